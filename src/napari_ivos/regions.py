@@ -56,15 +56,11 @@ class Box(NamedTuple):
 
     def union(self, other: Box) -> Box:
         """Smallest box around both."""
-        return Box(
-            min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1)
-        )
+        return Box(min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1))
 
     def intersect(self, other: Box) -> Box:
         """The common part; may be `empty`."""
-        return Box(
-            max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1)
-        )
+        return Box(max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1))
 
     def clip(self, shape: tuple[int, int]) -> Box:
         """The part inside an image of `shape` (H, W)."""

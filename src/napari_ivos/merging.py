@@ -1,0 +1,387 @@
+"""Masks as patches, and everything that is done to them without a network; pure, numpy only.
+
+A mask of one object on one frame is a `Patch`: a box and a small uint8 probability. What is stored is always the
+network's own probability of one object, blended with its older self but never merged with other objects. Objects meet
+only when they are read: as labels (`compose`, whole-number arithmetic, the same to the last bit everywhere) and before
+the next frame is computed (`merged`, soft aggregation).
+
+Equations
+---------
+Soft aggregation (Oh et al. 2018, equation 1): with p_m the probability of object m = 1..M and p_0 = prod(1 - p_m),
+the merged probability is odds(p_m) / sum_j odds(p_j), odds(p) = p / (1 - p).
+
+Blending: on a side bounded by an earlier annotated frame at distance d, the new mask's weight at distance k from the
+frame annotated now is 1 - k / d; on an open side it is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.regions import MASK_LEVEL, Box, mask_box
+
+FULL = 255
+"""The uint8 value of probability 1."""
+CLAMP = 1e-4
+"""Probabilities are kept this far from 0 and 1 before odds are taken."""
+_WEIGHT = 256
+_UNIT = 65535  # probability 1 in the whole numbers of `compose`; its square still fits 32 bits
+
+Float = npt.NDArray[np.float32]
+
+
+class Origin(IntEnum):
+    """Where a patch comes from; on ties the lower one wins."""
+
+    PAINTED = 0
+    SCRIBBLED = 1
+    PROPAGATED = 2
+
+    @property
+    def annotated(self) -> bool:
+        """Whether it is the user's: painted, or segmented from strokes on that very frame."""
+        return self is not Origin.PROPAGATED
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One object's probability on one frame.
+
+    Parameters
+    ----------
+    box : Box
+        The part of the frame that it covers; outside it the probability is 0.
+    probability : (h, w) uint8 array
+        0..255 for 0..1, at the network's resolution or the frame's own, whichever is coarser.
+    origin : Origin
+        Painted, scribbled or propagated.
+    """
+
+    box: Box
+    probability: npt.NDArray[np.uint8]
+    origin: Origin = Origin.PROPAGATED
+
+    @classmethod
+    def from_probability(cls, box: Box, probability: npt.NDArray[np.floating], origin: Origin) -> Patch:
+        """Quantise a network's (S, S) probability over `box`; never kept finer than the frame's own pixels."""
+        values: Float = np.ascontiguousarray(probability, np.float32)
+        shape = (min(values.shape[0], box.height), min(values.shape[1], box.width))
+        if shape != values.shape:
+            values = _resize(values, box, box, shape)
+        return cls(box, np.rint(np.clip(values, 0, 1) * FULL).astype(np.uint8), origin)
+
+    @classmethod
+    def from_mask(cls, mask: npt.NDArray[np.bool_], offset: tuple[int, int] = (0, 0)) -> Patch:
+        """An exact painted mask: `mask` (H, W) lies at `offset` (row, col) in the frame; cut to its own box."""
+        box = mask_box(mask) or Box(0, 0, 1, 1)
+        cut = np.where(mask[box.slices], FULL, 0).astype(np.uint8)
+        return cls(box.shift(*offset), cut, Origin.PAINTED)
+
+    @cached_property
+    def extent(self) -> Box | None:
+        """Box in the frame around what is mask in this patch alone; None where nothing is."""
+        return extent_of(self.probability >= FULL * MASK_LEVEL, self.box)
+
+    @property
+    def empty(self) -> bool:
+        return self.extent is None
+
+    def with_origin(self, origin: Origin) -> Patch:
+        return Patch(self.box, self.probability, origin)
+
+
+def extent_of(mask: npt.NDArray[np.bool_], box: Box) -> Box | None:
+    """Box in the frame around the true cells of a mask (h, w) that lies over `box` at any resolution."""
+    cells = mask_box(mask)
+    if cells is None:
+        return None
+    sy, sx = box.height / mask.shape[0], box.width / mask.shape[1]
+    return Box(
+        box.y0 + int(np.floor(cells.y0 * sy)),
+        box.x0 + int(np.floor(cells.x0 * sx)),
+        box.y0 + int(np.ceil(cells.y1 * sy)),
+        box.x0 + int(np.ceil(cells.x1 * sx)),
+    )
+
+
+def _axis_weights(source: tuple[int, int], target: tuple[int, int], n_source: int, n_target: int) -> Float:
+    """Weights (n_target, n_source) that resample one axis: linear, area-averaging where it shrinks, 0 outside."""
+    step_source = (source[1] - source[0]) / n_source
+    step_target = (target[1] - target[0]) / n_target
+    at = target[0] + (np.arange(n_target) + 0.5) * step_target
+    centres = source[0] + (np.arange(n_source) + 0.5) * step_source
+    reach = max(step_source, step_target)
+    inside = (at >= source[0]) & (at < source[1])
+    held = np.clip(at, centres[0], centres[-1])
+    weights = np.clip(1 - np.abs(held[:, None] - centres) / reach, 0, None)
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.where(inside[:, None], weights / np.maximum(total, 1e-12), 0)
+    return weights.astype(np.float32)
+
+
+def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> Float:
+    rows = _axis_weights((source.y0, source.y1), (target.y0, target.y1), values.shape[0], shape[0])
+    columns = _axis_weights((source.x0, source.x1), (target.x0, target.x1), values.shape[1], shape[1])
+    return np.asarray(rows @ values @ columns.T, np.float32)
+
+
+def sample(patch: Patch, box: Box, shape: tuple[int, int]) -> Float:
+    """A patch's probability over `box` at `shape` (h, w): float32 in 0..1, 0 outside the patch."""
+    return _resize(patch.probability.astype(np.float32) / FULL, patch.box, box, shape)
+
+
+def aggregate(probabilities: npt.NDArray[np.floating]) -> Float:
+    """Soft aggregation of objects (Oh et al. 2018, equation 1).
+
+    Parameters
+    ----------
+    probabilities : (M, ...) float array
+        Each object's own probability, 0..1.
+
+    Returns
+    -------
+    (M + 1, ...) float32 array
+        Merged probabilities of background (first) and objects; they sum to 1.
+    """
+    p = np.clip(np.asarray(probabilities, np.float64), CLAMP, 1 - CLAMP)
+    background = np.clip(np.prod(1 - p, axis=0, keepdims=True), CLAMP, 1 - CLAMP)
+    every = np.concatenate([background, p])
+    odds = every / (1 - every)
+    return np.asarray(odds / odds.sum(axis=0, keepdims=True), np.float32)
+
+
+def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[int, int]) -> Float:
+    """One object's merged probability over `box` at `shape`, all patches of that frame competing.
+
+    A painted or scribbled mask is the user's: a propagated one gets only what it leaves.
+
+    Parameters
+    ----------
+    patches : mapping of int to Patch
+        All objects of one frame.
+    object_id : int
+        The one that is asked for; 0 everywhere if it has no patch.
+    box, shape : Box, tuple of int
+        Where, and at what resolution (h, w).
+
+    Returns
+    -------
+    (h, w) float32 array
+    """
+    if object_id not in patches:
+        return np.zeros(shape, np.float32)
+    own = patches[object_id]
+    rivals = [p for i, p in patches.items() if i != object_id and not p.box.intersect(box).empty]
+    rivals = [p for p in rivals if not p.box.intersect(own.box).empty]
+    p = sample(own, box, shape)
+    if not rivals:
+        return p
+    others = np.stack([sample(r, box, shape) for r in rivals])
+    if not own.origin.annotated:
+        users = [k for k, r in enumerate(rivals) if r.origin.annotated]
+        if users:
+            p = np.where((others[users] >= MASK_LEVEL).any(axis=0), 0, p)
+    alone = others.max(axis=0) <= CLAMP
+    return np.where(alone, p, aggregate(np.concatenate([p[None], others]))[1]).astype(np.float32)
+
+
+def _whole_weights(source: tuple[int, int], n: int, low: int, high: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """For pixels low..high-1 of one axis: left cell, right cell, weight of the right one in 1/256, whole numbers only."""
+    extent = source[1] - source[0]
+    twice = (
+        2 * (np.arange(low, high, dtype=np.int64) - source[0]) + 1
+    ) * n - extent  # 2 * extent * (position in cells)
+    left = np.floor_divide(twice, 2 * extent)
+    weight = ((twice - left * 2 * extent) * _WEIGHT + extent) // (2 * extent)
+    return np.clip(left, 0, n - 1), np.clip(left + 1, 0, n - 1), weight
+
+
+def _pixels(patch: Patch, window: Box) -> npt.NDArray[np.uint32]:
+    """A patch at the frame's pixels of `window` (inside its box): uint32, 0.._UNIT, whole-number bilinear."""
+    if patch.probability.shape == patch.box.shape:
+        cut = patch.probability[window.shift(-patch.box.y0, -patch.box.x0).slices]
+        return cut.astype(np.uint32) * np.uint32(257)
+    h, w = patch.probability.shape
+    top, bottom, wy = _whole_weights((patch.box.y0, patch.box.y1), h, window.y0, window.y1)
+    left, right, wx = _whole_weights((patch.box.x0, patch.box.x1), w, window.x0, window.x1)
+    values = patch.probability.astype(np.uint32)
+    fy, fx = wy.astype(np.uint32)[:, None], wx.astype(np.uint32)[None]
+    one, scale = np.uint32(_WEIGHT), np.uint32(8)
+    rows = values[top] * (one - fy) + values[bottom] * fy  # (window h, w), at most 65280
+    pixels = (rows[:, left] * (one - fx) + rows[:, right] * fx) >> scale
+    return np.asarray(pixels + (pixels >> scale), np.uint32)
+
+
+def compose(patches: Mapping[int, Patch], window: Box) -> npt.NDArray[np.uint16]:
+    """Labels of a window of one frame from all its patches, by whole-number arithmetic.
+
+    A pixel goes to the object whose probability is highest and at least that of the background, prod(1 - p). Painted
+    and scribbled masks are settled first; propagated ones get what they leave. Ties: painted before scribbled before
+    propagated, then the lower id.
+
+    Parameters
+    ----------
+    patches : mapping of int to Patch
+        All objects of that frame.
+    window : Box
+        The part of the frame.
+
+    Returns
+    -------
+    (h, w) uint16 array
+        0 = background.
+    """
+    labels = np.zeros(window.shape, np.uint16)
+    tiers: tuple[list[tuple[Origin, int, Box]], ...] = ([], [])
+    for object_id, patch in patches.items():
+        inside = _support(patch).intersect(window)
+        if not inside.empty:
+            tiers[0 if patch.origin.annotated else 1].append((patch.origin, object_id, inside))
+    for tier in tiers:
+        if not tier:
+            continue
+        best = np.zeros(window.shape, np.uint32)
+        rest = np.full(window.shape, _UNIT, np.uint32)
+        won = np.zeros(window.shape, np.uint16)
+        for _, object_id, inside in sorted(tier, key=lambda t: t[:2]):
+            at = inside.shift(-window.y0, -window.x0).slices
+            p = _pixels(patches[object_id], inside)
+            better = p > best[at]
+            np.copyto(best[at], p, where=better)
+            np.copyto(won[at], np.uint16(object_id), where=better)
+            rest[at] = (rest[at] * (np.uint32(_UNIT) - p)) >> np.uint32(16)
+        free = (labels == 0) & (best >= rest) & (best > 0)
+        np.copyto(labels, won, where=free)
+    return labels
+
+
+def _support(patch: Patch) -> Box:
+    """Pixels where a patch is above 0, generously: saves work where it is mostly empty."""
+    around = extent_of(patch.probability > 0, patch.box)
+    if around is None:
+        return Box(0, 0, 0, 0)
+    h, w = patch.probability.shape
+    py, px = -(-patch.box.height // h), -(-patch.box.width // w)
+    return Box(around.y0 - py, around.x0 - px, around.y1 + py, around.x1 + px).intersect(patch.box)
+
+
+def blend(new: Patch, old: Patch | None, weight: float) -> Patch:
+    """weight * new + (1 - weight) * old on the union of their boxes, at the finer of the two scales.
+
+    Parameters
+    ----------
+    new, old : Patch
+        `old` None means that there is nothing to blend with.
+    weight : float
+        Weight of the new one, 0..1.
+    """
+    if old is None or weight >= 1:
+        return new
+    box = new.box.union(old.box)
+    shape = _finer_shape(box, new, old)
+    mixed = weight * sample(new, box, shape) + (1 - weight) * sample(old, box, shape)
+    return Patch(box, np.rint(mixed * FULL).astype(np.uint8), new.origin)
+
+
+def _finer_shape(box: Box, *patches: Patch) -> tuple[int, int]:
+    """Shape for `box` at which no patch loses resolution, at most one cell a pixel."""
+    fy = max(p.probability.shape[0] / p.box.height for p in patches)
+    fx = max(p.probability.shape[1] / p.box.width for p in patches)
+    return min(int(np.ceil(box.height * fy)), box.height), min(int(np.ceil(box.width * fx)), box.width)
+
+
+def overlap(a: Patch | None, b: Patch | None) -> float:
+    """Intersection over union of two patches' masks (p >= 0.5); 1 where both are empty."""
+    boxes = [p.extent for p in (a, b) if p is not None and p.extent is not None]
+    if not boxes:
+        return 1.0
+    if a is None or b is None or len(boxes) == 1:
+        return 0.0
+    box = boxes[0].union(boxes[1])
+    shape = _finer_shape(box, a, b)
+    one, two = sample(a, box, shape) >= MASK_LEVEL, sample(b, box, shape) >= MASK_LEVEL
+    union = np.count_nonzero(one | two)
+    return float(np.count_nonzero(one & two) / union) if union else 1.0
+
+
+def certainty(patch: Patch) -> float:
+    """How sure a network was of a mask: 1 - sum(min(p, 1 - p)) / sum(p >= 0.5), at least 0; empty: 1 - 2 max(p)."""
+    p = patch.probability.astype(np.float32) / FULL
+    area = np.count_nonzero(p >= MASK_LEVEL)
+    if area == 0:
+        return float(max(0.0, 1 - 2 * float(p.max(initial=0))))
+    return float(max(0.0, 1 - 2 * float(np.minimum(p, 1 - p).sum()) / area))
+
+
+class Bound(Enum):
+    """What ends a pass over frames."""
+
+    OPEN = "open"
+    EARLIER = "earlier"
+    SAME_ROUND = "same round"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One object's way from a frame annotated in this round, in one direction, to what bounds it.
+
+    `frames` are in the order in which they are computed; `distance` is to the bounding frame, None where it is open.
+    """
+
+    start: int
+    frames: range
+    bound: Bound
+    distance: int | None
+
+    def weight(self, frame: int) -> float:
+        """Weight of the new mask at `frame`: 1 - k / d on a bounded side, 1 on an open one."""
+        if self.distance is None:
+            return 1.0
+        return 1.0 - abs(frame - self.start) / self.distance
+
+
+def passes(annotated: Collection[int], earlier: Collection[int], lifetime: range) -> tuple[Pass, ...]:
+    """Which frames a round may change for one object.
+
+    Parameters
+    ----------
+    annotated : collection of int
+        Frames annotated for that object in this round.
+    earlier : collection of int
+        Frames annotated for it in earlier rounds; the spans stop there.
+    lifetime : range
+        The frames on which it may exist.
+
+    Returns
+    -------
+    tuple of Pass
+        Forward passes in the order of their start, then backward ones; without empty ones.
+    """
+    now = sorted(set(annotated))
+    stops = sorted(set(now) | set(earlier))
+    found = []
+    for step in (1, -1):
+        for start in now:
+            ahead = [s for s in stops if (s - start) * step > 0]
+            end = min(ahead, key=lambda s: abs(s - start)) if ahead else None
+            edge = lifetime.stop if step > 0 else lifetime.start - 1
+            if end is not None and (edge - end) * step <= 0:
+                end = None
+            frames = range(start + step, edge if end is None else end, step)
+            if len(frames) == 0:
+                continue
+            bound = Bound.OPEN if end is None else Bound.SAME_ROUND if end in now else Bound.EARLIER
+            found.append(Pass(start, frames, bound, None if end is None else abs(end - start)))
+    return tuple(found)
+
+
+def objects_that_meet(patches: Mapping[int, Patch], boxes: Iterable[Box]) -> dict[int, Patch]:
+    """The patches whose boxes meet any of `boxes`."""
+    asked = list(boxes)
+    return {i: p for i, p in patches.items() if any(not p.box.intersect(b).empty for b in asked)}

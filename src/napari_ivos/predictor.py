@@ -1,0 +1,172 @@
+"""The seam between the session and the neural networks: one small protocol, and a fake in numpy that obeys it.
+
+A predictor forgets: each call takes everything it needs and returns everything it learned. One request is one object on
+one frame, already cut to its region; all requests of a call go through the network as one batch, and the result of a
+request does not depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.regions import MASK_LEVEL
+
+Float = npt.NDArray[np.float32]
+Reference = npt.NDArray[np.float16]
+"""What an interaction network learned of an object on one annotated frame; its shape is the predictor's own affair."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interaction:
+    """Scribbles of one object on one frame.
+
+    Parameters
+    ----------
+    image : (h, w, 3) float32 array
+        The region's pixels, 0..1, at the frame's own resolution.
+    previous : (S, S) float32 array or None
+        The object's mask on this frame so far, 0..1, over the region; None: not known yet.
+    positive, negative : (S, S) float32 array
+        Strokes of the object, and of the background and all other objects: 1 on a stroke, else 0.
+    """
+
+    image: Float
+    previous: Float | None
+    positive: Float
+    negative: Float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What an interaction gives: `probability` (S, S) float32 over the region, and the object's `reference`."""
+
+    probability: Float
+    reference: Reference
+
+
+@dataclass(frozen=True, eq=False)
+class Propagation:
+    """One object's way from a neighbouring frame to this one.
+
+    Parameters
+    ----------
+    image : (h, w, 3) float32 array
+        The region's pixels on this frame, 0..1, at the frame's own resolution.
+    neighbour : (S, S) float32 array
+        The object's merged mask on the neighbouring frame, over the same region; all 0 where it was lost there.
+    previous : (S, S) float32 array or None
+        The object's mask on this frame after the previous round; None: not known yet.
+    references : sequence of Reference
+        What was learned on its annotated frames so far, in the order of rounds and frames; at least one.
+    """
+
+    image: Float
+    neighbour: Float
+    previous: Float | None
+    references: Sequence[Reference]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Two networks behind two methods.
+
+    Attributes
+    ----------
+    name : str
+        What people call the model.
+    checksum : str
+        Identifies the weights: a project notes it beside everything that they made.
+    size : int
+        Side S of the networks' input, in pixels.
+    device : str
+        Where it computes, such as "cpu" or "cuda:0".
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def checksum(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+    def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
+        """Scribbles to masks, one result a request, in order."""
+        ...
+
+    def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
+        """Neighbours' masks to this frame's: (S, S) float32 in 0..1, one a request, in order."""
+        ...
+
+
+def shrink(image: Float, size: int) -> Float:
+    """An image (h, w, 3) at (size, size, 3): the mean of the nearest pixels; for numpy predictors."""
+    rows = np.minimum((np.arange(size) + 0.5) * image.shape[0] / size, image.shape[0] - 1).astype(int)
+    columns = np.minimum((np.arange(size) + 0.5) * image.shape[1] / size, image.shape[1] - 1).astype(int)
+    return np.asarray(image[rows][:, columns], np.float32)
+
+
+class FakePredictor:
+    """A predictor without networks, for tests and documentation: an object is what has its colour.
+
+    Segments what is nearer to the colour under the positive strokes than to the colour under the negative ones (or the
+    region's border), and finds on the next frame what is nearer to the reference's object colour than to its
+    background colour. Right for flat synthetic pictures; no use on real ones.
+
+    Parameters
+    ----------
+    size : int
+        Side of the input it works on.
+
+    Attributes
+    ----------
+    calls : list of (str, int)
+        Each call made: its kind and the number of requests; tests count them.
+    """
+
+    name = "fake"
+    checksum = "fake-1"
+    device = "cpu"
+
+    def __init__(self, size: int = 32) -> None:
+        self.size = size
+        self.calls: list[tuple[str, int]] = []
+
+    def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
+        self.calls.append(("segment", len(requests)))
+        return [self._segment(r) for r in requests]
+
+    def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
+        self.calls.append(("propagate", len(requests)))
+        return [self._propagate(r) for r in requests]
+
+    def _segment(self, request: Interaction) -> Segmentation:
+        image = shrink(request.image, self.size)
+        inside = request.positive > 0
+        if not inside.any() and request.previous is not None:
+            inside = request.previous >= MASK_LEVEL
+        edge = np.zeros_like(inside)
+        edge[[0, -1]] = edge[:, [0, -1]] = True
+        outside = (request.negative > 0) if (request.negative > 0).any() else edge & ~inside
+        if not inside.any():
+            return Segmentation(np.zeros(inside.shape, np.float32), np.zeros((2, 3), np.float16))
+        colours = np.stack(
+            [image[inside].mean(0), image[outside].mean(0) if outside.any() else 1 - image[inside].mean(0)]
+        )
+        return Segmentation(self._nearer(image, colours), colours.astype(np.float16))
+
+    def _propagate(self, request: Propagation) -> Float:
+        image = shrink(request.image, self.size)
+        colours = np.mean([np.asarray(r, np.float32) for r in request.references], axis=0)
+        return self._nearer(image, colours)
+
+    @staticmethod
+    def _nearer(image: Float, colours: npt.NDArray[np.floating]) -> Float:
+        near, far = (np.linalg.norm(image - c, axis=-1) for c in colours)
+        return np.asarray(np.clip(far / np.maximum(near + far, 1e-6), 0.02, 0.98), np.float32)

@@ -1,0 +1,349 @@
+"""What a user draws on one frame: strokes, their clipping and rasterising, DAVIS JSON in and out; pure, numpy only.
+
+Points are (row, col) in pixels of the full frame, pixel centres at whole numbers; only the DAVIS reader and writer
+see (x, y) in 0..1. Strokes are drawn with one fixed width in the network's own pixels, so that neither the zoom nor the
+width of a pen matters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError
+from napari_ivos.regions import Box
+
+BACKGROUND = 0
+"""Object id of a stroke that is a negative for all objects."""
+STROKE_WIDTH = 3.0
+"""Width of every stroke in pixels of the network's input."""
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """One line drawn by a user: this belongs to that object (and to no other).
+
+    Parameters
+    ----------
+    object_id : int
+        1..65535, or 0 for background (a negative for all objects).
+    points : (N, 2) array-like of float
+        (row, col) in pixels of the full frame; one point is a dot.
+
+    Raises
+    ------
+    InputError
+        No points, points that are not (N, 2) or not finite, or an object id out of range.
+    """
+
+    object_id: int
+    points: Points
+
+    def __post_init__(self) -> None:
+        points = np.array(self.points, dtype=np.float64)
+        if points.ndim == 1 and points.size == 2:
+            points = points[None]
+        if points.size == 0:
+            raise InputError("A stroke without points: give at least one (row, col) pair.")
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise InputError(f"A stroke's points have shape {points.shape}; expected (N, 2): one (row, col) a line.")
+        bad = int((~np.isfinite(points)).any(axis=1).sum())
+        if bad:
+            raise InputError(f"A stroke has {bad} of {len(points)} points that are not finite: drop or mend them.")
+        if not 0 <= int(self.object_id) <= 65535:
+            raise InputError(f"A stroke names object {self.object_id}; ids run from 1 to 65535, 0 is the background.")
+        points.flags.writeable = False
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "object_id", int(self.object_id))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stroke):
+            return NotImplemented
+        return self.object_id == other.object_id and np.array_equal(self.points, other.points)
+
+    def __hash__(self) -> int:
+        return hash((self.object_id, self.points.tobytes()))
+
+    def pieces(self, image_shape: tuple[int, int]) -> tuple[Points, ...]:
+        """The parts of the line inside an image of (H, W), each an (N, 2) polyline; empty where all lies outside."""
+        return clip_line(self.points, Box(0, 0, *image_shape))
+
+    def box(self, image_shape: tuple[int, int]) -> Box | None:
+        """Smallest box of whole pixels around the parts inside the image, None where all lies outside."""
+        pieces = self.pieces(image_shape)
+        if not pieces:
+            return None
+        points = np.concatenate(pieces)
+        low = np.floor(points.min(axis=0) + 0.5).astype(int)
+        high = np.floor(points.max(axis=0) + 0.5).astype(int) + 1
+        return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clip(image_shape)
+
+
+@dataclass(frozen=True)
+class Scribbles:
+    """The strokes of one frame.
+
+    Parameters
+    ----------
+    frame : int
+        Index of the frame.
+    strokes : sequence of Stroke
+        In the order they were drawn.
+    """
+
+    frame: int
+    strokes: Sequence[Stroke] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if self.frame != int(self.frame) or self.frame < 0:
+            raise InputError(f"Scribbles on frame {self.frame}: a frame is a whole number from 0.")
+        object.__setattr__(self, "frame", int(self.frame))
+        object.__setattr__(self, "strokes", tuple(self.strokes))
+
+    @cached_property
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids of the objects drawn on, ascending, without the background."""
+        return tuple(sorted({s.object_id for s in self.strokes} - {BACKGROUND}))
+
+    @classmethod
+    def from_labels(cls, frame: int, labels: npt.ArrayLike, background: int | None = None) -> Scribbles:
+        """Scribbles painted as labels: every second row's runs of one value become one stroke each.
+
+        Parameters
+        ----------
+        frame : int
+            Index of the frame.
+        labels : (H, W) array-like of int
+            Painted ids; 0 is "not painted".
+        background : int, optional
+            The value that was painted for "background".
+
+        Raises
+        ------
+        InputError
+            Not a 2-D array of whole numbers, or nothing painted.
+        """
+        image = np.asarray(labels)
+        if image.ndim != 2 or not np.issubdtype(image.dtype, np.integer):
+            raise InputError(f"Painted scribbles are {image.ndim}-D {image.dtype}; expected a 2-D integer image.")
+        strokes = []
+        for value in (int(v) for v in np.unique(image) if v != 0):
+            target = BACKGROUND if value == background else value
+            strokes += [Stroke(target, run) for run in _runs(image == value)]
+        if not strokes:
+            raise InputError(f"Painted scribbles of frame {frame} hold no painted pixel (all {image.size} are 0).")
+        return cls(frame, strokes)
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> list[Points]:
+    """Horizontal runs of a (H, W) mask on every second row of each part (all rows where it is thin)."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    keep = rows[::2] if rows.size > 3 else rows
+    runs: list[Points] = []
+    for row in keep:
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], mask[row].astype(np.int8), [0]))))
+        runs += [np.array([(row, a), (row, b - 1)], float) for a, b in edges.reshape(-1, 2)]
+    return runs
+
+
+def clip_line(points: Points, box: Box) -> tuple[Points, ...]:
+    """Clip a polyline to the pixels of a box (Liang and Barsky 1984), as polylines of (N, 2)."""
+    low = np.array([box.y0, box.x0]) - 0.5
+    high = np.array([box.y1, box.x1]) - 0.5
+    if len(points) == 1:
+        inside = bool(((points[0] >= low) & (points[0] < high)).all())
+        return (points,) if inside else ()
+    pieces: list[list[Points]] = []
+    for start, end in pairwise(points):
+        part = _clip_segment(start, end, low, high)
+        if part is None:
+            continue
+        if pieces and np.array_equal(pieces[-1][-1], part[0]):
+            pieces[-1].append(part[1])
+        else:
+            pieces.append([part[0], part[1]])
+    return tuple(np.array(piece) for piece in pieces)
+
+
+def _clip_segment(start: Points, end: Points, low: Points, high: Points) -> tuple[Points, Points] | None:
+    step = end - start
+    enter, leave = 0.0, 1.0
+    for axis in (0, 1):
+        for sign, border in ((-1.0, low[axis]), (1.0, high[axis])):
+            along, room = sign * step[axis], sign * (border - start[axis])
+            if along == 0.0:
+                if room < 0.0:
+                    return None
+            elif along > 0.0:
+                leave = min(leave, room / along)
+            else:
+                enter = max(enter, room / along)
+    if enter > leave:
+        return None
+    return (start if enter == 0.0 else start + enter * step), (end if leave == 1.0 else start + leave * step)
+
+
+def strokes_box(strokes: Iterable[Stroke], image_shape: tuple[int, int]) -> Box | None:
+    """Smallest box around all strokes inside an image of (H, W), None where there is none."""
+    around: Box | None = None
+    for stroke in strokes:
+        box = stroke.box(image_shape)
+        if box is not None:
+            around = box if around is None else around.union(box)
+    return around
+
+
+def rasterise(
+    strokes: Iterable[Stroke], region: Box, shape: tuple[int, int], width: float = STROKE_WIDTH
+) -> npt.NDArray[np.float32]:
+    """Draw strokes over a region of a frame as a plane for the networks.
+
+    Parameters
+    ----------
+    strokes : iterable of Stroke
+        Lines in pixels of the frame.
+    region : Box
+        The part of the frame that the plane covers.
+    shape : tuple of int
+        (h, w) of the plane.
+    width : float
+        Width of a line in pixels of the plane.
+
+    Returns
+    -------
+    (h, w) float32 array
+        1 within width / 2 of a line, 0 elsewhere.
+    """
+    plane = np.zeros(shape, np.float32)
+    scale = np.array(shape) / np.array(region.shape)
+    reach = width / 2
+    span = np.arange(-int(reach), int(reach) + 1)
+    disk = np.stack(np.meshgrid(span, span, indexing="ij"), -1).reshape(-1, 2)
+    disk = disk[(disk**2).sum(1) <= reach**2 + 1e-9]
+    pad = int(np.ceil(reach / scale.min())) + 1
+    around = Box(region.y0 - pad, region.x0 - pad, region.y1 + pad, region.x1 + pad)
+    for stroke in strokes:
+        for piece in clip_line(stroke.points, around):
+            dense = densify((piece + 0.5 - (region.y0, region.x0)) * scale - 0.5, 0.5)
+            pixels = (np.rint(dense).astype(np.int64)[:, None] + disk).reshape(-1, 2)
+            inside = ((pixels >= 0) & (pixels < shape)).all(1)
+            plane[tuple(pixels[inside].T)] = 1
+    return plane
+
+
+def densify(points: Points, spacing: float) -> Points:
+    """The polyline with extra points, so that neighbours are at most `spacing` apart: (N, 2) to (M, 2)."""
+    if len(points) == 1:
+        return points
+    lengths = np.hypot(*np.diff(points, axis=0).T)
+    parts = [
+        a + (b - a) * np.linspace(0, 1, max(int(np.ceil(n / spacing)), 1), endpoint=False)[:, None]
+        for a, b, n in zip(points[:-1], points[1:], lengths, strict=True)
+    ]
+    return np.concatenate([*parts, points[-1:]])
+
+
+def covered_pixels(strokes: Iterable[Stroke], image_shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """The pixels of a frame of (H, W) that the bare lines run through: (N, 2) distinct (row, col)."""
+    parts = [
+        np.floor(densify(piece, 0.5) + 0.5).astype(np.int64)
+        for stroke in strokes
+        for piece in stroke.pieces(image_shape)
+    ]
+    if not parts:
+        return np.zeros((0, 2), np.int64)
+    pixels = np.unique(np.concatenate(parts), axis=0)
+    inside = ((pixels >= 0) & (pixels < np.array(image_shape))).all(1)
+    return np.asarray(pixels[inside])
+
+
+def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, int]) -> list[Scribbles]:
+    """Read scribbles in the JSON of the DAVIS interactive challenge.
+
+    Parameters
+    ----------
+    source : path or mapping
+        The file, or what it holds: ``{"sequence", "annotated_frame", "scribbles": [per frame: [{"path", "object_id",
+        "start_time", "end_time"}]]}`` with path points (x, y) in 0..1.
+    shape : tuple of int
+        (T, H, W) of the stack.
+
+    Returns
+    -------
+    list of Scribbles
+        One for each frame with strokes, ascending.
+
+    Raises
+    ------
+    InputError
+        Not that JSON, strokes on a frame that the stack does not have, or no stroke at all.
+    """
+    name, data = _load_json(source)
+    frames = data.get("scribbles") if isinstance(data, Mapping) else None
+    if not isinstance(frames, list):
+        raise InputError(f"{name}: no list 'scribbles' (one entry a frame); expected the JSON of DAVIS interactive.")
+    size = np.array([shape[2] - 1, shape[1] - 1], float)
+    found = []
+    for frame, lines in enumerate(frames):
+        if not lines:
+            continue
+        if frame >= shape[0]:
+            raise InputError(
+                f"{name}: strokes on frame {frame}, but the stack has {shape[0]} frames (0..{shape[0] - 1})."
+            )
+        try:
+            strokes = [
+                Stroke(line["object_id"], (np.asarray(line["path"], float).reshape(-1, 2) * size)[:, ::-1])
+                for line in lines
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{name}: a stroke of frame {frame} can't be read ({error!r}).") from error
+        found.append(Scribbles(frame, strokes))
+    if not found:
+        raise InputError(f"{name}: no stroke on any of {len(frames)} frames.")
+    return found
+
+
+def _load_json(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
+    if isinstance(source, Mapping):
+        return "scribbles", source
+    path = Path(source)
+    try:
+        return path.name, json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Scribbles file {path} can't be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path.name} is not JSON ({error}); expected scribbles of the DAVIS interactive kind."
+        ) from error
+
+
+def write_davis(scribbles: Iterable[Scribbles], shape: tuple[int, int, int], sequence: str = "") -> dict[str, Any]:
+    """The JSON-able mapping of the DAVIS interactive challenge for these scribbles; see `read_davis`."""
+    given = sorted(scribbles, key=lambda s: s.frame)
+    size = np.array([max(shape[2] - 1, 1), max(shape[1] - 1, 1)], float)
+    frames: list[list[dict[str, Any]]] = [[] for _ in range(shape[0])]
+    for one in given:
+        if one.frame >= shape[0]:
+            raise InputError(f"Scribbles on frame {one.frame}, but the stack has {shape[0]} frames.")
+        frames[one.frame] += [
+            {
+                "path": (s.points[:, ::-1] / size).tolist(),
+                "object_id": s.object_id,
+                "start_time": 0,
+                "end_time": 0,
+            }
+            for s in one.strokes
+        ]
+    annotated = given[0].frame if given else 0
+    return {"sequence": sequence, "annotated_frame": annotated, "scribbles": frames}

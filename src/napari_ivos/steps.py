@@ -1,0 +1,267 @@
+"""One frame's work, as pure functions of what they are handed: scribbles to patches, neighbours' patches to this frame's.
+
+Nothing here keeps state or knows of projects, threads or files. A session, a batch worker and the training's validation
+call the same functions, which decide which region of a frame the networks see and what they are told about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos import regions
+from napari_ivos.merging import Origin, Patch, extent_of, merged, sample
+from napari_ivos.predictor import Interaction, Predictor, Propagation, Reference, Segmentation
+from napari_ivos.regions import MASK_LEVEL, Box
+from napari_ivos.scribbles import BACKGROUND, Stroke, rasterise, strokes_box
+
+Float = npt.NDArray[np.float32]
+Reader = Callable[[Box], Float]
+"""Pixels (h, w, 3) float32 in 0..1 of one region of the frame at hand."""
+
+LOST_FRAMES = 8
+"""An object that is empty on this many frames in a row is absent until it is annotated again."""
+GROWTHS = 2
+"""How often a region may grow on one look."""
+CLOSE_LOOKS = 2
+"""Looks at the mask that the wide look gave."""
+ANCHOR_RATIO = 3.0
+"""An earlier mask widens the region of a propagation only up to this many times the neighbour's extent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the interaction network made of one object: its patch, and the reference for propagation."""
+
+    patch: Patch
+    reference: Reference
+
+
+@dataclass(eq=False)
+class _Look:
+    """One object's state between the looks of `segment`."""
+
+    object_id: int
+    region: Box
+    previous: Patch | None
+    growths: int = 0
+    result: Segmentation | None = None
+
+
+def segment(
+    read: Reader,
+    image_shape: tuple[int, int],
+    predictor: Predictor,
+    strokes: Sequence[Stroke],
+    patches: Mapping[int, Patch],
+    object_ids: Collection[int],
+) -> dict[int, Found]:
+    """Segment objects on one frame from all its strokes: look wide, then close.
+
+    Parameters
+    ----------
+    read : callable
+        Region of this frame to pixels.
+    image_shape : tuple of int
+        (H, W) of the frame.
+    predictor : Predictor
+        The networks.
+    strokes : sequence of Stroke
+        All strokes of the frame; one of an object is a negative for all others.
+    patches : mapping of int to Patch
+        The objects' masks on this frame so far.
+    object_ids : collection of int
+        The objects to segment.
+
+    Returns
+    -------
+    dict of int to Found
+        Without those that have neither a stroke nor a mask to look at.
+    """
+    looks, fresh = [], set()
+    for object_id in object_ids:
+        drawn = strokes_box([s for s in strokes if s.object_id == object_id], image_shape)
+        known = patches.get(object_id)
+        extent = known.extent if known is not None else None
+        if extent is not None:
+            around = extent if drawn is None else extent.union(drawn)
+            looks.append(_Look(object_id, regions.region_around(around, regions.CLOSE, image_shape), known))
+        elif drawn is not None:
+            looks.append(_Look(object_id, regions.region_around(drawn, regions.WIDE, image_shape), None))
+            fresh.add(object_id)
+    _see(read, image_shape, predictor, strokes, looks)
+    for _ in range(CLOSE_LOOKS):
+        again = [look for look in looks if look.object_id in fresh]
+        for look in again:
+            _close_in(look, strokes, image_shape)
+        _see(read, image_shape, predictor, strokes, again)
+    return {look.object_id: _found(look) for look in looks}
+
+
+def _close_in(look: _Look, strokes: Sequence[Stroke], image_shape: tuple[int, int]) -> None:
+    """Aim the next look at the mask that the last one gave (at the strokes where it gave none)."""
+    result = look.result
+    if result is None:
+        return
+    drawn = strokes_box([s for s in strokes if s.object_id == look.object_id], image_shape)
+    extent = extent_of(result.probability >= MASK_LEVEL, look.region)
+    around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
+    if around is None:
+        return
+    margin = regions.CLOSE if extent is not None else regions.WIDE / 2
+    look.previous = Patch.from_probability(look.region, result.probability, Origin.SCRIBBLED)
+    look.region = regions.region_around(around, margin, image_shape)
+
+
+def _see(
+    read: Reader,
+    image_shape: tuple[int, int],
+    predictor: Predictor,
+    strokes: Sequence[Stroke],
+    looks: Sequence[_Look],
+) -> None:
+    """Run the interaction network on these looks as one batch; grow what the mask touches and run those again."""
+    todo = list(looks)
+    for look in todo:
+        look.growths = 0
+    while todo:
+        results = predictor.segment([_interaction(read, look, strokes, predictor.size) for look in todo])
+        again = []
+        for look, result in zip(todo, results, strict=True):
+            look.result = result
+            if look.growths < GROWTHS and any(regions.touched_sides(result.probability, look.region, image_shape)):
+                look.region = regions.grow(look.region, image_shape)
+                look.growths += 1
+                again.append(look)
+        todo = again
+
+
+def _interaction(read: Reader, look: _Look, strokes: Sequence[Stroke], size: int) -> Interaction:
+    shape = (size, size)
+    own = [s for s in strokes if s.object_id == look.object_id]
+    others = [s for s in strokes if s.object_id != look.object_id or s.object_id == BACKGROUND]
+    previous = None if look.previous is None else sample(look.previous, look.region, shape)
+    return Interaction(
+        read(look.region), previous, rasterise(own, look.region, shape), rasterise(others, look.region, shape)
+    )
+
+
+def _found(look: _Look) -> Found:
+    if look.result is None:
+        raise AssertionError(f"object {look.object_id} was never looked at")
+    patch = Patch.from_probability(look.region, look.result.probability, Origin.SCRIBBLED)
+    return Found(patch, look.result.reference)
+
+
+def learn(
+    read: Reader, image_shape: tuple[int, int], predictor: Predictor, painted: Mapping[int, Patch]
+) -> dict[int, Reference]:
+    """References of objects whose masks on a frame were painted or imported: the network looks, the mask stays.
+
+    Parameters
+    ----------
+    read, image_shape, predictor
+        As for `segment`.
+    painted : mapping of int to Patch
+        The exact masks; empty ones teach nothing and are left out of the result.
+    """
+    looks = [
+        _Look(i, regions.region_around(patch.extent, regions.CLOSE, image_shape), patch)
+        for i, patch in painted.items()
+        if patch.extent is not None
+    ]
+    if not looks:
+        return {}
+    results = predictor.segment([_interaction(read, look, (), predictor.size) for look in looks])
+    return {look.object_id: result.reference for look, result in zip(looks, results, strict=True)}
+
+
+def propagation_region(
+    neighbours: Mapping[int, Patch], previous: Patch | None, object_id: int, image_shape: tuple[int, int]
+) -> Box:
+    """Where to look for an object on this frame.
+
+    Around its merged mask on the neighbouring frame and its mask on this frame after the previous round; where the
+    neighbour is empty, the box in which it was last looked for.
+    """
+    own = neighbours[object_id]
+    shape = (own.probability.shape[0], own.probability.shape[1])
+    extent = extent_of(merged(neighbours, object_id, own.box, shape) >= MASK_LEVEL, own.box)
+    earlier = previous.extent if previous is not None else None
+    if extent is None:
+        return own.box if earlier is None else regions.region_around(earlier, regions.FOLLOW, image_shape)
+    around = extent
+    if earlier is not None:
+        both = extent.union(earlier)
+        if both.height <= ANCHOR_RATIO * extent.height and both.width <= ANCHOR_RATIO * extent.width:
+            around = both
+    return regions.region_around(around, regions.FOLLOW, image_shape)
+
+
+def propagate(
+    read: Reader,
+    image_shape: tuple[int, int],
+    predictor: Predictor,
+    neighbours: Mapping[int, Patch],
+    previous: Mapping[int, Patch],
+    references: Mapping[int, Sequence[Reference]],
+) -> dict[int, Patch]:
+    """Carry objects from a neighbouring frame to this one, all as one batch.
+
+    Parameters
+    ----------
+    read : callable
+        Region of *this* frame to pixels.
+    image_shape : tuple of int
+        (H, W) of the frame.
+    predictor : Predictor
+        The networks.
+    neighbours : mapping of int to Patch
+        All objects' patches on the neighbouring frame as stored (those that are not carried compete too).
+    previous : mapping of int to Patch
+        The objects' patches on this frame after the previous round.
+    references : mapping of int to sequence of Reference
+        The objects to carry, each with what was learned on its annotated frames.
+
+    Returns
+    -------
+    dict of int to Patch
+        One for each object in `references`; not yet blended with earlier rounds.
+    """
+    found: dict[int, Patch] = {}
+    todo = {i: propagation_region(neighbours, previous.get(i), i, image_shape) for i in references}
+    for growths in range(GROWTHS + 1):
+        requests = [
+            _propagation(read(region), region, i, neighbours, previous.get(i), references[i], predictor.size)
+            for i, region in todo.items()
+        ]
+        again: dict[int, Box] = {}
+        for (i, region), p in zip(todo.items(), predictor.propagate(requests), strict=True):
+            found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
+            if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
+                again[i] = regions.grow(region, image_shape)
+        if not again:
+            break
+        todo = again
+    return found
+
+
+def _propagation(
+    image: Float,
+    region: Box,
+    object_id: int,
+    neighbours: Mapping[int, Patch],
+    previous: Patch | None,
+    references: Sequence[Reference],
+    size: int,
+) -> Propagation:
+    shape = (size, size)
+    return Propagation(
+        image,
+        merged(neighbours, object_id, region, shape),
+        None if previous is None else sample(previous, region, shape),
+        references,
+    )
