@@ -1,0 +1,522 @@
+"""FrameStack: frames and regions of frames as the networks see them, from any source."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import threading
+import weakref
+from collections import OrderedDict
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import FrameReadError, InputError, OutOfMemory
+from napari_ivos.frames import contrast as contrasts
+from napari_ivos.frames.blocks import BlockReader
+from napari_ivos.frames.sources import Source, chunk_hint
+from napari_ivos.regions import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from napari_ivos.frames.axes import Layout
+    from napari_ivos.frames.contrast import Range
+
+Array = npt.NDArray[Any]
+
+AHEAD = 4
+"""Regions that are read ahead and kept at the same time."""
+AHEAD_BYTES = 32 << 20
+"""What they may hold together; a larger region is not read ahead."""
+FINGERPRINT_SAMPLES = 8
+FINGERPRINT_SIDE = 64
+
+
+class FrameStack:
+    """Frames of one source, one region at a time; made by `open_frames`.
+
+    May be read from several threads. Memory is bounded whatever the number of reads.
+
+    Parameters
+    ----------
+    source : Source
+        Where the values come from.
+    layout : Layout
+        Which axis of it is what.
+    notes : sequence of str
+        What was chosen without being asked.
+    contrast : tuple of (low, high), optional
+        One pair for each shown channel; None: measured at first use.
+    owns : bool
+        Whether closing the stack closes the source.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, H, W) of what the networks see.
+    dtype : dtype
+        Of the source.
+    axes : str
+        Of the source, one letter for each axis: "TCYX".
+    name : str
+    source : Path or None
+        File or folder it comes from, None for arrays.
+    channels : tuple of int
+        Source channels that are shown: one is repeated to grey, two become red and green, three RGB.
+    notes : list of str
+        What was chosen or found without being asked: axes held at 0, NaN values, constant images.
+    hint : str or None
+        What to do where the chunks of the source make reading one region of one frame expensive.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        layout: Layout,
+        notes: Sequence[str] = (),
+        contrast: tuple[Range, ...] | None = None,
+        owns: bool = True,
+    ) -> None:
+        self._source = source
+        self._layout = layout
+        self._blocks: BlockReader | None = None
+        if source.edges is not None and not source.seeking:
+            self._blocks = BlockReader(source.fetch, source.edges, layout.fixed, source.dtype)
+        self._contrast = contrast
+        self._contrast_known = contrast is not None
+        self._contrast_lock = threading.RLock()
+        self._ahead = _Ahead()
+        self._closed = threading.Event()
+        self._fingerprint: str | None = None
+        self.notes = [*source.notes, *notes]
+        # Dropping the last reference closes file and thread; the callback must not hold the stack itself.
+        self._finalizer = weakref.finalize(self, _release, self._closed, self._ahead, source if owns else None)
+
+    # -- what it is
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._layout.stack_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._source.dtype
+
+    @property
+    def axes(self) -> str:
+        return self._layout.axes
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def source(self) -> Path | None:
+        return self._source.path
+
+    @property
+    def origin(self) -> Source:
+        """What the stack reads from, for a second stack of other axes or channels of the same."""
+        return self._source
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return self._layout.channels
+
+    @property
+    def hint(self) -> str | None:
+        roles = {"frame": self._layout.frame, "row": self._layout.row, "column": self._layout.column}
+        return self._source.hint or chunk_hint(self._source, roles)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        frames, height, width = self.shape
+        return f"<FrameStack {self.name}: {frames} frames of {height} x {width} px, {self.dtype}, axes {self.axes}>"
+
+    # -- contrast
+
+    @property
+    def contrast(self) -> tuple[Range, ...]:
+        """(low, high) for each shown channel: the source's values that become 0 and 1.
+
+        Measured at first use from at most 64 chunks spread over time and space, or as set. 8-bit colour pictures are
+        shown as they are: (0, 255). Where the sample was constant, the first region read that is not sets it.
+        """
+        with self._contrast_lock:
+            if self._contrast is None:
+                self._contrast, self._contrast_known = self._measure()
+            return self._contrast
+
+    @contrast.setter
+    def contrast(self, value: Any) -> None:
+        """(low, high) for all shown channels, or one pair for each; None measures again."""
+        ranges = None if value is None else contrasts.check_ranges(value, len(self.channels))
+        with self._contrast_lock:
+            self._contrast, self._contrast_known = ranges, ranges is not None
+
+    @property
+    def contrast_known(self) -> bool:
+        """Whether the contrast is final: set, or measured on values that were not all the same."""
+        return bool(self.contrast) and self._contrast_known
+
+    def _measure(self) -> tuple[tuple[Range, ...], bool]:
+        kind = self.dtype.kind
+        if kind == "b":
+            return ((0.0, 1.0),) * len(self.channels), True
+        if self._layout.coloured and self.dtype == np.uint8:
+            return ((0.0, 255.0),) * len(self.channels), True
+        samples = self._sample()
+        if not samples:
+            self._note("no sampled frame could be read; the contrast is set by the first region that can.")
+            return ((0.0, 1.0),) * len(self.channels), False
+        return self._measured(np.concatenate(samples))
+
+    def _measured(self, values: Array) -> tuple[tuple[Range, ...], bool]:
+        """Ranges of (n, c) values; they are final if any channel is."""
+        results = [contrasts.measure(values[:, i]) for i in range(values.shape[1])]
+        for channel, (_, _, notes) in zip(self.channels, results, strict=True):
+            for note in notes:
+                self._note(note if len(results) == 1 else f"channel {channel}: {note}")
+        return tuple(result[0] for result in results), any(result[1] for result in results)
+
+    def _sample(self) -> list[Array]:
+        """Pixels of at most `CHUNKS_AT_MOST` chunks, (n, c) each; unreadable frames are left out with a note."""
+        frames, height, width = self.shape
+        rows, columns = (
+            self._cells(axis, length) for axis, length in zip(self._picture_axes, (height, width), strict=True)
+        )
+        chunks = contrasts.CHUNKS_AT_MOST // self._reads_per_region()
+        chosen = np.unique(np.linspace(0, frames - 1, min(frames, contrasts.FRAMES_AT_MOST)).round().astype(int))
+        per_frame = max(1, chunks // len(chosen))
+        samples = []
+        for order, frame in enumerate(chosen.tolist()):
+            cells = contrasts.spread_cells((len(rows), len(columns)), per_frame, start=order * per_frame)
+            for row, column in cells:
+                box = Box(rows[row][0], columns[column][0], rows[row][1], columns[column][1])
+                try:
+                    samples.append(contrasts.thin(self._shown(frame, box, through_blocks=False)))
+                except FrameReadError as error:
+                    self._note(f"left out of the contrast: {error}")
+                    break
+        return samples
+
+    @property
+    def _picture_axes(self) -> tuple[int, int]:
+        return self._layout.row, self._layout.column
+
+    def _cells(self, axis: int, length: int) -> list[tuple[int, int]]:
+        """Begin and end of the middle part of every chunk along an axis; whole pictures where those are read anyway."""
+        edges = None if self._source.edges is None else self._source.edges[axis]
+        if edges is None:
+            edges = np.append(np.arange(0, length, contrasts.CELL), length)
+        if len(edges) == 2:
+            return [(0, length)]
+        cells = []
+        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            spare = max(0, end - begin - contrasts.CELL) // 2
+            cells.append((begin + spare, end - spare))
+        return cells
+
+    # -- reading
+
+    def read(self, frame: int, box: Box | None = None) -> npt.NDArray[np.float32]:
+        """Region of a frame as the networks see it.
+
+        Parameters
+        ----------
+        frame : int
+            Index of the frame.
+        box : Box, optional
+            The region, inside the picture; only it is read. None: the whole frame.
+
+        Returns
+        -------
+        (h, w, 3) float32
+            0..1 with the contrast applied, NaN as 0.
+
+        Raises
+        ------
+        FrameReadError
+            The frame can't be read; the message names it and the cause.
+        InputError
+            No such frame, a box that is empty or reaches out of the picture, or a closed stack.
+        """
+        frame, box = self._place(frame, box)
+        values = self._read_ahead(frame, box)
+        if values is None:
+            values = self._shown(frame, box)
+        planes = contrasts.apply(values, self._ranges_for(values))
+        count = planes.shape[2]
+        if count == 1:
+            return np.repeat(planes, 3, axis=2)
+        if count == 2:
+            return np.concatenate([planes, np.zeros_like(planes[..., :1])], axis=2)
+        return planes
+
+    def raw(self, frame: int, box: Box | None = None) -> Array:
+        """Values of the source itself in a region of a frame.
+
+        Parameters
+        ----------
+        frame, box
+            As for `read`.
+
+        Returns
+        -------
+        (h, w) or (h, w, C) array of the source's dtype
+            All channels of the source, if it has a channel axis.
+
+        Raises
+        ------
+        FrameReadError, InputError
+            As for `read`.
+        """
+        frame, box = self._place(frame, box)
+        count = self._layout.channel_count
+        return np.array(self._fetch(frame, box, slice(0, 1 if count is None else count)))
+
+    def prefetch(self, frame: int, box: Box | None = None) -> None:
+        """Start to read a region in the background, so that it is there when `read` asks for it or for a part of it.
+
+        At most `AHEAD` regions of `AHEAD_BYTES` together are kept, the oldest dropped first; a larger one is not read
+        ahead. What goes wrong is raised by that `read`.
+        """
+        frame, box = self._place(frame, box)
+        size = box.height * box.width * len(self.channels) * self.dtype.itemsize
+        if not self._source.in_memory and size <= AHEAD_BYTES:
+            self._ahead.start(frame, box, size, self._shown)
+
+    def _read_ahead(self, frame: int, box: Box) -> Array | None:
+        """Values of a region that was read ahead, None if it was not."""
+        found = self._ahead.find(frame, box)
+        if found is None:
+            return None
+        whole, future = found
+        try:
+            values = future.result()
+        except CancelledError:  # dropped to make room between the look and now
+            return None
+        except Exception:
+            self._ahead.forget(frame, whole)  # so that a second read tries again
+            raise
+        rows, columns = box.shift(-whole.y0, -whole.x0).slices
+        return values[rows, columns]
+
+    def _ranges_for(self, values: Array) -> tuple[Range, ...]:
+        """Contrast; set by these (h, w, c) values where nothing that told was seen before."""
+        with self._contrast_lock:
+            ranges = self.contrast
+            if not self._contrast_known:
+                measured, known = self._measured(contrasts.thin(values))
+                if known:
+                    self._contrast, self._contrast_known = measured, True
+                    return measured
+            return ranges
+
+    def _place(self, frame: int, box: Box | None) -> tuple[int, Box]:
+        if self._closed.is_set():
+            raise InputError(f"{self.name} is closed; open it again with open_frames.")
+        frames, height, width = self.shape
+        at = operator.index(frame)
+        if not 0 <= at < frames:
+            raise InputError(f"{self.name} has frames 0 to {frames - 1}; there is no frame {at}.")
+        if box is None:
+            return at, Box(0, 0, height, width)
+        box = Box(*(int(side) for side in box))
+        if box.empty or box.clip((height, width)) != box:
+            raise InputError(
+                f"The region rows {box.y0}..{box.y1}, columns {box.x0}..{box.x1} is empty or reaches out of the frames "
+                f"of {self.name}, which have {height} rows and {width} columns."
+            )
+        return at, box
+
+    def _shown(self, frame: int, box: Box, through_blocks: bool = True) -> Array:
+        """(h, w, c) source values of the shown channels."""
+        if self._layout.channel is None:
+            return self._fetch(frame, box, slice(0, 1), through_blocks)[..., None]
+        first, last = min(self.channels), max(self.channels)
+        if self._reads_per_region() == 1:
+            values = self._fetch(frame, box, slice(first, last + 1), through_blocks)
+            return values[..., [channel - first for channel in self.channels]]
+        parts = [self._fetch(frame, box, slice(c, c + 1), through_blocks) for c in self.channels]
+        return np.concatenate(parts, axis=2)
+
+    def _reads_per_region(self) -> int:
+        """One, where the shown channels lie together; else one for each: channels between them are not read."""
+        wanted = self.channels
+        if self._layout.channel is None or max(wanted) - min(wanted) < len(wanted):
+            return 1
+        edges = None if self._source.edges is None else self._source.edges[self._layout.channel]
+        together = self._source.seeking or (edges is not None and len(edges) == 2)
+        return 1 if together else len(wanted)
+
+    def _fetch(self, frame: int, box: Box, channels: slice, through_blocks: bool = True) -> Array:
+        """(h, w) or (h, w, c) source values; any failure becomes a `FrameReadError`."""
+        read = self._blocks.read if self._blocks is not None and through_blocks else self._source.fetch
+        try:
+            return self._layout.arrange(read(self._layout.selection(frame, box, channels)))
+        except MemoryError as error:
+            raise OutOfMemory(
+                f"Frame {frame} of {self.name}: no memory for {box.height} x {box.width} px. Close other programs."
+            ) from error
+        except FrameReadError:
+            raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise FrameReadError(
+                f"Frame {frame} of {self.name} can't be read ({cause}). The file may be damaged or cut short there: "
+                "copy it again from its origin, or leave that frame out.",
+                frame,
+            ) from error
+
+    # -- what a project keeps
+
+    def fingerprint(self) -> str:
+        """Hash by which the same stack is known again, on another machine too: 32 hexadecimal digits.
+
+        Made from shape, dtype, shown channels and a few small regions; a frame that can't be read counts as such.
+        """
+        if self._fingerprint is None:
+            dtype = f"{self.dtype.kind}{self.dtype.itemsize}"
+            digest = hashlib.sha256(repr((1, self.shape, self._layout.channel_count, self.channels, dtype)).encode())
+            signature = self._source.signature()
+            for part in [signature] if signature is not None else self._fingerprint_samples():
+                digest.update(part)
+            self._fingerprint = digest.hexdigest()[:32]
+        return self._fingerprint
+
+    def _fingerprint_samples(self) -> list[bytes]:
+        frames, height, width = self.shape
+        side = min(FINGERPRINT_SIDE, height), min(FINGERPRINT_SIDE, width)
+        places = contrasts.spread_cells((1 << 16, 1 << 16), FINGERPRINT_SAMPLES)
+        samples = []
+        for frame, (row, column) in zip(
+            np.linspace(0, frames - 1, len(places)).round().astype(int), places, strict=True
+        ):
+            y, x = row * (height - side[0] + 1) >> 16, column * (width - side[1] + 1) >> 16
+            try:
+                values = self._shown(int(frame), Box(y, x, y + side[0], x + side[1]))
+            except FrameReadError:
+                samples.append(b"unreadable")
+            else:
+                samples.append(np.ascontiguousarray(values, dtype=self.dtype.newbyteorder("<")).tobytes())
+        return samples
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the stack, JSON-able.
+
+        Returns
+        -------
+        dict
+            name, kind, source (path or None), shape, dtype, axes, channels, contrast (None until known), notes, hint,
+            more for some kinds; and `open`, the options with which `open_frames(source, **options)` gives it again.
+        """
+        with self._contrast_lock:
+            known = self._contrast if self._contrast_known else None
+        ranges = None if known is None else [list(pair) for pair in known]
+        frame = None if self._layout.frame is None else self.axes[self._layout.frame]
+        options: dict[str, Any] = {"axes": self.axes, "channels": list(self.channels), "index": self._index()}
+        options |= {"contrast": ranges, "frame_axis": frame}
+        return {
+            "name": self.name,
+            "kind": self._source.kind,
+            "source": None if self.source is None else str(self.source),
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "axes": self.axes,
+            "source_shape": list(self._source.shape),
+            "channels": list(self.channels),
+            "contrast": ranges,
+            "notes": list(self.notes),
+            "hint": self.hint,
+            **self._source.details,
+            "open": options,
+        }
+
+    def _index(self) -> dict[str, int]:
+        series = self._source.details.get("series")
+        return {**self._layout.index, **({} if series is None else {"series": int(series)})}
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Stop reading ahead and close the file; reading a closed stack is an InputError."""
+        self._closed.set()
+        self._ahead.close(wait=True)
+        self._finalizer()
+        if self._blocks is not None:
+            self._blocks.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Ahead:
+    """Regions that are being read in the background, or were: bounded in number and bytes, the oldest dropped first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._regions: OrderedDict[tuple[int, Box], tuple[int, Future[Array]]] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    def start(self, frame: int, box: Box, size: int, read: Callable[[int, Box], Array]) -> None:
+        """Begin to read a region of `size` bytes, unless one that contains it is there."""
+        if self.find(frame, box) is not None:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ivos-frames")
+            held = sum(bytes_ for bytes_, _ in self._regions.values())
+            while self._regions and (len(self._regions) >= AHEAD or held + size > AHEAD_BYTES):
+                bytes_, oldest = self._regions.popitem(last=False)[1]
+                oldest.cancel()
+                held -= bytes_
+            self._regions[frame, box] = size, self._pool.submit(read, frame, box)
+
+    def find(self, frame: int, box: Box) -> tuple[Box, Future[Array]] | None:
+        """Find a region of that frame that contains the box."""
+        with self._lock:
+            for (at, whole), (_, future) in self._regions.items():
+                if at == frame and whole.intersect(box) == box:
+                    return whole, future
+        return None
+
+    def forget(self, frame: int, box: Box) -> None:
+        with self._lock:
+            self._regions.pop((frame, box), None)
+
+    def close(self, wait: bool) -> None:
+        """Read no more; `wait` for the read that runs (not from its own thread)."""
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+            self._regions.clear()
+        if pool is not None:
+            pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _release(closed: threading.Event, ahead: _Ahead, source: Source | None) -> None:
+    """End a stack that was closed, or dropped: then nothing runs any more, or this is the reading thread itself."""
+    closed.set()
+    ahead.close(wait=False)
+    if source is not None:
+        source.close()
