@@ -101,28 +101,40 @@ def extent_of(mask: npt.NDArray[np.bool_], box: Box) -> Box | None:
     cells = mask_box(mask)
     if cells is None:
         return None
-    sy, sx = box.height / mask.shape[0], box.width / mask.shape[1]
+    h, w = mask.shape
     return Box(
-        box.y0 + int(np.floor(cells.y0 * sy)),
-        box.x0 + int(np.floor(cells.x0 * sx)),
-        box.y0 + int(np.ceil(cells.y1 * sy)),
-        box.x0 + int(np.ceil(cells.x1 * sx)),
+        box.y0 + cells.y0 * box.height // h,
+        box.x0 + cells.x0 * box.width // w,
+        box.y0 + _divide_up(cells.y1 * box.height, h),
+        box.x0 + _divide_up(cells.x1 * box.width, w),
     )
 
 
+def _divide_up(a: int, b: int) -> int:
+    """Ceiling of a / b in whole numbers: floats would now and then give one more than the box holds."""
+    return -(-a // b)
+
+
 def _axis_weights(source: tuple[int, int], target: tuple[int, int], n_source: int, n_target: int) -> Float:
-    """Weights (n_target, n_source) that resample one axis: linear, area-averaging where it shrinks, 0 outside."""
-    step_source = (source[1] - source[0]) / n_source
-    step_target = (target[1] - target[0]) / n_target
-    at = target[0] + (np.arange(n_target) + 0.5) * step_target
-    centres = source[0] + (np.arange(n_source) + 0.5) * step_source
-    reach = max(step_source, step_target)
-    inside = (at >= source[0]) & (at < source[1])
-    held = np.clip(at, centres[0], centres[-1])
-    weights = np.clip(1 - np.abs(held[:, None] - centres) / reach, 0, None)
-    total = weights.sum(axis=1, keepdims=True)
-    weights = np.where(inside[:, None], weights / np.maximum(total, 1e-12), 0)
-    return weights.astype(np.float32)
+    """Weights (n_target, n_source) that resample one axis; outside the source there is 0.
+
+    Enlarging is linear between the cells' centres and level from the outer centres to the source's border, so that a
+    mask that ends at its box keeps its edge. Shrinking is by the share of a target cell that each source cell covers,
+    so that the area stays the same, down to objects that are smaller than one target cell.
+    """
+    length_source, length_target = source[1] - source[0], target[1] - target[0]
+    if length_target * n_source > length_source * n_target:
+        step_source, step_target = length_source / n_source, length_target / n_target
+        low = target[0] + np.arange(n_target)[:, None] * step_target
+        start = source[0] + np.arange(n_source) * step_source
+        covered = np.minimum(low + step_target, start + step_source) - np.maximum(low, start)
+        return np.asarray(np.clip(covered, 0, None) / step_target, np.float32)
+    # whole numbers as long as possible: a patch on its own grid comes back to the last bit
+    centre = 2 * (target[0] - source[0]) * n_target + (2 * np.arange(n_target) + 1) * length_target
+    inside = (centre >= 0) & (centre < 2 * n_target * length_source)
+    cell = np.clip(centre * n_source / (2 * n_target * length_source) - 0.5, 0, n_source - 1)
+    weights = np.clip(1 - np.abs(cell[:, None] - np.arange(n_source)), 0, None)
+    return np.asarray(np.where(inside[:, None], weights, 0), np.float32)
 
 
 def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> Float:
@@ -133,7 +145,7 @@ def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> 
 
 def sample(patch: Patch, box: Box, shape: tuple[int, int]) -> Float:
     """A patch's probability over `box` at `shape` (h, w): float32 in 0..1, 0 outside the patch."""
-    return _resize(patch.probability.astype(np.float32) / FULL, patch.box, box, shape)
+    return _resize(np.asarray(patch.probability / np.float32(FULL), np.float32), patch.box, box, shape)
 
 
 def aggregate(probabilities: npt.NDArray[np.floating]) -> Float:
@@ -159,7 +171,8 @@ def aggregate(probabilities: npt.NDArray[np.floating]) -> Float:
 def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[int, int]) -> Float:
     """One object's merged probability over `box` at `shape`, all patches of that frame competing.
 
-    A painted or scribbled mask is the user's: a propagated one gets only what it leaves.
+    Painted masks come first, then scribbled ones, then propagated ones: each gets only what those before it leave, and
+    those of one kind compete.
 
     Parameters
     ----------
@@ -179,24 +192,28 @@ def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[
     own = patches[object_id]
     rivals = [p for i, p in patches.items() if i != object_id and not p.box.intersect(box).empty]
     rivals = [p for p in rivals if not p.box.intersect(own.box).empty]
-    p = sample(own, box, shape)
     if not rivals:
-        return p
-    others = np.stack([sample(r, box, shape) for r in rivals])
-    if not own.origin.annotated:
-        users = [k for k, r in enumerate(rivals) if r.origin.annotated]
-        if users:
-            p = np.where((others[users] >= MASK_LEVEL).any(axis=0), 0, p)
-    alone = others.max(axis=0) <= CLAMP
-    return np.where(alone, p, aggregate(np.concatenate([p[None], others]))[1]).astype(np.float32)
+        return sample(own, box, shape)
+    every = np.stack([sample(p, box, shape) for p in (own, *rivals)])
+    _give_way(every, np.array([p.origin for p in (own, *rivals)]))
+    alone = every[1:].max(axis=0) <= CLAMP
+    return np.asarray(np.where(alone, every[0], aggregate(every)[1]), np.float32)
+
+
+def _give_way(probabilities: Float, origins: npt.NDArray[np.int_]) -> None:
+    """Set (M, h, w) probabilities to 0, in place, where a mask of an earlier kind (lower origin) lies."""
+    taken = np.zeros(probabilities.shape[1:], bool)
+    for origin in np.unique(origins):
+        kind = np.flatnonzero(origins == origin)
+        probabilities[kind] = np.where(taken, 0, probabilities[kind])
+        taken |= (probabilities[kind] >= MASK_LEVEL).any(axis=0)
 
 
 def _whole_weights(source: tuple[int, int], n: int, low: int, high: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """For pixels low..high-1 of one axis: left cell, right cell, weight of the right one in 1/256, whole numbers only."""
+    """For pixels low..high-1 of one axis: left cell, right cell, weight of the right one in 1/256."""
     extent = source[1] - source[0]
-    twice = (
-        2 * (np.arange(low, high, dtype=np.int64) - source[0]) + 1
-    ) * n - extent  # 2 * extent * (position in cells)
+    at = np.arange(low, high, dtype=np.int64) - source[0]
+    twice = (2 * at + 1) * n - extent  # 2 * extent * (position in cells)
     left = np.floor_divide(twice, 2 * extent)
     weight = ((twice - left * 2 * extent) * _WEIGHT + extent) // (2 * extent)
     return np.clip(left, 0, n - 1), np.clip(left + 1, 0, n - 1), weight
@@ -267,12 +284,12 @@ def _support(patch: Patch) -> Box:
     if around is None:
         return Box(0, 0, 0, 0)
     h, w = patch.probability.shape
-    py, px = -(-patch.box.height // h), -(-patch.box.width // w)
+    py, px = _divide_up(patch.box.height, h), _divide_up(patch.box.width, w)
     return Box(around.y0 - py, around.x0 - px, around.y1 + py, around.x1 + px).intersect(patch.box)
 
 
 def blend(new: Patch, old: Patch | None, weight: float) -> Patch:
-    """weight * new + (1 - weight) * old on the union of their boxes, at the finer of the two scales.
+    """Mix weight * new + (1 - weight) * old on the union of their boxes, at the finer of the two scales.
 
     Parameters
     ----------
@@ -291,9 +308,9 @@ def blend(new: Patch, old: Patch | None, weight: float) -> Patch:
 
 def _finer_shape(box: Box, *patches: Patch) -> tuple[int, int]:
     """Shape for `box` at which no patch loses resolution, at most one cell a pixel."""
-    fy = max(p.probability.shape[0] / p.box.height for p in patches)
-    fx = max(p.probability.shape[1] / p.box.width for p in patches)
-    return min(int(np.ceil(box.height * fy)), box.height), min(int(np.ceil(box.width * fx)), box.width)
+    h = max(_divide_up(box.height * p.probability.shape[0], p.box.height) for p in patches)
+    w = max(_divide_up(box.width * p.probability.shape[1], p.box.width) for p in patches)
+    return min(h, box.height), min(w, box.width)
 
 
 def overlap(a: Patch | None, b: Patch | None) -> float:
@@ -311,7 +328,7 @@ def overlap(a: Patch | None, b: Patch | None) -> float:
 
 
 def certainty(patch: Patch) -> float:
-    """How sure a network was of a mask: 1 - sum(min(p, 1 - p)) / sum(p >= 0.5), at least 0; empty: 1 - 2 max(p)."""
+    """How sure a network was of a mask: 1 - 2 sum(min(p, 1 - p)) / sum(p >= 0.5), at least 0; empty: 1 - 2 max(p)."""
     p = patch.probability.astype(np.float32) / FULL
     area = np.count_nonzero(p >= MASK_LEVEL)
     if area == 0:
@@ -352,7 +369,7 @@ def passes(annotated: Collection[int], earlier: Collection[int], lifetime: range
     Parameters
     ----------
     annotated : collection of int
-        Frames annotated for that object in this round.
+        Frames annotated for that object in this round; those outside its lifetime start nothing.
     earlier : collection of int
         Frames annotated for it in earlier rounds; the spans stop there.
     lifetime : range
@@ -363,7 +380,7 @@ def passes(annotated: Collection[int], earlier: Collection[int], lifetime: range
     tuple of Pass
         Forward passes in the order of their start, then backward ones; without empty ones.
     """
-    now = sorted(set(annotated))
+    now = sorted({frame for frame in annotated if frame in lifetime})
     stops = sorted(set(now) | set(earlier))
     found = []
     for step in (1, -1):

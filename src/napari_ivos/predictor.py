@@ -106,7 +106,7 @@ class Predictor(Protocol):
 
 
 def shrink(image: Float, size: int) -> Float:
-    """An image (h, w, 3) at (size, size, 3): the mean of the nearest pixels; for numpy predictors."""
+    """An image (h, w, 3) at (size, size, 3), each pixel the nearest one; for numpy predictors."""
     rows = np.minimum((np.arange(size) + 0.5) * image.shape[0] / size, image.shape[0] - 1).astype(int)
     columns = np.minimum((np.arange(size) + 0.5) * image.shape[1] / size, image.shape[1] - 1).astype(int)
     return np.asarray(image[rows][:, columns], np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
-from napari_ivos.regions import Box
+from napari_ivos.regions import Box, mask_box
 
 BACKGROUND = 0
 """Object id of a stroke that is a negative for all objects."""
@@ -27,6 +27,15 @@ STROKE_WIDTH = 3.0
 """Width of every stroke in pixels of the network's input."""
 
 Points = npt.NDArray[np.float64]
+
+
+def _whole(value: object) -> int | None:
+    """`value` as a whole number from 0; None where it is not one."""
+    try:
+        whole = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return whole if whole == value and whole >= 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +59,12 @@ class Stroke:
     points: Points
 
     def __post_init__(self) -> None:
-        points = np.array(self.points, dtype=np.float64)
+        try:
+            points = np.array(self.points, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"A stroke's points can't be read as numbers ({error}); expected (row, col) pairs."
+            ) from error
         if points.ndim == 1 and points.size == 2:
             points = points[None]
         if points.size == 0:
@@ -60,11 +74,14 @@ class Stroke:
         bad = int((~np.isfinite(points)).any(axis=1).sum())
         if bad:
             raise InputError(f"A stroke has {bad} of {len(points)} points that are not finite: drop or mend them.")
-        if not 0 <= int(self.object_id) <= 65535:
-            raise InputError(f"A stroke names object {self.object_id}; ids run from 1 to 65535, 0 is the background.")
+        object_id = _whole(self.object_id)
+        if object_id is None or object_id > 65535:
+            raise InputError(
+                f"A stroke names object {self.object_id!r}; ids are whole numbers from 1 to 65535, 0 is the background."
+            )
         points.flags.writeable = False
         object.__setattr__(self, "points", points)
-        object.__setattr__(self, "object_id", int(self.object_id))
+        object.__setattr__(self, "object_id", object_id)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stroke):
@@ -84,9 +101,10 @@ class Stroke:
         if not pieces:
             return None
         points = np.concatenate(pieces)
-        low = np.floor(points.min(axis=0) + 0.5).astype(int)
-        high = np.floor(points.max(axis=0) + 0.5).astype(int) + 1
-        return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clip(image_shape)
+        last = np.array(image_shape) - 1  # a line on the very border rounds to the pixel beyond it
+        low = np.minimum(np.floor(points.min(axis=0) + 0.5).astype(int), last)
+        high = np.minimum(np.floor(points.max(axis=0) + 0.5).astype(int), last) + 1
+        return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 @dataclass(frozen=True)
@@ -105,10 +123,17 @@ class Scribbles:
     strokes: Sequence[Stroke] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        if self.frame != int(self.frame) or self.frame < 0:
-            raise InputError(f"Scribbles on frame {self.frame}: a frame is a whole number from 0.")
-        object.__setattr__(self, "frame", int(self.frame))
-        object.__setattr__(self, "strokes", tuple(self.strokes))
+        frame = _whole(self.frame)
+        if frame is None:
+            raise InputError(f"Scribbles on frame {self.frame!r}: a frame is a whole number from 0.")
+        strokes = tuple(self.strokes)
+        for stroke in strokes:
+            if not isinstance(stroke, Stroke):
+                raise InputError(
+                    f"Scribbles hold a {type(stroke).__name__}; each stroke is a Stroke(object_id, points)."
+                )
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "strokes", strokes)
 
     @cached_property
     def object_ids(self) -> tuple[int, ...]:
@@ -117,7 +142,7 @@ class Scribbles:
 
     @classmethod
     def from_labels(cls, frame: int, labels: npt.ArrayLike, background: int | None = None) -> Scribbles:
-        """Scribbles painted as labels: every second row's runs of one value become one stroke each.
+        """Turn scribbles painted as labels into strokes: the middle lines of what was painted, whatever the brush.
 
         Parameters
         ----------
@@ -131,7 +156,7 @@ class Scribbles:
         Raises
         ------
         InputError
-            Not a 2-D array of whole numbers, or nothing painted.
+            Not a 2-D array of whole numbers, nothing painted, or ids out of range.
         """
         image = np.asarray(labels)
         if image.ndim != 2 or not np.issubdtype(image.dtype, np.integer):
@@ -139,21 +164,58 @@ class Scribbles:
         strokes = []
         for value in (int(v) for v in np.unique(image) if v != 0):
             target = BACKGROUND if value == background else value
-            strokes += [Stroke(target, run) for run in _runs(image == value)]
+            box = mask_box(image == value) or Box(0, 0, 0, 0)
+            lines = middle_lines(image[box.slices] == value)
+            strokes += [Stroke(target, line + (box.y0, box.x0)) for line in lines]
         if not strokes:
             raise InputError(f"Painted scribbles of frame {frame} hold no painted pixel (all {image.size} are 0).")
         return cls(frame, strokes)
 
 
-def _runs(mask: npt.NDArray[np.bool_]) -> list[Points]:
-    """Horizontal runs of a (H, W) mask on every second row of each part (all rows where it is thin)."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    keep = rows[::2] if rows.size > 3 else rows
-    runs: list[Points] = []
-    for row in keep:
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], mask[row].astype(np.int8), [0]))))
-        runs += [np.array([(row, a), (row, b - 1)], float) for a, b in edges.reshape(-1, 2)]
-    return runs
+_RING = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+"""The eight neighbours of a pixel, in order, from the right one."""
+
+
+def middle_lines(mask: npt.NDArray[np.bool_]) -> list[Points]:
+    """Middle lines of a painted mask (H, W), as polylines of (N, 2) pixels; each part of it gives at least one."""
+    thin = _thin(mask)
+    left = {(int(r), int(c)) for r, c in np.argwhere(thin)}
+
+    def around(pixel: tuple[int, int]) -> list[tuple[int, int]]:
+        near = [(pixel[0] + dy, pixel[1] + dx) for dy, dx in _RING[::2] + _RING[1::2]]  # straight before slanted
+        return [n for n in near if n in left]
+
+    ends = sorted(p for p in left if len(around(p)) <= 1)
+    lines: list[Points] = []
+    for start in [*ends, *sorted(left)]:
+        if start not in left:
+            continue
+        line = [start]
+        left.remove(start)
+        while ahead := around(line[-1]):
+            line.append(ahead[0])
+            left.remove(ahead[0])
+        lines.append(np.array(line, float))
+    return lines
+
+
+def _thin(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Thin a mask (H, W) to lines of one pixel, in one piece for each of its pieces.
+
+    Takes border pixels from one side after another (Rosenfeld 1975), as long as a pixel is neither the end of a line
+    nor needed to hold two parts together (its Yokoi number is 1).
+    """
+    thin = np.pad(mask, 1)
+    changed = True
+    while changed:
+        changed = False
+        for side in (2, 6, 0, 4):
+            x = [np.roll(thin, (-dy, -dx), (0, 1)) for dy, dx in _RING]
+            pieces = sum((~x[k] & (x[k + 1] | x[(k + 2) % 8])).astype(np.int8) for k in (0, 2, 4, 6))
+            go = thin & ~x[side] & (pieces == 1) & (sum(n.astype(np.int8) for n in x) > 1)
+            thin &= ~go
+            changed |= bool(go.any())
+    return np.asarray(thin[1:-1, 1:-1])
 
 
 def clip_line(points: Points, box: Box) -> tuple[Points, ...]:
@@ -306,6 +368,8 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
                 Stroke(line["object_id"], (np.asarray(line["path"], float).reshape(-1, 2) * size)[:, ::-1])
                 for line in lines
             ]
+        except InputError as error:
+            raise InputError(f"{name}, frame {frame}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{name}: a stroke of frame {frame} can't be read ({error!r}).") from error
         found.append(Scribbles(frame, strokes))

@@ -1,4 +1,4 @@
-"""One frame's work, as pure functions of what they are handed: scribbles to patches, neighbours' patches to this frame's.
+"""One frame's work, as pure functions of what they are handed: scribbles to patches, neighbours' patches to this one's.
 
 Nothing here keeps state or knows of projects, threads or files. A session, a batch worker and the training's validation
 call the same functions, which decide which region of a frame the networks see and what they are told about it.
@@ -234,6 +234,8 @@ def propagate(
     found: dict[int, Patch] = {}
     todo = {i: propagation_region(neighbours, previous.get(i), i, image_shape) for i in references}
     for growths in range(GROWTHS + 1):
+        if not todo:
+            break
         requests = [
             _propagation(read(region), region, i, neighbours, previous.get(i), references[i], predictor.size)
             for i, region in todo.items()
@@ -243,8 +245,6 @@ def propagate(
             found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
             if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
                 again[i] = regions.grow(region, image_shape)
-        if not again:
-            break
         todo = again
     return found
 
