@@ -115,9 +115,9 @@ def shrink(image: Float, size: int) -> Float:
 class FakePredictor:
     """A predictor without networks, for tests and documentation: an object is what has its colour.
 
-    Segments what is nearer to the colour under the positive strokes than to the colour under the negative ones (or the
-    region's border), and finds on the next frame what is nearer to the reference's object colour than to its
-    background colour. Right for flat synthetic pictures; no use on real ones.
+    Segments what is nearer to the colour under the positive strokes than to the colour under the negative ones and to
+    the usual colour of the region's border, and finds on the next frame what is nearer to the reference's object colour
+    than to these two. Right for flat synthetic pictures; no use on real ones.
 
     Parameters
     ----------
@@ -151,14 +151,13 @@ class FakePredictor:
         inside = request.positive > 0
         if not inside.any() and request.previous is not None:
             inside = request.previous >= MASK_LEVEL
-        edge = np.zeros_like(inside)
-        edge[[0, -1]] = edge[:, [0, -1]] = True
-        outside = (request.negative > 0) if (request.negative > 0).any() else edge & ~inside
         if not inside.any():
-            return Segmentation(np.zeros(inside.shape, np.float32), np.zeros((2, 3), np.float16))
-        colours = np.stack(
-            [image[inside].mean(0), image[outside].mean(0) if outside.any() else 1 - image[inside].mean(0)]
-        )
+            return Segmentation(np.zeros(inside.shape, np.float32), np.zeros((3, 3), np.float16))
+        edge = np.ones_like(inside)
+        edge[1:-1, 1:-1] = False
+        own = image[inside].mean(0)
+        outside = [image[where] for where in (request.negative > 0, edge & ~inside)]
+        colours = np.stack([own, *(np.median(c, axis=0) if len(c) else 1 - own for c in outside)])
         return Segmentation(self._nearer(image, colours), colours.astype(np.float16))
 
     def _propagate(self, request: Propagation) -> Float:
@@ -168,5 +167,6 @@ class FakePredictor:
 
     @staticmethod
     def _nearer(image: Float, colours: npt.NDArray[np.floating]) -> Float:
-        near, far = (np.linalg.norm(image - c, axis=-1) for c in colours)
+        near, *others = (np.linalg.norm(image - c, axis=-1) for c in colours)
+        far = np.min(others, axis=0)
         return np.asarray(np.clip(far / np.maximum(near + far, 1e-6), 0.02, 0.98), np.float32)
