@@ -1,0 +1,248 @@
+"""What both networks are built of: encoders with extra input planes, residual blocks, the top-down path.
+
+Shapes in comments: B objects, C channels, S side of the region at the network's resolution; features at stride s have
+side S / s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+STRIDES = (2, 4, 8, 16, 32)
+
+EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What must be known to build both networks; kept with the weights.
+
+    Attributes
+    ----------
+    encoder : str
+        "mobilenet_v2" (light, for CPUs), "resnet18" or "resnet50" (the paper's).
+    size : int
+        Side of the region that the networks see, in pixels; a multiple of 32.
+    width : int
+        Channels of the decoders' top-down path.
+    fine_width : int
+        Channels of its last step, at stride 2.
+    key : int
+        Channels by which frames are compared in the spatial reference.
+    pooled_reference : bool
+        Feature aggregation after Oh et al. 2018: channel weights over the coarsest features.
+    spatial_reference : bool
+        Attention from the current frame to every position of all annotated frames (Oh et al. 2019).
+    """
+
+    encoder: EncoderName = "mobilenet_v2"
+    size: int = 128
+    width: int = 64
+    fine_width: int = 32
+    key: int = 48
+    pooled_reference: bool = True
+    spatial_reference: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class MobileNetV2Encoder(nn.Module):
+    """MobileNetV2 without its classifier and without BatchNorm (folded into the convolutions), with extra input planes.
+
+    Convolutions of stride 2 pad right and bottom only (TensorFlow's SAME on even sizes), which is what the ImageNet
+    weights were trained with.
+    """
+
+    channels = (16, 24, 32, 96, 320)
+    _stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    _taps = (1, 3, 6, 13, 17)
+
+    def __init__(self, extra_planes: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [_SamePadConv(3, 32, 2)]
+        self.planes = nn.Conv2d(extra_planes, 32, 3, stride=2, bias=False)
+        nn.init.normal_(self.planes.weight, std=0.02)
+        channels = 32
+        for expand, out, repeats, stride in self._stages:
+            for k in range(repeats):
+                blocks.append(_InvertedResidual(channels, out, stride if k == 0 else 1, expand))
+                channels = out
+        self.features = nn.ModuleList(blocks)
+
+    def forward(self, image: Tensor, planes: Tensor) -> list[Tensor]:
+        """Image (B, 3, S, S) in 0..1 and planes (B, E, S, S) to features at strides 2, 4, 8, 16, 32."""
+        x = self.features[0](image * 2 - 1) + self.planes(F.pad(planes, (0, 1, 0, 1)))
+        x = F.relu6(x)
+        taps = []
+        for k, block in enumerate(self.features[1:], start=1):
+            x = block(x)
+            if k in self._taps:
+                taps.append(x)
+        return taps
+
+    def load_imagenet(self, state: dict[str, Tensor]) -> None:
+        """Take ImageNet weights with BatchNorm folded in, in torchvision's names plus biases; the rest stays."""
+        own = dict(self.named_parameters())
+        taken = {}
+        for name, value in state.items():
+            parts = name.split(".")
+            block, leaf = int(parts[1]), parts[-1]
+            if block == 18:
+                continue
+            if block == 0:
+                key = f"features.0.conv.{leaf}"
+            else:
+                inner = ".".join(parts[3:-1])
+                last = "conv.2" if block > 1 else "conv.1"
+                where = f"conv.{inner}"
+                kind = "project" if where == last else "depthwise" if (block == 1 or inner.startswith("1")) else "expand"
+                suffix = ".conv" if kind == "depthwise" else ""
+                key = f"features.{block}.{kind}{suffix}.{leaf}"
+            taken[key] = value.float().reshape(own[key].shape)
+        missing = {n for n in own if n.startswith("features.")} - set(taken)
+        if missing:
+            raise ValueError(f"the ImageNet weights lack {len(missing)} tensors, such as {sorted(missing)[0]}")
+        self.load_state_dict(taken, strict=False)
+
+
+class _SamePadConv(nn.Module):
+    """3x3 convolution; with stride 2 padded right and bottom only."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x)  # type: ignore[no-any-return]
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expand != 1 else None
+        self.depthwise = _SamePadConv(hidden, hidden, stride, groups=hidden)
+        self.project = nn.Conv2d(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class ResNetEncoder(nn.Module):
+    """torchvision's ResNet without its classifier, BatchNorm frozen, with extra filters in the first convolution."""
+
+    def __init__(self, name: str, extra_planes: int) -> None:
+        super().__init__()
+        import torchvision
+
+        net = getattr(torchvision.models, name)(weights=None)
+        self.conv1, self.bn1 = net.conv1, net.bn1
+        self.layers = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
+        self.planes = nn.Conv2d(extra_planes, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.normal_(self.planes.weight, std=0.01)
+        wide = 4 if name == "resnet50" else 1
+        self.channels = (64, 64 * wide, 128 * wide, 256 * wide, 512 * wide)
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, planes: Tensor) -> list[Tensor]:
+        """Image (B, 3, S, S) in 0..1 and planes (B, E, S, S) to features at strides 2, 4, 8, 16, 32."""
+        x = F.relu(self.bn1(self.conv1((image - self.mean) / self.std) + self.planes(planes)))
+        taps = [x]
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for layer in self.layers:
+            x = layer(x)
+            taps.append(x)
+        return taps
+
+    def train(self, mode: bool = True) -> ResNetEncoder:
+        """BatchNorm keeps its statistics: batches of a few objects are too small to estimate them."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def load_imagenet(self, state: dict[str, Tensor]) -> None:
+        """Take torchvision's ImageNet state dict; the extra filters stay as they are."""
+        renamed = {}
+        for name, value in state.items():
+            if name.startswith("layer"):
+                renamed[f"layers.{int(name[5]) - 1}{name[6:]}"] = value
+            elif not name.startswith("fc."):
+                renamed[name] = value
+        missing, unexpected = self.load_state_dict(renamed, strict=False)
+        lost = [name for name in missing if not name.startswith("planes")]
+        if lost or unexpected:
+            raise ValueError(f"not a state dict of this ResNet: lacks {lost[:3]}, has unknown {list(unexpected)[:3]}")
+
+
+def make_encoder(name: str, extra_planes: int) -> MobileNetV2Encoder | ResNetEncoder:
+    """The encoder of that name with `extra_planes` input planes beside RGB."""
+    if name == "mobilenet_v2":
+        return MobileNetV2Encoder(extra_planes)
+    return ResNetEncoder(name, extra_planes)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block (He et al. 2016): x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
+
+
+class TopDown(nn.Module):
+    """Feature-pyramid decoder: coarse to fine, lateral features added on the way, a head at every scale.
+
+    Parameters
+    ----------
+    laterals : sequence of int
+        Channels of what comes in at strides 32, 16, 8, 4, 2.
+    width, fine_width : int
+        Channels of the path at strides 32..4 and at stride 2.
+    """
+
+    def __init__(self, laterals: Sequence[int], width: int, fine_width: int) -> None:
+        super().__init__()
+        widths = [width] * 4 + [fine_width]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(laterals, widths, strict=True))
+        self.narrow = nn.Conv2d(width, fine_width, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(w) for w in widths)
+        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for w in widths[1:])
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Laterals from stride 32 to 2 to logits (B, 1, s, s) at strides 2, 4, 8, 16 (finest first)."""
+        logits = []
+        x = self.blocks[0](self.lateral[0](features[0]))
+        for k in range(1, 5):
+            up = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            if k == 4:
+                up = self.narrow(up)
+            x = self.blocks[k](up + self.lateral[k](features[k]))
+            logits.append(self.heads[k - 1](F.relu(x)))
+        return logits[::-1]
+
+
+def fine_lateral(image: Tensor, planes: Tensor, features: Tensor) -> Tensor:
+    """Stride-2 lateral: the encoder's features beside the image and planes themselves, where edges are sharpest."""
+    return torch.cat([features, F.avg_pool2d(torch.cat([image * 2 - 1, planes], 1), 2)], 1)

@@ -1,0 +1,38 @@
+"""Numbers to tensors: what the networks are told about masks and strokes, the same in training and in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align  # type: ignore[import-untyped]
+
+from napari_ivos.regions import Box
+
+Float = npt.NDArray[np.float32]
+UNKNOWN = 0.5
+"""A mask that is not known yet: the probability that says nothing, 0 on the networks' scale of -1..1."""
+
+
+def mask_plane(masks: Sequence[Float | None], size: int) -> Tensor:
+    """Masks (S, S) in 0..1, None where not known, to (B, 1, S, S) in -1..1."""
+    unknown = np.full((size, size), UNKNOWN, np.float32)
+    return torch.from_numpy(np.stack([unknown if m is None else m for m in masks])[:, None] * 2 - 1)
+
+
+def stroke_plane(strokes: Sequence[Float]) -> Tensor:
+    """Rasterised strokes (S, S) in 0..1 to (B, 1, S, S)."""
+    return torch.from_numpy(np.stack(strokes)[:, None])
+
+
+def crop(images: Tensor, boxes: Sequence[Box], size: int) -> Tensor:
+    """Regions of images by ROI align, one a image: (B, C, H, W) float to (B, C, S, S).
+
+    Sampling adapts to the region: a large one is averaged, a small one is interpolated.
+    """
+    rois = torch.tensor([[k, b.x0, b.y0, b.x1, b.y1] for k, b in enumerate(boxes)], dtype=images.dtype)
+    out: Tensor = roi_align(images, rois.to(images.device), size, sampling_ratio=-1, aligned=True)
+    return out

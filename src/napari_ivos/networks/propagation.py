@@ -1,0 +1,97 @@
+"""The propagation network: the mask of a neighbouring frame, and all references, to the mask of this frame."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_ivos.networks.blocks import Architecture, TopDown, fine_lateral, make_encoder
+from napari_ivos.networks.interaction import ReferenceTensors
+
+PLANES = 2
+"""Neighbour's mask of this round, this frame's mask after the previous round."""
+
+
+class FeatureAggregation(nn.Module):
+    """Folds a new reference into the aggregate by per-channel weights (Oh et al. 2018).
+
+    Both are pooled globally, concatenated, passed through two fully connected layers with a bottleneck and turned by a
+    softmax over the pair into weights; the aggregate is the weighted sum.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(2 * channels, max(channels // reduction, 16))
+        self.excite = nn.Linear(max(channels // reduction, 16), 2 * channels)
+
+    def forward(self, aggregate: Tensor, new: Tensor) -> Tensor:
+        """Two (B, C, h, w) to one."""
+        pooled = torch.cat([aggregate.mean((2, 3)), new.mean((2, 3))], 1)  # (B, 2C)
+        weights = self.excite(F.relu(self.squeeze(pooled))).unflatten(1, (2, -1)).softmax(1)  # (B, 2, C)
+        return weights[:, 0, :, None, None] * aggregate + weights[:, 1, :, None, None] * new
+
+
+class PropagationNetwork(nn.Module):
+    """Image, neighbour's mask, previous mask and references of one object to its logits."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.encoder = make_encoder(a.encoder, PLANES)
+        c2, c4, c8, c16, c32 = self.encoder.channels
+        self.aggregation = FeatureAggregation(c32) if a.pooled_reference else None
+        self.query = nn.Conv2d(c16, a.key, 1) if a.spatial_reference else None
+        coarse = 2 * c32 if a.pooled_reference else c32
+        middle = c16 + a.width + 1 if a.spatial_reference else c16
+        self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a.width, a.fine_width)
+
+    def forward(
+        self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor
+    ) -> list[Tensor]:
+        """Run the network.
+
+        Parameters
+        ----------
+        image : (B, 3, S, S) tensor
+            0..1.
+        planes : (B, 2, S, S) tensor
+            Neighbour's and previous mask in -1..1 (0: not known).
+        references : list of ReferenceTensors
+            R of them, each of B objects, in the order of rounds and frames.
+        valid : (B, R) bool tensor
+            Which of them an object really has; the first is always there.
+
+        Returns
+        -------
+        list of (B, 1, s, s) tensor
+            Logits at strides 2, 4, 8, 16.
+        """
+        f2, f4, f8, f16, f32 = self.encoder(image, planes)
+        if self.aggregation is not None:
+            aggregate = references[0].coarse
+            for r, new in enumerate(references[1:], start=1):
+                folded = self.aggregation(aggregate, new.coarse)
+                aggregate = torch.where(valid[:, r, None, None, None], folded, aggregate)
+            if aggregate.shape[-1] != f32.shape[-1]:
+                aggregate = F.adaptive_avg_pool2d(aggregate, f32.shape[-1])
+            f32 = torch.cat([f32, aggregate.to(f32.dtype)], 1)
+        if self.query is not None:
+            f16 = torch.cat([f16, self._read(self.query(f16), references, valid).to(f16.dtype)], 1)
+        out: list[Tensor] = self.decoder([f32, f16, f8, f4, fine_lateral(image, planes, f2)])
+        return out
+
+    @staticmethod
+    def _read(query: Tensor, references: list[ReferenceTensors], valid: Tensor) -> Tensor:
+        """What the references know of each position of this frame: attention by squared distance of keys."""
+        b, k, h, w = query.shape
+        q = query.float().flatten(2)  # (B, K, hw)
+        keys = torch.cat([r.key.float().flatten(2) for r in references], 2)  # (B, K, N)
+        values = torch.cat([r.value.float().flatten(2) for r in references], 2)  # (B, V, N)
+        tokens = keys.shape[2] // len(references)
+        affinity = 2 * keys.transpose(1, 2) @ q - keys.pow(2).sum(1)[:, :, None]  # (B, N, hw), up to a constant in N
+        affinity = affinity / math.sqrt(k)
+        affinity = affinity.masked_fill(~valid.repeat_interleave(tokens, 1)[:, :, None], float("-inf"))
+        return (values @ affinity.softmax(1)).view(b, -1, h, w)

@@ -1,0 +1,620 @@
+"""Clips to train on: a target object with its mask on a few frames, made from stills, cut-outs, shapes and real stacks.
+
+A clip is a pure function of its seed: the same seed gives the same clip in any process, so that a run that was stopped
+goes on as if it had not been. OpenCV does the warping: a clip takes some 30 ms of one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError
+
+UInt8 = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Rng = np.random.Generator
+
+TARGET = 1
+"""Label of the target; other labels are other objects, 0 is background."""
+MINIMUM_AREA = 40
+"""An instance smaller than this, in pixels of its still, is not worth following."""
+MAXIMUM_NEIGHBOURS = 5
+HELD_OUT = 40
+"""Every so-manyth still is kept for validation."""
+
+STILL_WEIGHTS = {
+    "animals_openimages": 16.0,
+    "feral_cats": 9.0,
+    "clothing_person_parts": 14.0,
+    "iot_boards": 1.0,
+    "aerial_buildings": 3.0,
+    "building_facade": 1.0,
+    "small_objects5": 2.0,
+    "bottles_crystl": 4.0,
+    "plants_ampgcv": 3.0,
+    "dsb2018_nuclei": 16.0,
+    "embryo_micro": 4.0,
+    "granular_pellets": 4.0,
+    "segmush": 2.0,
+    "bn_flakes_micro": 2.0,
+    "stardist_img2d": 1.0,
+    "maize_clsm": 3.0,
+    "wheat_seedling": 1.0,
+    "tree_limbs": 1.0,
+    "strawberry_parts": 1.0,
+    "warehouse_pallets": 1.0,
+    "retina_disc": 1.0,
+}
+"""How often each source of stills is drawn; one that is not listed gets 1."""
+MICROSCOPY = frozenset(
+    {"dsb2018_nuclei", "embryo_micro", "granular_pellets", "bn_flakes_micro", "stardist_img2d", "maize_clsm"}
+)
+ONE_OBJECT = frozenset({"clothing_person_parts"})
+"""Sources whose labels are parts of one object."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A few frames of one target.
+
+    Attributes
+    ----------
+    frames : (T, H, W, 3) uint8 array
+        RGB.
+    labels : (T, H, W) uint8 array
+        1 = the target, 2.. = other objects, 0 = background.
+    known : (T,) bool array
+        Frames whose labels can be trusted.
+    source : str
+        Where it comes from, for statistics.
+    """
+
+    frames: UInt8
+    labels: UInt8
+    known: npt.NDArray[np.bool_]
+    source: str
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What clips look like.
+
+    Attributes
+    ----------
+    side : int
+        Side of the square frames in pixels.
+    frames : int
+        Frames in a clip.
+    real, cutouts, procedural : float
+        Shares of clips from real stacks, of cut-outs as targets, and of procedural shapes; stills make the rest.
+    distractors : bool
+        Whether look-alikes move beside the target.
+    exclude : tuple of str
+        Sources that are left out (for ablations).
+    """
+
+    side: int = 256
+    frames: int = 3
+    real: float = 0.18
+    cutouts: float = 0.08
+    procedural: float = 0.06
+    distractors: bool = True
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Layer:
+    """Something that moves: a picture, where it is opaque, and which label it bears."""
+
+    image: UInt8  # (h, w, 3)
+    alpha: Float  # (h, w), 0..1
+    label: int
+    motion: list[npt.NDArray[np.float64]] = field(default_factory=list)  # T matrices (3, 3): canvas to source pixels
+    bend: list[Float] = field(default_factory=list)  # T displacement grids (4, 4, 2) in canvas pixels
+
+
+class ClipSource:
+    """Draws clips from a folder of training data, laid out as `stills/SOURCE`, `cutouts/SOURCE` and `clips/SEQ`.
+
+    Parameters
+    ----------
+    root : path
+        The folder.
+    settings : ClipSettings
+        What clips look like.
+    held_out : bool
+        Draw from the stills that are kept for validation instead of from the others.
+
+    Raises
+    ------
+    InputError
+        A folder without stills.
+    """
+
+    def __init__(self, root: str | Path, settings: ClipSettings | None = None, held_out: bool = False) -> None:
+        self.root = Path(root)
+        self.settings = settings or ClipSettings()
+        self.held_out = held_out
+        if not self.stills:
+            raise InputError(f"{self.root}: no stills with masks in stills/SOURCE/ID.jpg + ID_mask.png")
+
+    @cached_property
+    def stills(self) -> dict[str, list[Path]]:
+        """Paths of the images of each source, those with a mask beside them."""
+        found = {}
+        for folder in sorted((self.root / "stills").glob("*")):
+            images = sorted(p for p in folder.glob("*.jpg") if p.with_name(f"{p.stem}_mask.png").exists())
+            few = len(images) < 2 * HELD_OUT
+            kept = [p for k, p in enumerate(images) if few or (k % HELD_OUT == 0) == self.held_out]
+            if kept and folder.name not in self.settings.exclude:
+                found[folder.name] = kept
+        return found
+
+    @cached_property
+    def cutouts(self) -> list[Path]:
+        return sorted((self.root / "cutouts").glob("*/*.webp"))
+
+    @cached_property
+    def stacks(self) -> list[Path]:
+        return [p for p in sorted((self.root / "clips").glob("*")) if p.name not in self.settings.exclude]
+
+    def draw(self, seed: int) -> Clip:
+        """The clip of this seed."""
+        import cv2
+
+        cv2.setNumThreads(0)
+        rng = np.random.default_rng([seed, 1 if self.held_out else 0])
+        for _ in range(20):
+            clip = self._try(rng)
+            if clip is not None:
+                return clip
+        raise InputError(f"{self.root}: twenty draws in a row gave no object to follow; are the masks empty?")
+
+    def _try(self, rng: Rng) -> Clip | None:
+        s = self.settings
+        choice = rng.random()
+        makers: list[tuple[float, Callable[[Rng], Clip | None]]] = [
+            (s.real if self.stacks else 0.0, self._from_stack),
+            (s.cutouts if self.cutouts else 0.0, self._from_cutouts),
+            (s.procedural, self._from_shapes),
+        ]
+        for share, make in makers:
+            if choice < share:
+                clip = make(rng)
+                break
+            choice -= share
+        else:
+            clip = self._from_still(rng)
+        if clip is None or np.count_nonzero(clip.labels == TARGET, axis=(1, 2)).max() < 16:
+            return None
+        return clip
+
+    # --- stills -------------------------------------------------------------------------------------------------
+
+    def _still(self, rng: Rng, source: str | None = None) -> tuple[UInt8, npt.NDArray[np.int32], str]:
+        if source is None:
+            names = list(self.stills)
+            weights = np.array([STILL_WEIGHTS.get(n, 1.0) for n in names])
+            source = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+        path = self.stills[source][int(rng.integers(len(self.stills[source])))]
+        image, labels = read_still(path)
+        return image, (labels > 0).astype(np.int32) if source in ONE_OBJECT else labels, source
+
+    def _from_still(self, rng: Rng) -> Clip | None:
+        image, labels, source = self._still(rng)
+        ids, areas = np.unique(labels[labels > 0], return_counts=True)
+        ids, areas = ids[areas >= MINIMUM_AREA], areas[areas >= MINIMUM_AREA]
+        if ids.size == 0:
+            return None
+        chance = np.sqrt(areas)
+        target = int(ids[rng.choice(ids.size, p=chance / chance.sum())])
+        micro = source in MICROSCOPY
+        kind = rng.random()
+        if kind < (0.35 if micro else 0.3):
+            layers = self._whole_scene(image, labels, target)
+        else:
+            background = image
+            if not micro and kind < 0.7:
+                background = self._still(rng)[0]
+            layers = self._taken_apart(rng, image, labels, target, background)
+        if not micro and self.settings.distractors and self.cutouts and rng.random() < 0.2:
+            layers.append(self._cutout_layer(rng, layers[-1], label=0))
+        return self._play(rng, layers, labels == target, micro, source)
+
+    @staticmethod
+    def _whole_scene(image: UInt8, labels: npt.NDArray[np.int32], target: int) -> list[Layer]:
+        """One layer of everything: the camera or the tissue moves, not the object in it."""
+        scene = Layer(image, np.ones(labels.shape, np.float32), 0)
+        seen = Layer(image, (labels == target).astype(np.float32), TARGET)
+        others = [
+            Layer(image, (labels == k).astype(np.float32), 2 + n)
+            for n, k in enumerate(_nearest(labels, target, MAXIMUM_NEIGHBOURS))
+        ]
+        for layer in (seen, *others):
+            layer.motion = scene.motion  # the same list: they move as one
+            layer.bend = scene.bend
+        return [scene, *others, seen]
+
+    def _taken_apart(
+        self, rng: Rng, image: UInt8, labels: npt.NDArray[np.int32], target: int, background: UInt8
+    ) -> list[Layer]:
+        """Target and neighbours cut out, each to move by itself over a background with the holes filled."""
+        near = _nearest(labels, target, MAXIMUM_NEIGHBOURS) if self.settings.distractors else []
+        taken = np.isin(labels, [target, *near])
+        if background is image:
+            background = fill_holes(image, taken)
+        layers = [Layer(background, np.ones(background.shape[:2], np.float32), 0)]
+        cut = [Layer(image, soft_edge(labels == k), 2 + n) for n, k in enumerate(near)]
+        cut.insert(int(rng.integers(len(cut) + 1)), Layer(image, soft_edge(labels == target), TARGET))
+        return layers + cut
+
+    # --- cut-outs and shapes --------------------------------------------------------------------------------------
+
+    def _cutout(self, rng: Rng) -> tuple[UInt8, Float]:
+        path = self.cutouts[int(rng.integers(len(self.cutouts)))]
+        rgba = read_rgba(path)
+        return rgba[..., :3], rgba[..., 3].astype(np.float32) / 255
+
+    def _cutout_layer(self, rng: Rng, beside: Layer, label: int) -> Layer:
+        """A cut-out pasted into the source coordinates of another layer, at a random place and size."""
+        import cv2
+
+        rgb, alpha = self._cutout(rng)
+        h, w = beside.alpha.shape
+        size = float(rng.uniform(0.1, 0.5)) * min(h, w)
+        scale = size / max(alpha.shape)
+        at = rng.uniform(0, 1, 2) * (h - size, w - size)
+        matrix = np.array([[scale, 0, at[1]], [0, scale, at[0]]])
+        image = cv2.warpAffine(rgb, matrix, (w, h), flags=cv2.INTER_AREA)
+        mask = cv2.warpAffine(alpha, matrix, (w, h), flags=cv2.INTER_LINEAR)
+        return Layer(np.asarray(image, np.uint8), np.asarray(mask, np.float32), label)
+
+    def _from_cutouts(self, rng: Rng) -> Clip | None:
+        background = self._still(rng)[0]
+        layers = [Layer(background, np.ones(background.shape[:2], np.float32), 0)]
+        for label in (TARGET, *range(2, 2 + int(rng.integers(0, 3)))):
+            layers.append(self._cutout_layer(rng, layers[0], label))
+        order = [0, *(1 + rng.permutation(len(layers) - 1))]
+        return self._play(rng, [layers[k] for k in order], layers[1].alpha > 0.5, False, "cutouts")
+
+    def _from_shapes(self, rng: Rng) -> Clip | None:
+        side = 320
+        grey = rng.random() < 0.6
+        background = texture(rng, side, grey)
+        layers = [Layer(background, np.ones((side, side), np.float32), 0)]
+        skin = texture(rng, side, grey)
+        radius = float(np.exp(rng.uniform(np.log(10), np.log(70))))
+        centre = rng.uniform(0.3, 0.7, 2) * side
+        for label in range(1, 2 + int(rng.integers(0, 5))):
+            own = skin if rng.random() < 0.7 else texture(rng, side, grey)
+            off = np.zeros(2) if label == 1 else rng.normal(0, 2.2 * radius, 2)
+            mask = blob(rng, side, centre + off, radius * rng.uniform(0.7, 1.3))
+            layers.append(Layer(own, soft_edge(mask), label))
+        order = [0, *(1 + rng.permutation(len(layers) - 1))]
+        return self._play(rng, [layers[k] for k in order], layers[1].alpha > 0.5, grey, "shapes")
+
+    # --- motion -----------------------------------------------------------------------------------------------------
+
+    def _play(self, rng: Rng, layers: Sequence[Layer], target: npt.NDArray[np.bool_], micro: bool, source: str) -> Clip | None:
+        """Set the layers in motion, draw the frames, and make the camera's faults."""
+        rows, columns = np.nonzero(target)
+        if rows.size < MINIMUM_AREA:
+            return None
+        s = self.settings
+        extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1
+        view = _view(rng, s.side, extent, float(rows.mean()), float(columns.mean()), target.shape)
+        size = extent * view[2, 2]  # the object's extent in pixels of the canvas
+        view = view.copy()
+        view[2, 2] = 1
+        pace = float(rng.choice([0.25, 1.0, 2.0], p=[0.35, 0.45, 0.2]))
+        camera = _trajectory(rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, (s.side / 2, s.side / 2))
+        for k, layer in enumerate(layers):
+            if layer.motion:
+                continue
+            mass = layer.alpha[::4, ::4]
+            if k == 0 or mass.sum() == 0:
+                own = [np.eye(3)] * s.frames
+            else:
+                at = np.argwhere(mass > 0.5).mean(0) * 4 if (mass > 0.5).any() else np.array([rows.mean(), columns.mean()])
+                centre = np.linalg.inv(view) @ (at[1], at[0], 1.0)
+                step = pace * (0.12 if micro else 0.2) * size
+                own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]))
+            layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
+            layer.bend.extend(_bends(rng, s.frames, (0.02 if k == 0 else 0.05) * size * pace))
+        frames, labels = _draw(layers, s.side, s.frames)
+        frames = film(rng, frames, micro)
+        return Clip(frames, labels, np.ones(s.frames, bool), source)
+
+    # --- real stacks --------------------------------------------------------------------------------------------------
+
+    def _from_stack(self, rng: Rng) -> Clip | None:
+        import cv2
+
+        s = self.settings
+        images, masks = read_stack(str(self.stacks[int(rng.integers(len(self.stacks)))]))
+        step = int(rng.choice([1, 2, 3, 5], p=[0.4, 0.3, 0.2, 0.1])) * int(rng.choice([-1, 1]))
+        reach = abs(step) * (s.frames - 1)
+        if len(images) <= reach:
+            return None
+        first = int(rng.integers(0, len(images) - reach)) + (reach if step < 0 else 0)
+        picked = [first + k * step for k in range(s.frames)]
+        ids, areas = np.unique(masks[picked[0]], return_counts=True)
+        ids = ids[(ids > 0) & (areas >= MINIMUM_AREA)]
+        if ids.size == 0:
+            return None
+        target = int(rng.choice(ids))
+        rows, columns = np.nonzero(masks[picked[0]] == target)
+        extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1
+        view = _view(rng, s.side, extent, float(rows.mean()), float(columns.mean()), masks[0].shape)
+        view = view.copy()
+        view[2, 2] = 1
+        frames, labels = [], []
+        for k in picked:
+            image = images[k] if images[k].ndim == 3 else np.repeat(images[k][..., None], 3, 2)
+            how = {"dsize": (s.side, s.side), "borderMode": cv2.BORDER_REFLECT_101}
+            frames.append(cv2.warpAffine(image, view[:2], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **how))
+            ids_ = np.where(masks[k] == target, TARGET, np.where(masks[k] > 0, 2 + masks[k] % 200, 0)).astype(np.uint8)
+            how["borderMode"] = cv2.BORDER_CONSTANT
+            labels.append(cv2.warpAffine(ids_, view[:2], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **how))
+        known = np.array([(masks[k] == target).any() for k in picked])
+        return Clip(film(rng, np.stack(frames), True, gentle=True), np.stack(labels), known, "real")
+
+
+def read_still(path: Path) -> tuple[UInt8, npt.NDArray[np.int32]]:
+    """An image (H, W, 3) uint8 and its instance labels (H, W) int32.
+
+    Raises
+    ------
+    InputError
+        A file that can't be read, or a mask of another size.
+    """
+    import cv2
+
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    mask = cv2.imread(str(path.with_name(f"{path.stem}_mask.png")), cv2.IMREAD_UNCHANGED)
+    if image is None or mask is None:
+        raise InputError(f"{path}: the image or its mask can't be read; is the file damaged?")
+    if mask.ndim == 3:
+        mask = mask[..., 0]
+    if mask.shape != image.shape[:2]:
+        raise InputError(f"{path}: the image is {image.shape[:2]} but its mask {mask.shape}; they must agree.")
+    return np.ascontiguousarray(image[..., ::-1]), mask.astype(np.int32)
+
+
+@lru_cache(maxsize=512)
+def read_rgba(path: Path) -> UInt8:
+    """A cut-out (h, w, 4) uint8, RGB and alpha."""
+    import cv2
+
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3 or image.shape[2] != 4:
+        raise InputError(f"{path}: not an image with an alpha channel.")
+    return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
+
+
+@lru_cache(maxsize=16)
+def read_stack(folder: str) -> tuple[list[UInt8], list[npt.NDArray[np.int32]]]:
+    """Frames (grey where they are) and masks of a real clip, all in memory: some tens of MB each."""
+    import cv2
+
+    images, masks = [], []
+    for path in sorted(Path(folder, "frames").glob("*.jpg")):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        mask = cv2.imread(str(Path(folder, "masks", f"{path.stem}.png")), cv2.IMREAD_UNCHANGED)
+        if image is None or mask is None or mask.shape[:2] != image.shape[:2]:
+            raise InputError(f"{path}: the frame or its mask is missing, damaged or of another size.")
+        grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+        images.append(image[..., 0].copy() if grey else np.ascontiguousarray(image[..., ::-1]))
+        masks.append((mask if mask.ndim == 2 else mask[..., 0]).astype(np.int32))
+    return images, masks
+
+
+def _nearest(labels: npt.NDArray[np.int32], target: int, most: int) -> list[int]:
+    """Ids of the instances nearest to the target, by their centres."""
+    small = labels[::3, ::3]
+    ids = [int(k) for k in np.unique(small) if k not in (0, target)]
+    at = np.argwhere(small == target)
+    if not len(at) or not ids:
+        return []
+    centre = at.mean(0)
+    rows, columns = np.indices(small.shape)
+    flat = small.ravel()
+    count = np.maximum(np.bincount(flat), 1)
+    cy, cx = np.bincount(flat, rows.ravel()) / count, np.bincount(flat, columns.ravel()) / count
+    return sorted(ids, key=lambda k: float(np.hypot(cy[k] - centre[0], cx[k] - centre[1])))[:most]
+
+
+def soft_edge(mask: npt.NDArray[np.bool_]) -> Float:
+    """A mask with an edge of about a pixel, so that a pasted object has no saw teeth."""
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0.7), np.float32)
+
+
+def fill_holes(image: UInt8, holes: npt.NDArray[np.bool_]) -> UInt8:
+    """Fill regions from what surrounds them (normalised blur at growing scales), with the image's own grain."""
+    import cv2
+
+    hole = cv2.dilate(holes.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    keep = (~hole).astype(np.float32)
+    value = image.astype(np.float32) * keep[..., None]
+    out, left = image.astype(np.float32), hole.copy()
+    for side in (15, 41, 101, 301):
+        if not left.any():
+            break
+        weight = cv2.blur(keep, (side, side))
+        mean = cv2.blur(value, (side, side)) / np.maximum(weight, 1e-6)[..., None]
+        now = left & (weight > 0.05)
+        out[now] = mean[now]
+        left &= ~now
+    grain = image.astype(np.float32) - cv2.blur(image, (5, 5))
+    out[hole] += np.roll(grain, (hole.shape[0] // 3, hole.shape[1] // 3), (0, 1))[hole] * 0.7
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def texture(rng: Rng, side: int, grey: bool) -> UInt8:
+    """Smooth noise at several scales around a random colour, (side, side, 3) uint8."""
+    import cv2
+
+    base = rng.uniform(10, 245, 3) if not grey else np.repeat(rng.uniform(5, 250), 3)
+    out = np.zeros((side, side, 3), np.float32) + base.astype(np.float32)
+    for cells in (4, 12, 40, 120):
+        channels = 1 if grey else 3
+        noise = rng.normal(0, 1, (cells, cells, channels)).astype(np.float32)
+        big = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC).reshape(side, side, channels)
+        out += big * float(rng.gamma(1.5, 8))
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def blob(rng: Rng, side: int, centre: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.bool_]:
+    """A random smooth closed shape: a circle with a few waves on it, stretched and turned."""
+    import cv2
+
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    r = np.ones_like(angle)
+    for k in range(2, 7):
+        r += rng.normal(0, 0.35 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    r = np.clip(r, 0.25, 2)
+    stretch, turn = float(np.exp(rng.normal(0, 0.35))), float(rng.uniform(0, np.pi))
+    xy = np.stack([r * np.cos(angle) * stretch, r * np.sin(angle) / stretch], 1) * radius
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    points = xy @ rotation.T + centre[::-1]
+    mask = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+    return mask > 0
+
+
+def _view(
+    rng: Rng, side: int, extent: float, row: float, column: float, shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """Canvas to source pixels: the object at a random place and size; element [2, 2] holds canvas px a source px."""
+    wanted = float(np.exp(rng.uniform(np.log(14), np.log(0.75 * side))))
+    scale = float(np.clip(wanted / extent, 0.3, 3.0))  # canvas pixels a source pixel
+    scale = max(scale, 0.8 * side / max(shape[:2]))  # do not show much more than there is
+    scale = min(scale, 0.95 * side / extent)
+    room = max(side / 2 - extent * scale / 2, 0)
+    at = side / 2 + rng.uniform(-1, 1, 2) * (0.9 * room)
+    turn = float(rng.choice([0, rng.normal(0, 0.2), rng.uniform(0, 2 * np.pi)], p=[0.4, 0.4, 0.2]))
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    offset = np.array([column, row]) - linear @ at
+    view = np.eye(3)
+    view[:2, :2], view[:2, 2] = linear, offset
+    view[2, 2] = scale
+    return view
+
+
+def _trajectory(
+    rng: Rng, frames: int, step: float, turn: float, zoom: float, centre: tuple[float, float]
+) -> list[npt.NDArray[np.float64]]:
+    """Smooth motion about a centre: T matrices (3, 3) that move points of the canvas, identity on a random frame."""
+    pivot = int(rng.integers(frames))
+    velocity = rng.normal(0, step, 2)
+    spin, growth, shear = rng.normal(0, turn), rng.normal(0, zoom), rng.normal(0, zoom, 2)
+    out = []
+    for t in range(frames):
+        k = t - pivot
+        wobble = 0.25 * (k != 0)
+        angle = spin * k + wobble * rng.normal(0, turn)
+        size = np.exp(growth * k + wobble * rng.normal(0, zoom))
+        linear = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = linear @ np.array([[1, shear[0] * k], [0, np.exp(shear[1] * k)]])
+        matrix = np.eye(3)
+        matrix[:2, :2] = linear
+        matrix[:2, 2] = np.array(centre) - linear @ np.array(centre) + velocity * k + wobble * rng.normal(0, step, 2)
+        out.append(matrix)
+    return out
+
+
+def _bends(rng: Rng, frames: int, amount: float) -> list[Float]:
+    """Elastic change: displacement grids (4, 4, 2) that grow linearly from frame to frame."""
+    if rng.random() < 0.35:
+        return [np.zeros((4, 4, 2), np.float32)] * frames
+    slope = rng.normal(0, amount, (4, 4, 2)).astype(np.float32)
+    pivot = int(rng.integers(frames))
+    return [slope * (t - pivot) for t in range(frames)]
+
+
+def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8]:
+    """Warp and stack all layers: frames (T, S, S, 3) and labels (T, S, S) uint8."""
+    import cv2
+
+    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="xy"), -1).astype(np.float32)
+    images, labels = [], []
+    for t in range(frames):
+        canvas = np.zeros((side, side, 3), np.float32)
+        ids = np.zeros((side, side), np.uint8)
+        shared: list[Any] = []
+        for k, layer in enumerate(layers):
+            if not (k and layer.motion is layers[0].motion):
+                where = grid
+                if layer.bend[t].any():
+                    where = grid + cv2.resize(layer.bend[t], (side, side), interpolation=cv2.INTER_CUBIC)
+                m = layer.motion[t].astype(np.float32)
+                shared = [np.ascontiguousarray(where @ m[:2, :2].T + m[:2, 2])]
+            border = cv2.BORDER_REFLECT_101 if k == 0 else cv2.BORDER_CONSTANT
+            alpha = cv2.remap(layer.alpha, shared[0], None, cv2.INTER_LINEAR, borderMode=border)
+            if not (k and layer.motion is layers[0].motion):
+                image = cv2.remap(layer.image, shared[0], None, cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
+                canvas = image if k == 0 else canvas + (image - canvas) * alpha[..., None]
+            if k:
+                ids[alpha > 0.5] = layer.label
+        images.append(canvas)
+        labels.append(ids)
+    return np.clip(np.stack(images), 0, 255).astype(np.uint8), np.stack(labels)
+
+
+def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
+    """What optics, camera and file do to a clip: colour, contrast, drift, bleaching, blur, noise, compression."""
+    import cv2
+
+    x = frames.astype(np.float32) / 255
+    if micro or rng.random() < 0.2:
+        x = np.repeat((x @ rng.dirichlet([2, 2, 2]).astype(np.float32))[..., None], 3, -1)
+        if rng.random() < 0.3:
+            x = 1 - x
+    elif rng.random() < 0.3:
+        x = x[..., rng.permutation(3)]
+    if rng.random() < 0.6:
+        low, high = np.sort(rng.uniform(0, 1, 2)) if rng.random() < 0.15 else (rng.uniform(0, 0.15), rng.uniform(0.7, 1))
+        x = low + x * max(high - low, 0.15)
+        x = np.clip(x, 0, 1) ** float(np.exp(rng.normal(0, 0.3)))
+    drift = np.exp(rng.normal(0, 0.06) * np.arange(len(x)) + rng.normal(0, 0.03, len(x)))
+    x = x * drift[:, None, None, None].astype(np.float32)
+    blur = float(rng.gamma(1.2, 0.5 if gentle else 0.8)) if rng.random() < 0.5 else 0.0
+    noise = float(rng.gamma(1.5, 0.012 if gentle else 0.02)) if rng.random() < 0.6 else 0.0
+    gain = float(rng.uniform(20, 400)) if micro and rng.random() < (0.2 if gentle else 0.5) else 0.0
+    quality = int(rng.integers(25, 90)) if rng.random() < 0.4 else 0
+    out = []
+    for image in x:
+        if blur > 0.3:
+            image = cv2.GaussianBlur(image, (0, 0), blur)
+        if gain:
+            grey = rng.poisson(np.clip(image[..., :1], 0, 4) * gain).astype(np.float32) / gain
+            image = np.repeat(grey, 3, -1)
+        if noise:
+            n = rng.standard_normal((*image.shape[:2], 1 if micro else 3), np.float32)
+            image = image + noise * n
+        byte = np.clip(image * 255, 0, 255).astype(np.uint8)
+        if quality:
+            byte = cv2.imdecode(cv2.imencode(".jpg", byte, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        out.append(byte)
+    made = np.stack(out)
+    if micro:
+        made = _stretch(made)
+    return made
+
+
+def _stretch(frames: UInt8) -> UInt8:
+    """One contrast for the clip, as in use: from its 0.5th to its 99.8th percentile."""
+    low, high = np.percentile(frames[:, ::4, ::4], [0.5, 99.8])
+    scaled = (frames.astype(np.float32) - low) * (255 / max(high - low, 16.0))
+    return np.clip(scaled, 0, 255).astype(np.uint8)

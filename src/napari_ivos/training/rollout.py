@@ -1,0 +1,334 @@
+"""What a session does, on a batch of clips, with gradients: scribbles -> mask -> neighbours -> corrections -> neighbours.
+
+The regions, the planes and the stored uint8 patches come from the very functions that serve in use. Earlier masks are
+carried over without gradient; references keep theirs, so that both networks are trained jointly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_ivos import regions, steps
+from napari_ivos.merging import Origin, Patch, extent_of, sample
+from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
+from napari_ivos.networks.planes import crop, mask_plane, stroke_plane
+from napari_ivos.networks.propagation import PropagationNetwork
+from napari_ivos.regions import Box
+from napari_ivos.scribbles import Stroke, rasterise, strokes_box
+from napari_ivos.training.annotator import corrections, first_strokes
+from napari_ivos.training.clips import TARGET, Clip
+from napari_ivos.training.losses import mask_loss
+
+Rng = np.random.Generator
+JITTER = 0.5
+"""Share of looks whose region is moved and resized by chance, so that it cuts the object or is far too wide."""
+PAINTED = 0.12
+"""Share of clips that start from a painted mask instead of strokes."""
+SAME_FRAME = 0.2
+"""Share of second rounds that correct the first round's frame."""
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """What happens in one rollout.
+
+    Attributes
+    ----------
+    corrections : bool
+        Whether a second round corrects the first.
+    jitter : bool
+        Whether regions are disturbed (training) or as in use (validation).
+    """
+
+    corrections: bool = True
+    jitter: bool = True
+
+
+@dataclass(eq=False)
+class Track:
+    """One clip on its way: what a session would have stored of it."""
+
+    clip: Clip
+    truth: npt.NDArray[np.bool_]  # (T, H, W)
+    start: int
+    patches: dict[int, Patch] = field(default_factory=dict)
+    strokes: dict[int, list[Stroke]] = field(default_factory=dict)
+    annotated: list[int] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.truth.shape[1], self.truth.shape[2]
+
+    def mask(self, t: int) -> npt.NDArray[np.bool_]:
+        """What is stored for frame t, as a mask (H, W)."""
+        whole = Box(0, 0, *self.shape)
+        return sample(self.patches[t], whole, self.shape) >= regions.MASK_LEVEL
+
+    def jaccard(self, t: int) -> float:
+        """Intersection over union with the truth on frame t; 1 where both are empty."""
+        found, true = self.mask(t), self.truth[t]
+        union = np.count_nonzero(found | true)
+        return np.count_nonzero(found & true) / union if union else 1.0
+
+
+@dataclass(eq=False)
+class Outcome:
+    """Losses and scores of a rollout, by stage: wide, close, propagated, corrected, again."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor:
+        return torch.stack(list(self.losses.values())).sum()
+
+
+class Rollout:
+    """Runs batches of clips through both networks.
+
+    Parameters
+    ----------
+    interaction, propagation : nn.Module
+        The networks.
+    size : int
+        Side of the regions at the networks' resolution.
+    device : torch.device
+        Where they are.
+    amp : torch.dtype or None
+        Autocast to this type.
+    """
+
+    def __init__(
+        self,
+        interaction: InteractionNetwork,
+        propagation: PropagationNetwork,
+        size: int,
+        device: torch.device,
+        amp: torch.dtype | None = None,
+    ) -> None:
+        self.interaction, self.propagation = interaction, propagation
+        self.size, self.device, self.amp = size, device, amp
+
+    def run(self, clips: Sequence[Clip], rng: Rng, settings: RolloutSettings) -> Outcome:
+        """One rollout of all clips; each stage is one batch through one network."""
+        self.outcome, self.rng, self.settings = Outcome(), rng, settings
+        tracks = [self._begin(c) for c in clips]
+        frames = torch.from_numpy(np.stack([t.clip.frames for t in tracks])).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
+        self.frames = frames.to(self.device)
+        self.truths = torch.from_numpy(np.stack([t.truth for t in tracks])[:, :, None]).to(self.device)
+        first = self._first_round(tracks)
+        self._carry(tracks, [t.start for t in tracks], [[first]] * len(tracks), "propagated", again=False)
+        if settings.corrections:
+            self._second_round(tracks, first)
+        return self.outcome
+
+    def _begin(self, clip: Clip) -> Track:
+        truth = clip.labels == TARGET
+        areas = truth.sum((1, 2)) * clip.known
+        there = np.flatnonzero(areas >= max(16, 0.3 * areas.max()))
+        return Track(clip, truth, int(self.rng.choice(there)))
+
+    # --- looks --------------------------------------------------------------------------------------------------
+
+    def _first_round(self, tracks: Sequence[Track]) -> ReferenceTensors:
+        """Wide look at the strokes, then a close one; a few tracks start from a painted mask."""
+        painted = [self.rng.random() < PAINTED for _ in tracks]
+        looks: list[Box] = []
+        for track in tracks:
+            t = track.start
+            track.strokes[t] = first_strokes(track.clip.labels[t], TARGET, self.rng)
+            track.annotated.append(t)
+            drawn = strokes_box([s for s in track.strokes[t] if s.object_id == 1], track.shape)
+            around = drawn or regions.mask_box(track.truth[t]) or Box(0, 0, 1, 1)
+            looks.append(self._disturb(regions.region_around(around, regions.WIDE, track.shape), track.shape))
+        at = [t.start for t in tracks]
+        p, _ = self._interact(tracks, at, looks, [None] * len(tracks), "wide")
+        previous: list[Patch | None] = []
+        for k, track in enumerate(tracks):
+            if painted[k]:
+                exact = Patch.from_mask(track.truth[track.start])
+                track.strokes[track.start] = []
+                region = regions.region_around(exact.box, regions.CLOSE, track.shape)
+                previous.append(exact)
+            else:
+                previous.append(Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED))
+                region = self._close_region(track, looks[k], p[k])
+            looks[k] = self._disturb(region, track.shape)
+        p, reference = self._interact(tracks, at, looks, previous, "close")
+        for k, track in enumerate(tracks):
+            track.patches[track.start] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
+            self._score("close", track, track.start)
+        return reference
+
+    def _close_region(self, track: Track, region: Box, p: npt.NDArray[np.float32]) -> Box:
+        drawn = strokes_box([s for s in track.strokes[track.start] if s.object_id == 1], track.shape)
+        extent = extent_of(p >= regions.MASK_LEVEL, region)
+        around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
+        if around is None:
+            return region
+        margin = regions.CLOSE if extent is not None else regions.WIDE / 2
+        return regions.region_around(around, margin, track.shape)
+
+    def _interact(
+        self,
+        tracks: Sequence[Track],
+        at: Sequence[int],
+        looks: Sequence[Box],
+        previous: Sequence[Patch | None],
+        stage: str,
+    ) -> tuple[npt.NDArray[np.float32], ReferenceTensors]:
+        shape = (self.size, self.size)
+        own, others, known = [], [], []
+        for track, t, region, patch in zip(tracks, at, looks, previous, strict=True):
+            strokes = track.strokes[t]
+            own.append(rasterise([s for s in strokes if s.object_id == 1], region, shape))
+            others.append(rasterise([s for s in strokes if s.object_id != 1], region, shape))
+            known.append(None if patch is None else sample(patch, region, shape))
+        planes = torch.cat([mask_plane(known, self.size), stroke_plane(own), stroke_plane(others)], 1)
+        image, target = self._cut(at, looks)
+        with self._autocast():
+            logits, reference = self.interaction(image, _fast(planes.to(self.device)))
+        self._lose(stage, logits, target, tracks, at)
+        return self._probability(logits), reference
+
+    def _carry(
+        self,
+        tracks: Sequence[Track],
+        starts: Sequence[int],
+        references: Sequence[Sequence[ReferenceTensors]],
+        stage: str,
+        again: bool,
+    ) -> None:
+        """Propagate from `starts` outward to every frame that is not annotated."""
+        queues = [self._route(track, start) for track, start in zip(tracks, starts, strict=True)]
+        while any(queues):
+            rows = [k for k, q in enumerate(queues) if q]
+            hops = [queues[k].pop(0) for k in rows]
+            self._hop([tracks[k] for k in rows], rows, hops, references[0], stage, again)
+
+    @staticmethod
+    def _route(track: Track, start: int) -> list[tuple[int, int]]:
+        """(neighbour, frame) pairs from `start` outward, stopping at annotated frames."""
+        route = []
+        for step in (1, -1):
+            t = start + step
+            while 0 <= t < len(track.truth) and t not in track.annotated:
+                route.append((t - step, t))
+                t += step
+        return route
+
+    def _hop(
+        self,
+        tracks: Sequence[Track],
+        rows: Sequence[int],
+        hops: Sequence[tuple[int, int]],
+        references: Sequence[ReferenceTensors],
+        stage: str,
+        again: bool,
+    ) -> None:
+        shape = (self.size, self.size)
+        looks, near, known = [], [], []
+        for track, (source, t) in zip(tracks, hops, strict=True):
+            earlier = track.patches.get(t) if again else None
+            region = steps.propagation_region({1: track.patches[source]}, earlier, 1, track.shape)
+            region = self._disturb(region, track.shape)
+            looks.append(region)
+            near.append(sample(track.patches[source], region, shape))
+            known.append(None if earlier is None else sample(earlier, region, shape))
+        planes = torch.cat([mask_plane(near, self.size), mask_plane(known, self.size)], 1)
+        at = [t for _, t in hops]
+        image, target = self._cut(at, looks, rows)
+        picked = [ReferenceTensors(r.coarse[rows], r.key[rows], r.value[rows]) for r in references]
+        valid = torch.ones(len(rows), len(picked), dtype=torch.bool, device=self.device)
+        with self._autocast():
+            logits = self.propagation(image, _fast(planes.to(self.device)), picked, valid)
+        self._lose(stage, logits, target, tracks, at)
+        p = self._probability(logits)
+        for k, track in enumerate(tracks):
+            track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.PROPAGATED)
+            self._score(stage, track, at[k])
+
+    def _second_round(self, tracks: Sequence[Track], first: ReferenceTensors) -> None:
+        """Correct each clip's worst frame (or its first one again), and carry the correction on."""
+        at, looks = [], []
+        for track in tracks:
+            t = self._worst(track)
+            at.append(t)
+            wrong = corrections(track.truth[t], track.mask(t), self.rng)
+            track.strokes[t] = track.strokes.get(t, []) + wrong
+            if t not in track.annotated:
+                track.annotated.append(t)
+            drawn = strokes_box([s for s in track.strokes[t] if s.object_id == 1], track.shape)
+            extent = track.patches[t].extent
+            around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
+            region = track.patches[t].box if around is None else regions.region_around(around, regions.CLOSE, track.shape)
+            looks.append(self._disturb(region, track.shape))
+        before: list[Patch | None] = [track.patches[t] for track, t in zip(tracks, at, strict=True)]
+        p, second = self._interact(tracks, at, looks, before, "corrected")
+        for k, track in enumerate(tracks):
+            track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
+            self._score("corrected", track, at[k])
+        self._carry(tracks, at, [[first, second]], "again", again=True)
+
+    def _worst(self, track: Track) -> int:
+        free = [t for t in range(len(track.truth)) if t not in track.annotated and track.clip.known[t]]
+        if not free or self.rng.random() < SAME_FRAME:
+            return track.start
+        return min(free, key=track.jaccard)
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    def _disturb(self, region: Box, shape: tuple[int, int]) -> Box:
+        """Move and resize a region by chance in half of the looks of training."""
+        if not self.settings.jitter or self.rng.random() > JITTER:
+            return region
+        scale = np.exp(self.rng.normal(0, 0.25, 2) + self.rng.normal(0.05, 0.2))
+        h, w = region.height * scale[0], region.width * scale[1]
+        dy, dx = self.rng.normal(0, 0.1, 2) * (region.height, region.width)
+        cy, cx = (region.y0 + region.y1) / 2 + dy, (region.x0 + region.x1) / 2 + dx
+        moved = Box(int(cy - h / 2), int(cx - w / 2), int(cy + h / 2) + 1, int(cx + w / 2) + 1).clip(shape)
+        return region if moved.empty or min(moved.shape) < 8 else moved
+
+    def _cut(self, at: Sequence[int], looks: Sequence[Box], rows: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Pixels and truth of one region a clip: (B, 3, S, S) and (B, 1, S, S) float32 in 0..1."""
+        picked = torch.tensor(list(range(len(at))) if rows is None else list(rows), device=self.device)
+        frames = torch.tensor(list(at), device=self.device)
+        image = crop(self.frames[picked, frames].float() / 255, looks, self.size)
+        target = crop(self.truths[picked, frames].float(), looks, self.size)
+        return _fast(image), target
+
+    def _lose(
+        self, stage: str, logits: Sequence[Tensor], target: Tensor, tracks: Sequence[Track], at: Sequence[int]
+    ) -> None:
+        known = torch.tensor([float(track.clip.known[t]) for track, t in zip(tracks, at, strict=True)])
+        loss = mask_loss(logits, target, known.to(self.device))
+        self.outcome.losses[stage] = self.outcome.losses.get(stage, torch.zeros((), device=self.device)) + loss
+
+    def _probability(self, logits: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            p = torch.sigmoid(F.interpolate(logits[0].float(), self.size, mode="bilinear", align_corners=False))
+        return p[:, 0].cpu().numpy()
+
+    def _score(self, stage: str, track: Track, t: int) -> None:
+        if track.clip.known[t]:
+            self.outcome.scores.setdefault(stage, []).append(track.jaccard(t))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.amp or torch.bfloat16, enabled=self.amp is not None)
+
+
+def _fast(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def channels_last(*networks: nn.Module) -> None:
+    """Lay the weights out for the CPU's (and the tensor cores') faster convolutions."""
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
