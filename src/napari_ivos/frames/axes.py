@@ -191,8 +191,8 @@ def lay_out(
 ) -> tuple[Layout, list[str]]:
     """Layout of a source whose axes are known, and notes on what was chosen without being asked.
 
-    The frame axis is `frame_axis`, else T if it has several entries, else Z, else an axis that the file says
-    nothing about. Channels are C, or S where there is no C. All other axes are held at `index` (0 where it says nothing).
+    The frame axis is `frame_axis`, else T if it has several entries, else Z, else an axis that the file says nothing
+    about. Channels are C, or S where there is no C. All other axes are held at `index` (0 where it says nothing).
     """
     frame = _frame_axis(axes, shape, name, frame_axis)
     channel = _channel_axis(axes, shape, frame)

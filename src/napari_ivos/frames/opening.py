@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from napari_ivos.errors import InputError
+from napari_ivos.frames import images, omezarr, tiff, video
 from napari_ivos.frames.axes import check_axes, guess_axes, lay_out, unknown_axes
 from napari_ivos.frames.contrast import check_ranges
-from napari_ivos.frames.sources import Source, array_source, check_values
+from napari_ivos.frames.sources import Source, array_source, check_values, existing
 from napari_ivos.frames.stack import FrameStack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SERIES = "series"
+"""Key of `index` that chooses one image of a file that holds several."""
 
 
 def open_frames(
@@ -22,12 +29,104 @@ def open_frames(
     contrast: Any = None,
     frame_axis: str | None = None,
 ) -> FrameStack:
-    """Open an array."""
-    base: Source = source.origin if isinstance(source, FrameStack) else array_source(source)
-    check_values(base)
-    letters = check_axes(axes, base.shape, base.name) if axes is not None else base.axes or guess_axes(base.shape)
-    if letters is None:
-        raise unknown_axes(base.shape, base.name)
-    layout, notes = lay_out(letters, base.shape, base.name, channels=channels, index=index, frame_axis=frame_axis)
-    ranges = None if contrast is None else check_ranges(contrast, len(layout.channels))
-    return FrameStack(base, layout, notes, ranges)
+    """Open a movie, time-lapse, volume or picture; nothing but its directory is read.
+
+    Parameters
+    ----------
+    source : array-like, str, Path or FrameStack
+        A numpy, dask, zarr or xarray array, or any with shape, dtype and indexing; the path of a TIFF (OME, ImageJ), an
+        OME-Zarr or zarr folder, a folder of images (PNG, JPEG, TIFF, BMP, WebP, in natural order), one image, a `.npy`
+        file, or a video (MP4, AVI, MOV, MKV, WebM). A FrameStack without options is returned as it is; with options, a
+        second stack of the same source is, which is to be closed before the first.
+    axes : str, optional
+        One letter for each axis of the source: T time, Z depth, C channels, Y rows, X columns, any other letter for a
+        further axis. Needed where it can't be told. What is told without: the file's metadata; else a last axis of 3
+        or 4 after one of more than 4 is colours, and what is left is "YX" or "TYX".
+    channels : sequence of int, optional
+        One to three source channels that the networks see. One is grey; two are red and green; three are RGB. Default:
+        all, of more than three (or RGBA) the first three.
+    index : mapping of str to int, optional
+        At which entry further axes are held, by letter (default 0, with a note): ``{"Z": 12}``; the key "series"
+        chooses one image of a file that holds several.
+    contrast : (low, high) or sequence of these, optional
+        Values that become 0 and 1, for all shown channels or for each. Default: measured at first use.
+    frame_axis : str, optional
+        Letter of the axis along which frames lie. Default: T if it has more than one entry, else Z.
+
+    Returns
+    -------
+    FrameStack
+        A context manager; dropping the last reference closes it too.
+
+    Raises
+    ------
+    InputError
+        There is no such file, it is empty, damaged, cut short or no image; its axes can't be told or don't fit; it has
+        no pixels, or its values are no real numbers. The message says what was found and what to do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stack = open_frames(np.zeros((5, 2, 64, 80), np.uint16), axes="TCYX")
+    >>> stack.shape, stack.channels, stack.read(4).shape
+    ((5, 64, 80), (0, 1), (64, 80, 3))
+    """
+    options = dict(index or {})
+    series = next((int(options.pop(key)) for key in list(options) if key.lower() == SERIES), None)
+    if isinstance(source, FrameStack):
+        if all(option is None for option in (axes, channels, index, contrast, frame_axis)):
+            return source
+        base = source.origin
+        axes = axes or source.axes
+    else:
+        base = _base(source, series)
+    try:
+        check_values(base)
+        letters = check_axes(axes, base.shape, base.name) if axes is not None else base.axes or guess_axes(base.shape)
+        if letters is None:
+            raise unknown_axes(base.shape, base.name)
+        layout, notes = lay_out(letters, base.shape, base.name, channels=channels, index=options, frame_axis=frame_axis)
+        ranges = None if contrast is None else check_ranges(contrast, len(layout.channels))
+    except InputError:
+        if not isinstance(source, FrameStack):
+            base.close()
+        raise
+    return FrameStack(base, layout, notes, ranges, owns=not isinstance(source, FrameStack))
+
+
+def _base(source: Any, series: int | None) -> Source:
+    """Source behind an array or a path."""
+    if not isinstance(source, (str, os.PathLike)):
+        return array_source(source)
+    path = existing(source)
+    if omezarr.is_zarr(path):
+        return omezarr.zarr_folder_source(path, series)
+    if path.is_dir():
+        return images.ImageFolder(*images.list_images(path), path)
+    suffix = path.suffix.lower()
+    if suffix in tiff.SUFFIXES:
+        return tiff.tiff_source(path, series)
+    if suffix in video.SUFFIXES:
+        return video.Video(path)
+    if suffix in images.SUFFIXES:
+        return images.ImageFolder([path], [], path)
+    if suffix == ".npy":
+        return _npy_source(path)
+    raise InputError(
+        f"{path} has the ending {suffix or '(none)'}, which is not read. Known: TIFF ({', '.join(tiff.SUFFIXES)}), "
+        f"OME-Zarr (.zarr), images ({', '.join(images.SUFFIXES)}) alone or in a folder, videos "
+        f"({', '.join(video.SUFFIXES)}), .npy. Convert it, or read it in Python and hand over the array: "
+        "open_frames(array)."
+    )
+
+
+def _npy_source(path: Path) -> Source:
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read as a numpy array ({error}). Save it again with numpy.save.") from error
+    source = array_source(array, path.name)
+    source.path, source.kind = path, "numpy file"
+    return source

@@ -197,9 +197,10 @@ def _shape(array: Any, name: str) -> tuple[int, ...]:
 def _dtype(array: Any) -> np.dtype[Any]:
     """Numpy's dtype of any array; libraries with dtypes of their own are asked for one value."""
     try:
-        return np.dtype(array.dtype)
+        dtype: np.dtype[Any] = np.dtype(array.dtype)
     except TypeError:
-        return np.dtype(str(np.asarray(array[(slice(0, 1),) * len(array.shape)]).dtype))
+        dtype = np.asarray(array[(slice(0, 1),) * len(array.shape)]).dtype
+    return dtype
 
 
 def check_values(source: Source) -> None:
@@ -247,7 +248,7 @@ def chunk_hint(source: Source, roles: Mapping[str, int | None]) -> str | None:
     )
 
 
-def folder_or_file(source: str | os.PathLike[str]) -> Path:
+def existing(source: str | os.PathLike[str]) -> Path:
     """Path of a source that exists; InputError with what was found otherwise."""
     text = os.fspath(source)
     if "://" in text:

@@ -60,7 +60,7 @@ class FrameStack:
     shape : tuple of int
         (T, H, W) of what the networks see.
     dtype : dtype
-        Of the source.
+        Of the source, in this machine's byte order.
     axes : str
         Of the source, one letter for each axis: "TCYX".
     name : str
@@ -105,7 +105,7 @@ class FrameStack:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._source.dtype
+        return self._source.dtype.newbyteorder("=")
 
     @property
     def axes(self) -> str:
@@ -280,7 +280,7 @@ class FrameStack:
         """
         frame, box = self._place(frame, box)
         count = self._layout.channel_count
-        return np.array(self._fetch(frame, box, slice(0, 1 if count is None else count)))
+        return np.array(self._fetch(frame, box, slice(0, 1 if count is None else count)), dtype=self.dtype)
 
     def prefetch(self, frame: int, box: Box | None = None) -> None:
         """Start to read a region in the background, so that it is there when `read` asks for it or for a part of it.
@@ -386,7 +386,12 @@ class FrameStack:
         if self._fingerprint is None:
             dtype = f"{self.dtype.kind}{self.dtype.itemsize}"
             digest = hashlib.sha256(repr((1, self.shape, self._layout.channel_count, self.channels, dtype)).encode())
-            signature = self._source.signature()
+            try:
+                signature = self._source.signature()
+            except OSError as error:
+                raise InputError(
+                    f"The files of {self.name} can't be read any more ({error}); open it again."
+                ) from error
             for part in [signature] if signature is not None else self._fingerprint_samples():
                 digest.update(part)
             self._fingerprint = digest.hexdigest()[:32]

@@ -1,0 +1,163 @@
+"""A folder of images, one a frame, or a single image; decoded when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import FrameReadError, InputError
+from napari_ivos.frames.blocks import regular_edges
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_ivos.frames.axes import Selection
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_SIGNED_FILES = 5
+"""Files of a folder whose beginnings go into its signature."""
+_SIGNED_BYTES = 1 << 16
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key by which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[str]]:
+    """Images of a folder in natural order, of the ending that most of them have, and a note on what was left out."""
+    files = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file()]
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not images:
+        inside = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        found = ", ".join(inside[:6]) + (f" and {len(inside) - 6} more" if len(inside) > 6 else "")
+        raise InputError(
+            f"The folder {folder} holds no images ({', '.join(SUFFIXES)}) and no zarr; found {found or 'nothing'}. "
+            "Give the folder in which the frames themselves lie, or one file."
+        )
+    common = Counter(file.suffix.lower() for file in images).most_common(1)[0][0]
+    chosen = sorted((file for file in images if file.suffix.lower() == common), key=lambda file: natural_key(file.name))
+    others = len(images) - len(chosen)
+    notes = [f"{others} images that are not {common} were left out."] if others else []
+    return chosen, notes
+
+
+class ImageFolder:
+    """Source of frames that are files of their own: axes TYX or TYXC.
+
+    The first file tells size, channels and dtype; the others must agree when they are read.
+    """
+
+    def __init__(self, files: list[Path], notes: list[str], path: Path) -> None:
+        try:
+            first = decode(files[0])
+        except Exception as error:
+            raise InputError(
+                f"{files[0]} can't be read as an image ({type(error).__name__}: {error}): it is damaged, cut short, "
+                "or of another format than its name says. Copy it again from its origin."
+            ) from error
+        self._files = files
+        self.kind = "folder of images" if path.is_dir() else "image"
+        self.name = path.name or str(path)
+        self.path: Path | None = path
+        self.shape: tuple[int, ...] = (len(files), *first.shape)
+        self.dtype = first.dtype
+        self.axes: str | None = "TYX" if first.ndim == 2 else "TYXC"
+        self.edges = regular_edges(self.shape, (1, *first.shape)) if first.size else None
+        self.seeking = False
+        self.in_memory = False
+        self.notes = notes
+        self.hint: str | None = None
+        self.details: dict[str, Any] = {"first_file": files[0].name, "last_file": files[-1].name}
+
+    def fetch(self, selection: Selection) -> Array:
+        """Values of a basic index; each frame is decoded whole."""
+        at, *rest = selection
+        if isinstance(at, slice):
+            return np.stack([self._frame(i)[tuple(rest)] for i in range(at.start, at.stop)])
+        return self._frame(at)[tuple(rest)].copy()
+
+    def _frame(self, number: int) -> Array:
+        values = decode(self._files[number])
+        wanted = self.shape[1:]
+        if values.ndim == 2 and len(wanted) == 3:
+            values = np.repeat(values[..., None], wanted[2], axis=2)  # savers drop the colours of a grey picture
+        elif values.ndim == 3 and len(wanted) == 2 and (values == values[..., :1]).all():
+            values = values[..., 0]
+        if values.shape != wanted or values.dtype != self.dtype:
+            raise FrameReadError(
+                f"Frame {number} ({self._files[number].name}) is {_words(values.shape, values.dtype)}, but the first "
+                f"frame ({self._files[0].name}) is {_words(wanted, self.dtype)}. All frames need the same size and "
+                "kind: take it out of the folder or convert it.",
+                number,
+            )
+        return values
+
+    def signature(self) -> bytes | None:
+        """Sizes of the files and the beginning of some: decoders differ in a JPEG's last bit."""
+        digest = hashlib.sha256(repr([file.stat().st_size for file in self._files]).encode())
+        for i in np.linspace(0, len(self._files) - 1, _SIGNED_FILES).round().astype(int):
+            with self._files[i].open("rb") as file:
+                digest.update(file.read(_SIGNED_BYTES))
+        return digest.digest()
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _words(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    kind = "grey" if len(shape) == 2 else f"{shape[2]} channels"
+    return f"{shape[0]} x {shape[1]} px, {kind}, {dtype}"
+
+
+def decode(file: Path) -> Array:
+    """Pixels of an image file, (h, w) or (h, w, 3): palettes and other colour spaces become RGB, alpha is dropped."""
+    if file.stat().st_size == 0:
+        raise ValueError("the file is empty (0 bytes)")
+    if file.suffix.lower() in (".tif", ".tiff"):
+        return _decode_tiff(file)
+    if _is_deep_png(file):
+        import imagecodecs
+
+        values = np.asarray(imagecodecs.png_decode(file.read_bytes()))
+        return _without_alpha(values)
+    from PIL import Image
+
+    with Image.open(file) as image:
+        if image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16"):
+            return np.array(image)
+        return np.array(image.convert("L" if image.mode == "LA" else "RGB"))
+
+
+def _decode_tiff(file: Path) -> Array:
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        if len(tiff.pages) > 1:
+            raise ValueError(f"a stack of {len(tiff.pages)} pages, not one frame; open that file instead of its folder")
+        values = np.asarray(tiff.asarray())
+    values = np.squeeze(values)
+    if values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]:
+        values = np.moveaxis(values, 0, -1)  # planar: channels first
+    return _without_alpha(values)
+
+
+def _without_alpha(values: Array) -> Array:
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        return values[..., 0] if values.shape[2] == 2 else values[..., :3]
+    return values
+
+
+def _is_deep_png(file: Path) -> bool:
+    """Whether a file is a PNG of 16 bits with several channels, which Pillow cuts to 8."""
+    with file.open("rb") as stream:
+        head = stream.read(26)
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] in (2, 4, 6)

@@ -1,0 +1,148 @@
+"""Folders in zarr: plain arrays, OME-Zarr pyramids (0.1 to 0.5; level 0 is read), and collections of these."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import InputError
+from napari_ivos.frames.axes import letters_of_names
+from napari_ivos.frames.sources import ArraySource, zarr_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+"""Files of which a zarr folder has at least one."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path holds zarr, by its own files or its name."""
+    return path.suffix == ".zarr" or any((path / mark).is_file() for mark in MARKS)
+
+
+def zarr_folder_source(path: Path, series: int | None = None) -> ArraySource:
+    """Source behind a zarr folder; only its metadata is read.
+
+    Parameters
+    ----------
+    path : Path
+        An existing folder (or a zip of one).
+    series : int, optional
+        Which image of a collection; None: the first, with a note where there are more.
+
+    Raises
+    ------
+    InputError
+        No zarr, a damaged one, a group without an image, a plate, or no such series.
+    """
+    import zarr
+
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception as error:
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) if path.is_dir() else "a file"
+        raise InputError(
+            f"{path} can't be read as zarr ({type(error).__name__}: {error}). Found there: {found or 'nothing'}. Give "
+            "the folder that holds zarr.json, .zarray or .zgroup; if it was copied, copy it again with its hidden "
+            "files."
+        ) from error
+    if isinstance(node, zarr.Group):
+        return _group_source(node, path, series)
+    source = zarr_source(node, path.name, path)
+    _adopt_parent(source, path)
+    return source
+
+
+def _group_source(group: Any, path: Path, series: int | None) -> ArraySource:
+    images = _multiscales(group)
+    if not images:
+        return _collection_source(group, path, series)
+    number = series or 0
+    if number >= len(images):
+        raise InputError(f"{path} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
+    image = images[number]
+    try:
+        array = group[image["datasets"][0]["path"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{path} says that it is OME-Zarr, but its first resolution is missing ({error!r}): it was not written or "
+            "not copied whole. Copy it again from its origin."
+        ) from error
+    source = zarr_source(array, path.name, path)
+    source.kind = "OME-Zarr"
+    source.axes = _axes(image, len(source.shape)) or source.axes
+    source.details["level"] = str(image["datasets"][0]["path"])
+    names = [str(channel.get("label", i)) for i, channel in enumerate(_ome(group).get("omero", {}).get("channels", []))]
+    if names:
+        source.details["channel_names"] = names
+    if len(images) > 1:
+        _tell_series(source, len(images), series)
+    return source
+
+
+def _collection_source(group: Any, path: Path, series: int | None) -> ArraySource:
+    """Source of a group without an image of its own: numbered images in it, or one array."""
+    ome = _ome(group)
+    if "plate" in ome or "well" in ome:
+        wells = [str(entry.get("path")) for entry in ome.get("plate", ome.get("well", {})).get("wells", [])][:4]
+        raise InputError(
+            f"{path} is a plate of many wells; open one image in it, for example "
+            f"{path / (wells[0] if wells else '') / '0'}."
+        )
+    numbered = sorted((name for name in group.group_keys() if name.isdigit()), key=int)
+    images = [name for name in numbered if _multiscales(group[name])]
+    if images:
+        if not 0 <= (series or 0) < len(images):
+            raise InputError(f"{path} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
+        source = _group_source(group[images[series or 0]], path, None)
+        if len(images) > 1:
+            _tell_series(source, len(images), series)
+        return source
+    arrays = sorted(group.array_keys())
+    if len(arrays) == 1:
+        source = zarr_source(group[arrays[0]], f"{path.name}/{arrays[0]}", path / arrays[0])
+        source.notes.append(f"the group's only array, {arrays[0]}, is read.")
+        return source
+    listed = ", ".join(f"{path / name} {group[name].shape}" for name in arrays[:6]) or "none"
+    raise InputError(f"{path} is a zarr group without OME metadata. Open one of its arrays: {listed}.")
+
+
+def _tell_series(source: ArraySource, count: int, series: int | None) -> None:
+    source.details["series"] = series or 0
+    if series is None:
+        source.notes.append(f'{count} images in the folder; the first is used. Choose with index={{"series": ...}}.')
+
+
+def _ome(group: Any) -> dict[str, Any]:
+    """OME metadata of a group: under "ome" since 0.5, at the top before."""
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, dict) else {}
+
+
+def _multiscales(group: Any) -> list[dict[str, Any]]:
+    images = _ome(group).get("multiscales", [])
+    return [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+
+
+def _axes(image: dict[str, Any], ndim: int) -> str | None:
+    """Letters of an image's axes; before 0.3 there were always five."""
+    axes = image.get("axes")
+    if axes is None:
+        return "TCZYX" if ndim == 5 else None
+    names = [axis.get("name", "") if isinstance(axis, dict) else axis for axis in axes]
+    return letters_of_names(names) if len(names) == ndim else None
+
+
+def _adopt_parent(source: ArraySource, path: Path) -> None:
+    """Axes for an array that is one resolution of an OME-Zarr image around it."""
+    import zarr
+
+    if source.axes is not None or not any((path.resolve().parent / mark).is_file() for mark in MARKS):
+        return
+    parent = zarr.open(path.resolve().parent, mode="r")
+    if not isinstance(parent, zarr.Group):
+        return
+    for image in _multiscales(parent):
+        if any(str(level.get("path")) == path.resolve().name for level in image.get("datasets", [])):
+            source.axes = _axes(image, len(source.shape))

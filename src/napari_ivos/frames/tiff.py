@@ -1,0 +1,168 @@
+"""TIFF, OME-TIFF, ImageJ TIFF and their relatives, read lazily: plain bytes are mapped, all else goes through zarr."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError
+from napari_ivos.frames.axes import UNKNOWN, Selection, guess_axes
+from napari_ivos.frames.blocks import regular_edges
+from napari_ivos.frames.sources import ArraySource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import tifffile
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".tif", ".tiff", ".btf", ".lsm", ".stk", ".qptiff", ".svs", ".ndpi", ".scn")
+"""Endings of what tifffile reads."""
+
+
+def tiff_source(path: Path, series: int | None = None) -> ArraySource:
+    """Source behind a TIFF file; only its directory is read.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    series : int, optional
+        Which image of a file that holds several; None: the first, with a note where there are more.
+
+    Raises
+    ------
+    InputError
+        No TIFF, damaged or cut short, or no such series.
+    """
+    import tifffile
+
+    damage = _Complaints()
+    with damage:
+        try:
+            file = tifffile.TiffFile(path)
+        except (tifffile.TiffFileError, OSError, ValueError) as error:
+            raise InputError(
+                f"{path} can't be read as TIFF ({error}). Either it is another format under a TIFF's name, or it is "
+                "damaged: copy it again from its origin."
+            ) from error
+        try:
+            return _source(file, path, series, damage.messages)
+        except InputError:
+            file.close()
+            raise
+        except Exception as error:
+            file.close()
+            raise InputError(
+                f"The directory of {path} can't be read ({type(error).__name__}: {error}): the file is damaged or was "
+                "cut short. Copy it again from its origin."
+            ) from error
+
+
+def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: list[str]) -> ArraySource:
+    every = file.series
+    if not every:
+        raise InputError(f"{path} holds no image. Check that it was saved to the end, and copy it again.")
+    if not 0 <= (number or 0) < len(every):
+        raise InputError(f"{path} holds {len(every)} images, 0 to {len(every) - 1}; there is no series {number}.")
+    series = every[number or 0].levels[0]
+    _check_complete(file, series, path)
+    source = ArraySource("TIFF", path.name, series.shape, series.dtype, _no_fetch, path=path, close=file.close)
+    source.kind = next((name for name in ("OME-TIFF", "ImageJ TIFF") if getattr(file, _FLAGS[name])), "TIFF")
+    source.axes = _axes(series.axes, series.shape)
+    source.notes += [f"the file seems damaged: {message}" for message in damage]
+    if len(every) > 1:
+        source.details["series"] = number or 0
+        if number is None:
+            source.notes.append(
+                f'{len(every)} images in the file; the first is used. Choose with index={{"series": ...}}.'
+            )
+    if series.dataoffset is not None:
+        source.dtype = np.dtype(file.byteorder + series.dtype.char)
+        source.fetch = _mapped(path, source.dtype, series.dataoffset, series.shape)
+    else:
+        _through_zarr(source, series)
+    return source
+
+
+_FLAGS = {"OME-TIFF": "is_ome", "ImageJ TIFF": "is_imagej"}
+
+
+def _no_fetch(selection: Selection) -> Array:
+    raise RuntimeError("a TIFF source was used before it was ready")
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> Any:
+    """Fetch from one contiguous block of bytes.
+
+    The file is mapped anew for each read: a mapping that is kept counts all pages ever touched as memory of the
+    process, and one of a file that shrinks kills it.
+    """
+
+    def fetch(selection: Selection) -> Array:
+        return np.array(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)[selection])
+
+    return fetch
+
+
+def _through_zarr(source: ArraySource, series: tifffile.TiffPageSeries) -> None:
+    """Fetch strips and tiles through tifffile's zarr store."""
+    import zarr
+
+    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    source.fetch = lambda selection: np.asarray(array[selection])
+    source.edges = regular_edges(tuple(array.shape), tuple(array.chunks))
+    source.details["chunks"] = [int(step) for step in array.chunks]
+
+
+def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
+    """Letters of tifffile; where it knows the picture only, what the shape says."""
+    letters = axes.upper()
+    if all(letter in UNKNOWN for letter in letters.replace("Y", "").replace("X", "")):
+        return guess_axes(shape)
+    return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
+
+
+def _check_complete(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
+    """InputError where the file ends before the pixels do."""
+    size = path.stat().st_size
+    needed = 0
+    if series.dataoffset is not None:
+        needed = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
+    else:
+        for number in {0, len(series) // 2, len(series) - 1}:
+            page = series[number]
+            if page is not None and page.parent is file:
+                ends = np.add(page.dataoffsets, page.databytecounts)
+                needed = max(needed, int(ends.max(initial=0)))
+    if needed > size:
+        raise InputError(
+            f"{path} is cut short: it has {size:,} bytes and its pixels need {needed:,}. Copy it again from its "
+            "origin; if that is all there is, save the frames that are whole as a new file (ImageJ: Duplicate) and "
+            "open that."
+        )
+
+
+class _Complaints(logging.Handler):
+    """What tifffile logs on this thread while it reads a directory."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.messages.append(record.getMessage())
+
+    def __enter__(self) -> None:
+        logging.getLogger("tifffile").addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("tifffile").removeHandler(self)
