@@ -6,13 +6,17 @@ side S / s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from napari_ivos.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -63,7 +67,15 @@ class MobileNetV2Encoder(nn.Module):
     """
 
     channels = (16, 24, 32, 96, 320)
-    _stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    _stages = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
     _taps = (1, 3, 6, 13, 17)
 
     def __init__(self, extra_planes: int) -> None:
@@ -104,13 +116,15 @@ class MobileNetV2Encoder(nn.Module):
                 inner = ".".join(parts[3:-1])
                 last = "conv.2" if block > 1 else "conv.1"
                 where = f"conv.{inner}"
-                kind = "project" if where == last else "depthwise" if (block == 1 or inner.startswith("1")) else "expand"
+                kind = (
+                    "project" if where == last else "depthwise" if (block == 1 or inner.startswith("1")) else "expand"
+                )
                 suffix = ".conv" if kind == "depthwise" else ""
                 key = f"features.{block}.{kind}{suffix}.{leaf}"
             taken[key] = value.float().reshape(own[key].shape)
         missing = {n for n in own if n.startswith("features.")} - set(taken)
         if missing:
-            raise ValueError(f"the ImageNet weights lack {len(missing)} tensors, such as {sorted(missing)[0]}")
+            raise WeightsError(f"the ImageNet weights lack {len(missing)} tensors, such as {sorted(missing)[0]}")
         self.load_state_dict(taken, strict=False)
 
 
@@ -138,7 +152,8 @@ class _InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class ResNetEncoder(nn.Module):
@@ -155,6 +170,8 @@ class ResNetEncoder(nn.Module):
         nn.init.normal_(self.planes.weight, std=0.01)
         wide = 4 if name == "resnet50" else 1
         self.channels = (64, 64 * wide, 128 * wide, 256 * wide, 512 * wide)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -184,10 +201,18 @@ class ResNetEncoder(nn.Module):
                 renamed[f"layers.{int(name[5]) - 1}{name[6:]}"] = value
             elif not name.startswith("fc."):
                 renamed[name] = value
-        missing, unexpected = self.load_state_dict(renamed, strict=False)
-        lost = [name for name in missing if not name.startswith("planes")]
+        own = self.state_dict()
+        lost = [
+            k
+            for k, v in own.items()
+            if not k.startswith("planes") and getattr(renamed.get(k), "shape", None) != v.shape
+        ]
+        unexpected = sorted(set(renamed) - set(own))
         if lost or unexpected:
-            raise ValueError(f"not a state dict of this ResNet: lacks {lost[:3]}, has unknown {list(unexpected)[:3]}")
+            raise WeightsError(
+                f"not a state dict of this ResNet: without {lost[:3]} or in another shape, unknown {unexpected[:3]}"
+            )
+        self.load_state_dict(renamed, strict=False)
 
 
 def make_encoder(name: str, extra_planes: int) -> MobileNetV2Encoder | ResNetEncoder:
@@ -208,7 +233,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
+        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
+        return out
 
 
 class TopDown(nn.Module):

@@ -1,4 +1,4 @@
-"""The interaction network: scribbles on one frame to the object's mask there, and what it looks like (its reference)."""
+"""The interaction network: scribbles on one frame to the object's mask there, and what it looks like."""
 
 from __future__ import annotations
 

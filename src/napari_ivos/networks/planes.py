@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align  # type: ignore[import-untyped]
+from torchvision.ops import roi_align
 
-from napari_ivos.regions import Box
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_ivos.regions import Box
 
 Float = npt.NDArray[np.float32]
 UNKNOWN = 0.5

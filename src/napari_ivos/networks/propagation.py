@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_ivos.networks.blocks import Architecture, TopDown, fine_lateral, make_encoder
-from napari_ivos.networks.interaction import ReferenceTensors
+
+if TYPE_CHECKING:
+    from napari_ivos.networks.interaction import ReferenceTensors
 
 PLANES = 2
 """Neighbour's mask of this round, this frame's mask after the previous round."""
@@ -31,7 +34,8 @@ class FeatureAggregation(nn.Module):
         """Two (B, C, h, w) to one."""
         pooled = torch.cat([aggregate.mean((2, 3)), new.mean((2, 3))], 1)  # (B, 2C)
         weights = self.excite(F.relu(self.squeeze(pooled))).unflatten(1, (2, -1)).softmax(1)  # (B, 2, C)
-        return weights[:, 0, :, None, None] * aggregate + weights[:, 1, :, None, None] * new
+        out: Tensor = weights[:, 0, :, None, None] * aggregate + weights[:, 1, :, None, None] * new
+        return out
 
 
 class PropagationNetwork(nn.Module):
@@ -48,9 +52,7 @@ class PropagationNetwork(nn.Module):
         middle = c16 + a.width + 1 if a.spatial_reference else c16
         self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a.width, a.fine_width)
 
-    def forward(
-        self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor) -> list[Tensor]:
         """Run the network.
 
         Parameters

@@ -1,4 +1,4 @@
-"""Models on disk: safetensors with the architecture in their header, a registry of names, checksums; nothing pickled."""
+"""Models on disk: safetensors with the architecture in the header, a registry of names, checksums; no pickle."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def load_model(name: str | Path | None = None, device: str | None = None) -> Tor
     Raises
     ------
     WeightsError
-        An unknown name, a file that is missing, damaged, pickled or of another architecture, a device that is not there.
+        An unknown name; a file that is missing, damaged, pickled or of another architecture; a device that is not
+        there.
     """
     path, known = _locate(DEFAULT if name is None else name)
     return load_bytes(_read(path), known, device)
@@ -128,15 +129,15 @@ def read_header(blob: bytes, name: str = "the file") -> dict[str, Any]:
         header = json.loads(blob[8 : 8 + size])
         meta = header.get("__metadata__", {})
         if meta.get("format") != FORMAT:
-            raise WeightsError(f"{name} holds format {meta.get('format')!r}; expected {FORMAT!r}: not made by this package.")
+            raise WeightsError(
+                f"{name} holds format {meta.get('format')!r}; expected {FORMAT!r}: not made by this package."
+            )
         return {**meta, "architecture": json.loads(meta["architecture"])}
     except (ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{name}: the header of the safetensors file can't be read ({error}).") from error
 
 
-def build(
-    blob: bytes, name: str = "the file"
-) -> tuple[InteractionNetwork, PropagationNetwork, dict[str, Any]]:
+def build(blob: bytes, name: str = "the file") -> tuple[InteractionNetwork, PropagationNetwork, dict[str, Any]]:
     """Both networks and the header of a model's file."""
     import safetensors
     from safetensors.torch import load
@@ -204,7 +205,9 @@ def to_bytes(
     from safetensors.torch import save
 
     tensors = {
-        f"{prefix}.{key}": value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        f"{prefix}.{key}": value.detach()
+        .to("cpu", torch.float16 if value.is_floating_point() else value.dtype)
+        .contiguous()
         for prefix, network in (("interaction", interaction), ("propagation", propagation))
         for key, value in network.state_dict().items()
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.scribbles import BACKGROUND, Stroke
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -83,7 +86,8 @@ def _style(style: str, mask: Mask, depth: npt.NDArray[np.float32], rng: Rng) -> 
     if style == "dab":
         at, angle = _deep_point(depth, rng), rng.uniform(0, np.pi)
         reach = depth.max() * rng.uniform(0.3, 1.2)
-        return at + np.linspace(-reach, reach, 6)[:, None] * (np.sin(angle), np.cos(angle))
+        line = at + np.linspace(-reach, reach, 6)[:, None] * (np.sin(angle), np.cos(angle))
+        return np.asarray(line)
     if style == "inside":
         return _contour(depth, rng)
     path = medial_path(mask)

@@ -6,16 +6,18 @@ goes on as if it had not been. OpenCV does the warping: a clip takes some 30 ms 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -260,7 +262,7 @@ class ClipSource:
     def _cutout(self, rng: Rng) -> tuple[UInt8, Float]:
         path = self.cutouts[int(rng.integers(len(self.cutouts)))]
         rgba = read_rgba(path)
-        return rgba[..., :3], rgba[..., 3].astype(np.float32) / 255
+        return rgba[..., :3], (rgba[..., 3] / np.float32(255)).astype(np.float32)
 
     def _cutout_layer(self, rng: Rng, beside: Layer, label: int) -> Layer:
         """A cut-out pasted into the source coordinates of another layer, at a random place and size."""
@@ -302,7 +304,9 @@ class ClipSource:
 
     # --- motion -----------------------------------------------------------------------------------------------------
 
-    def _play(self, rng: Rng, layers: Sequence[Layer], target: npt.NDArray[np.bool_], micro: bool, source: str) -> Clip | None:
+    def _play(
+        self, rng: Rng, layers: Sequence[Layer], target: npt.NDArray[np.bool_], micro: bool, source: str
+    ) -> Clip | None:
         """Set the layers in motion, draw the frames, and make the camera's faults."""
         rows, columns = np.nonzero(target)
         if rows.size < MINIMUM_AREA:
@@ -314,7 +318,9 @@ class ClipSource:
         view = view.copy()
         view[2, 2] = 1
         pace = float(rng.choice([0.25, 1.0, 2.0], p=[0.35, 0.45, 0.2]))
-        camera = _trajectory(rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, (s.side / 2, s.side / 2))
+        camera = _trajectory(
+            rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, (s.side / 2, s.side / 2)
+        )
         for k, layer in enumerate(layers):
             if layer.motion:
                 continue
@@ -322,7 +328,11 @@ class ClipSource:
             if k == 0 or mass.sum() == 0:
                 own = [np.eye(3)] * s.frames
             else:
-                at = np.argwhere(mass > 0.5).mean(0) * 4 if (mass > 0.5).any() else np.array([rows.mean(), columns.mean()])
+                at = (
+                    np.argwhere(mass > 0.5).mean(0) * 4
+                    if (mass > 0.5).any()
+                    else np.array([rows.mean(), columns.mean()])
+                )
                 centre = np.linalg.inv(view) @ (at[1], at[0], 1.0)
                 step = pace * (0.12 if micro else 0.2) * size
                 own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]))
@@ -358,11 +368,12 @@ class ClipSource:
         frames, labels = [], []
         for k in picked:
             image = images[k] if images[k].ndim == 3 else np.repeat(images[k][..., None], 3, 2)
-            how = {"dsize": (s.side, s.side), "borderMode": cv2.BORDER_REFLECT_101}
-            frames.append(cv2.warpAffine(image, view[:2], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **how))
+            linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            size = (s.side, s.side)
+            frames.append(cv2.warpAffine(image, view[:2], size, flags=linear, borderMode=cv2.BORDER_REFLECT_101))
             ids_ = np.where(masks[k] == target, TARGET, np.where(masks[k] > 0, 2 + masks[k] % 200, 0)).astype(np.uint8)
-            how["borderMode"] = cv2.BORDER_CONSTANT
-            labels.append(cv2.warpAffine(ids_, view[:2], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **how))
+            labels.append(cv2.warpAffine(ids_, view[:2], size, flags=nearest, borderMode=cv2.BORDER_CONSTANT))
         known = np.array([(masks[k] == target).any() for k in picked])
         return Clip(film(rng, np.stack(frames), True, gentle=True), np.stack(labels), known, "real")
 
@@ -584,7 +595,9 @@ def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
     elif rng.random() < 0.3:
         x = x[..., rng.permutation(3)]
     if rng.random() < 0.6:
-        low, high = np.sort(rng.uniform(0, 1, 2)) if rng.random() < 0.15 else (rng.uniform(0, 0.15), rng.uniform(0.7, 1))
+        low, high = (
+            np.sort(rng.uniform(0, 1, 2)) if rng.random() < 0.15 else (rng.uniform(0, 0.15), rng.uniform(0.7, 1))
+        )
         x = low + x * max(high - low, 0.15)
         x = np.clip(x, 0, 1) ** float(np.exp(rng.normal(0, 0.3)))
     drift = np.exp(rng.normal(0, 0.06) * np.arange(len(x)) + rng.normal(0, 0.03, len(x)))
@@ -594,9 +607,8 @@ def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
     gain = float(rng.uniform(20, 400)) if micro and rng.random() < (0.2 if gentle else 0.5) else 0.0
     quality = int(rng.integers(25, 90)) if rng.random() < 0.4 else 0
     out = []
-    for image in x:
-        if blur > 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), blur)
+    for clean in x:
+        image = cv2.GaussianBlur(clean, (0, 0), blur) if blur > 0.3 else clean
         if gain:
             grey = rng.poisson(np.clip(image[..., :1], 0, 4) * gain).astype(np.float32) / gain
             image = np.repeat(grey, 3, -1)
@@ -617,4 +629,4 @@ def _stretch(frames: UInt8) -> UInt8:
     """One contrast for the clip, as in use: from its 0.5th to its 99.8th percentile."""
     low, high = np.percentile(frames[:, ::4, ::4], [0.5, 99.8])
     scaled = (frames.astype(np.float32) - low) * (255 / max(high - low, 16.0))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(scaled, 0, 255), np.uint8)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SCALE_WEIGHTS = (1.0, 0.4, 0.2, 0.1)
 """Weights of the cross-entropy at strides 2, 4, 8, 16."""

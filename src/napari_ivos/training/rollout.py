@@ -1,4 +1,4 @@
-"""What a session does, on a batch of clips, with gradients: scribbles -> mask -> neighbours -> corrections -> neighbours.
+"""What a session does, on a batch of clips, with gradients: scribbles, mask, neighbours, corrections, neighbours.
 
 The regions, the planes and the stored uint8 patches come from the very functions that serve in use. Earlier masks are
 carried over without gradient; references keep theirs, so that both networks are trained jointly.
@@ -6,8 +6,8 @@ carried over without gradient; references keep theirs, so that both networks are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,16 @@ from napari_ivos import regions, steps
 from napari_ivos.merging import Origin, Patch, extent_of, sample
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
 from napari_ivos.networks.planes import crop, mask_plane, stroke_plane
-from napari_ivos.networks.propagation import PropagationNetwork
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke, rasterise, strokes_box
 from napari_ivos.training.annotator import corrections, first_strokes
 from napari_ivos.training.clips import TARGET, Clip
 from napari_ivos.training.losses import mask_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_ivos.networks.propagation import PropagationNetwork
 
 Rng = np.random.Generator
 JITTER = 0.5
@@ -268,7 +272,9 @@ class Rollout:
             drawn = strokes_box([s for s in track.strokes[t] if s.object_id == 1], track.shape)
             extent = track.patches[t].extent
             around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
-            region = track.patches[t].box if around is None else regions.region_around(around, regions.CLOSE, track.shape)
+            region = (
+                track.patches[t].box if around is None else regions.region_around(around, regions.CLOSE, track.shape)
+            )
             looks.append(self._disturb(region, track.shape))
         before: list[Patch | None] = [track.patches[t] for track, t in zip(tracks, at, strict=True)]
         p, second = self._interact(tracks, at, looks, before, "corrected")

@@ -11,6 +11,8 @@ from typing import Any
 from napari_ivos.errors import InputError
 from napari_ivos.training.clips import ClipSettings
 
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -111,7 +113,11 @@ class TrainingSettings:
             raise InputError(f"{path.name} is not TOML: {error}.") from error
         for key in ("data", "output", "imagenet", "start_from"):
             if isinstance(values.get(key), str) and values[key]:
-                values[key] = str((path.parent / values[key]).resolve()) if key != "start_from" or "/" in values[key] else values[key]
+                values[key] = (
+                    str((path.parent / values[key]).resolve())
+                    if key != "start_from" or "/" in values[key]
+                    else values[key]
+                )
         return cls.from_dict({**values, **changes}, path.name)
 
     @classmethod
@@ -135,14 +141,16 @@ def _checked(kind: type, values: dict[str, Any], name: str, skip: str = "") -> d
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(fields))}.")
-    required = [n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    required = [
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     missing = [n for n in required if n not in values]
     if missing:
         raise InputError(f"{name}: the key {missing[0]!r} is missing.")
     out = {}
     for key, value in values.items():
-        wanted = {"str": str, "int": int, "float": (int, float), "bool": bool}.get(str(fields[key].type))
-        if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)):
+        wanted = _TYPES.get(str(fields[key].type))
+        if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,))):
             raise InputError(f"{name}: {key} = {value!r} is a {type(value).__name__}, expected {fields[key].type}.")
         out[key] = value
     return out

@@ -12,11 +12,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,11 +23,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_ivos.errors import InputError, WeightsError
-from napari_ivos.networks.blocks import Architecture
 from napari_ivos.networks.weights import architecture_of, new_networks, to_bytes
 from napari_ivos.training.clips import Clip, ClipSource
 from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, channels_last
-from napari_ivos.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_ivos.networks.blocks import Architecture
+    from napari_ivos.training.settings import TrainingSettings
 
 CHECKPOINT = "checkpoint.safetensors"
 EXPORT = "model.safetensors"
@@ -62,7 +65,8 @@ class Trainer:
         if self.device.type == "cpu":
             torch.set_num_threads(settings.threads)
         self.architecture: Architecture = replace(architecture_of(settings.architecture), **settings.overrides)
-        self.networks = nn.ModuleDict(dict(zip(("interaction", "propagation"), new_networks(self.architecture), strict=True)))
+        self.interaction, self.propagation = new_networks(self.architecture)
+        self.networks = nn.ModuleDict({"interaction": self.interaction, "propagation": self.propagation})
         self._initialise()
         self.networks.to(self.device)
         channels_last(self.networks)
@@ -80,18 +84,18 @@ class Trainer:
             from safetensors.torch import load_file
 
             state = load_file(s.imagenet)
-            for network in self.networks.values():
-                network.encoder.load_imagenet(state)  # type: ignore[union-attr,operator]
+            self.interaction.encoder.load_imagenet(state)
+            self.propagation.encoder.load_imagenet(state)
         if s.start_from:
             from napari_ivos.networks.weights import load_model
 
             model = load_model(s.start_from, device="cpu")
-            self.networks["interaction"].load_state_dict(model.interaction.state_dict())
-            self.networks["propagation"].load_state_dict(model.propagation.state_dict())
+            self.interaction.load_state_dict(model.interaction.state_dict())
+            self.propagation.load_state_dict(model.propagation.state_dict())
 
     def rollout(self) -> Rollout:
         amp = torch.bfloat16 if self.settings.amp else None
-        return Rollout(self.networks["interaction"], self.networks["propagation"], self.architecture.size, self.device, amp)  # type: ignore[arg-type]
+        return Rollout(self.interaction, self.propagation, self.architecture.size, self.device, amp)
 
     def rate(self) -> float:
         """The learning rate of this step: up over the warm-up, level, down over the cool-down."""
@@ -201,7 +205,7 @@ class Trainer:
     def export(self, path: Path, **notes: str) -> None:
         """Write the averaged weights as a model of this package."""
         with self.averaged():
-            blob = to_bytes(self.networks["interaction"], self.networks["propagation"], self.architecture, **notes)
+            blob = to_bytes(self.interaction, self.propagation, self.architecture, **notes)
         write_whole(path, blob)
 
     # --- validation -------------------------------------------------------------------------------------------------
@@ -242,7 +246,10 @@ def train(settings: TrainingSettings, tell: Any = print) -> Path:
     trainer = Trainer(settings)
     if trainer.resume(folder):
         tell(f"going on from step {trainer.step} in {folder}")
-    source, held_out = ClipSource(settings.data, settings.clips), ClipSource(settings.data, settings.clips, held_out=True)
+    source, held_out = (
+        ClipSource(settings.data, settings.clips),
+        ClipSource(settings.data, settings.clips, held_out=True),
+    )
     loader = DataLoader(
         ClipDataset(source, settings, trainer.step),
         batch_size=None,

@@ -1,0 +1,256 @@
+"""The two networks behind the predictor protocol: numpy in, numpy out; one batch for all objects of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_ivos.errors import OutOfMemory, WeightsError
+from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
+from napari_ivos.networks.planes import Float, crop, mask_plane, stroke_plane
+from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
+from napari_ivos.regions import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_ivos.networks.blocks import Architecture
+    from napari_ivos.networks.propagation import PropagationNetwork
+
+_N = TypeVar("_N", bound=torch.nn.Module)
+_R = TypeVar("_R")
+_A = TypeVar("_A")
+
+MAXIMUM_BATCH = 64
+"""Objects that go through a network at once on an accelerator; more are cut into batches of this many."""
+CPU_BATCH = 8
+"""The same on a CPU: its caches gain nothing from more, and memory stays small."""
+
+
+class TorchPredictor:
+    """Both networks, ready for use; implements `napari_ivos.Predictor`.
+
+    Parameters
+    ----------
+    interaction, propagation : nn.Module
+        The networks; moved to the device and set to evaluation.
+    name, checksum : str
+        What the model is called, and what identifies its weights.
+    device : str, optional
+        Where to compute; the best there is if left out.
+
+    Notes
+    -----
+    A CUDA device computes in autocast (bfloat16 where it has it, else float16); CPU and MPS in float32, which the light
+    encoder's depthwise convolutions are fastest in. Calls from several threads wait for each other.
+
+    Raises
+    ------
+    WeightsError
+        A device that is not there.
+    """
+
+    def __init__(
+        self,
+        interaction: InteractionNetwork,
+        propagation: PropagationNetwork,
+        *,
+        name: str,
+        checksum: str,
+        device: str | None = None,
+    ) -> None:
+        self._device = pick_device(device)
+        self._name, self._checksum = name, checksum
+        self.architecture: Architecture = propagation.architecture
+        self.interaction = self._ready(interaction)
+        self.propagation = self._ready(propagation)
+        self._lock = threading.Lock()
+        self._amp = self._device.type == "cuda"
+        self._batch = CPU_BATCH if self._device.type == "cpu" else MAXIMUM_BATCH
+
+    def __repr__(self) -> str:
+        return f"<TorchPredictor {self.name} ({self.checksum[:8]}), {self.size} px, on {self.device}>"
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def checksum(self) -> str:
+        return self._checksum
+
+    @property
+    def size(self) -> int:
+        return self.architecture.size
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
+        """Scribbles to masks; see `napari_ivos.Predictor`.
+
+        Raises
+        ------
+        OutOfMemory
+            The device has too little memory even for one object.
+        """
+        return [result for part in self._parts(requests) for result in self._smaller(self._segment, part)]
+
+    def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
+        """Neighbours' masks to this frame's; see `napari_ivos.Predictor`.
+
+        Raises
+        ------
+        OutOfMemory
+            The device has too little memory even for one object.
+        """
+        return [result for part in self._parts(requests) for result in self._smaller(self._propagate, part)]
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _ready(self, network: _N) -> _N:
+        moved = network.to(self._device).to(memory_format=torch.channels_last)
+        return moved.eval().requires_grad_(False)
+
+    def _parts(self, requests: Sequence[_R]) -> Iterator[Sequence[_R]]:
+        for start in range(0, len(requests), self._batch):
+            yield requests[start : start + self._batch]
+
+    def _smaller(self, run: Callable[[Sequence[_R]], list[_A]], requests: Sequence[_R]) -> list[_A]:
+        """Run; where memory is short, run halves."""
+        try:
+            with self._lock, torch.inference_mode():
+                return run(requests)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            failure = str(error).split("\n")[0]
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(requests) == 1:
+            raise OutOfMemory(
+                f"{self.device} has too little memory for one object at {self.size} px ({failure}): close other "
+                "programs that use it, or load the model with device='cpu'."
+            )
+        half = len(requests) // 2
+        return self._smaller(run, requests[:half]) + self._smaller(run, requests[half:])
+
+    def _segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
+        planes = torch.cat(
+            [
+                mask_plane([r.previous for r in requests], self.size),
+                stroke_plane([r.positive for r in requests]),
+                stroke_plane([r.negative for r in requests]),
+            ],
+            1,
+        )
+        with self._autocast():
+            logits, reference = self.interaction(self._images(requests), self._to(planes))
+        probabilities = self._probabilities(logits)
+        return [Segmentation(p, pack(reference, k)) for k, p in enumerate(probabilities)]
+
+    def _propagate(self, requests: Sequence[Propagation]) -> list[Float]:
+        planes = torch.cat(
+            [
+                mask_plane([r.neighbour for r in requests], self.size),
+                mask_plane([r.previous for r in requests], self.size),
+            ],
+            1,
+        )
+        most = max(len(r.references) for r in requests)
+        valid = torch.tensor([[k < len(r.references) for k in range(most)] for r in requests], device=self._device)
+        references = [
+            unpack([r.references[min(k, len(r.references) - 1)] for r in requests], self.architecture, self._device)
+            for k in range(most)
+        ]
+        with self._autocast():
+            logits = self.propagation(self._images(requests), self._to(planes), references, valid)
+        return self._probabilities(logits)
+
+    def _images(self, requests: Sequence[Interaction] | Sequence[Propagation]) -> Tensor:
+        cut = []
+        for request in requests:
+            image = torch.from_numpy(np.ascontiguousarray(request.image)).permute(2, 0, 1)[None]  # (1, 3, h, w)
+            cut.append(crop(image.to(self._device), [Box(0, 0, *request.image.shape[:2])], self.size))
+        return torch.cat(cut).contiguous(memory_format=torch.channels_last)
+
+    def _to(self, planes: Tensor) -> Tensor:
+        return planes.to(self._device).contiguous(memory_format=torch.channels_last)
+
+    def _probabilities(self, logits: Sequence[Tensor]) -> list[Float]:
+        full = F.interpolate(logits[0].float(), self.size, mode="bilinear", align_corners=False)
+        return list(torch.sigmoid(full)[:, 0].cpu().numpy())
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if not self._amp:
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast(self._device.type, dtype)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises
+    ------
+    WeightsError
+        It is not there.
+    """
+    if not name or name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise WeightsError(f"{name!r} is not a device; try 'cpu', 'cuda' or 'mps'.") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        found = [kind for kind, yes in there.items() if yes and kind != device.type]
+        raise WeightsError(f"The device {name!r} is not there; this machine has: {', '.join(found)}.")
+    return device
+
+
+def pack(reference: ReferenceTensors, k: int) -> Reference:
+    """Object k's reference as one flat float16 array: coarse, key and value features one after the other."""
+    parts = [x[k].float().flatten() for x in (reference.coarse, reference.key, reference.value)]
+    flat = torch.cat(parts).clamp(-6e4, 6e4).cpu().numpy()
+    return np.asarray(flat, np.float16)
+
+
+def unpack(references: Sequence[Reference], architecture: Architecture, device: torch.device) -> ReferenceTensors:
+    """References of B objects as tensors; see `pack`.
+
+    Raises
+    ------
+    WeightsError
+        A reference that another architecture made.
+    """
+    shapes = reference_shapes(architecture)
+    sizes = [int(np.prod(s)) for s in shapes]
+    for reference in references:
+        if reference.size != sum(sizes):
+            raise WeightsError(
+                f"A reference holds {reference.size} numbers, this model's {sum(sizes)}: another model made it. "
+                "Annotate again with this model, or go on with the other."
+            )
+    flat = torch.from_numpy(np.stack(references).astype(np.float32)).to(device)
+    parts = torch.split(flat, sizes, 1)
+    coarse, key, value = (part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
+    return ReferenceTensors(coarse, key, value)
+
+
+def reference_shapes(architecture: Architecture) -> tuple[tuple[int, int, int], ...]:
+    """Shapes (C, h, w) of one object's coarse, key and value features."""
+    coarse = {"mobilenet_v2": 320, "resnet18": 512, "resnet50": 2048}[architecture.encoder]
+    low, high = architecture.size // 32, architecture.size // 16
+    return (coarse, low, low), (architecture.key, high, high), (architecture.width + 1, high, high)

@@ -1,0 +1,262 @@
+"""Level 1: the two networks, their files, and the predictor around them, with fresh weights."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from napari_ivos import Predictor, WeightsError, load_model, steps
+from napari_ivos.networks import weights
+from napari_ivos.networks.blocks import Architecture, MobileNetV2Encoder, make_encoder
+from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes
+from napari_ivos.networks.planes import crop
+from napari_ivos.networks.propagation import FeatureAggregation
+from napari_ivos.predictor import Interaction, Propagation
+from napari_ivos.regions import Box
+from napari_ivos.scribbles import Stroke
+
+SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
+ARCHITECTURES = {
+    "compact": SMALL,
+    "pooled only": Architecture(size=64, width=16, fine_width=8, key=8, spatial_reference=False),
+    "spatial only": Architecture(size=64, width=16, fine_width=8, key=8, pooled_reference=False),
+    "resnet18": Architecture(encoder="resnet18", size=64, width=16, fine_width=8, key=8),
+    "resnet50": Architecture(encoder="resnet50", size=64, width=16, fine_width=8, key=8),
+}
+
+
+def predictor_of(architecture: Architecture) -> TorchPredictor:
+    torch.manual_seed(0)
+    return TorchPredictor(*weights.new_networks(architecture), name="fresh", checksum="0" * 64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def predictor() -> TorchPredictor:
+    return predictor_of(SMALL)
+
+
+def interaction(rng: np.random.Generator, shape: tuple[int, int] = (50, 70), known: bool = True) -> Interaction:
+    plane = [rng.random((64, 64), np.float32) for _ in range(3)]
+    return Interaction(rng.random((*shape, 3), np.float32), plane[0] if known else None, plane[1], plane[2])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_architecture_gives_a_probability_for_each_object(architecture: Architecture) -> None:
+    """Both networks give (S, S) probabilities in 0..1 for regions of any size, and references of the stated size."""
+    rng = np.random.default_rng(0)
+    model = predictor_of(architecture)
+    results = model.segment([interaction(rng, shape, known) for shape, known in (((3, 200), True), ((64, 64), False))])
+    expected = sum(int(np.prod(s)) for s in reference_shapes(architecture))
+    for result in results:
+        assert result.probability.shape == (64, 64)
+        assert 0 <= result.probability.min() <= result.probability.max() <= 1
+        assert result.reference.shape == (expected,)
+        assert result.reference.dtype == np.float16
+    ask = Propagation(
+        rng.random((31, 17, 3), np.float32), rng.random((64, 64), np.float32), None, [results[0].reference]
+    )
+    assert model.propagate([ask])[0].shape == (64, 64)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_gradients_reach_every_parameter_of_both_networks(architecture: Architecture) -> None:
+    """A loss on the propagated mask with two references trains every parameter, those of the interaction too."""
+    torch.manual_seed(0)
+    first, second = weights.new_networks(architecture)
+    for block in (m for network in (first, second) for m in network.modules() if hasattr(m, "second")):
+        torch.nn.init.normal_(block.second.weight, std=0.05)  # starts at zero, and would hide what lies before it
+    image, planes = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    logits, reference = first(image, planes)
+    other = first(image.flip(0), planes)[1]
+    valid = torch.tensor([[True, True], [True, False]])
+    carried = second(image, planes[:, :2], [reference, other], valid)
+    sum(x.square().mean() for x in (*logits, *carried)).backward()
+    silent = [
+        name
+        for network in (first, second)
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
+    frozen = (".bn", "bn1.", "downsample.1")  # BatchNorm keeps its statistics but its scale is trained
+    unused = {"key", "value"} if not architecture.spatial_reference else set()
+    assert [n for n in silent if not any(f in n for f in frozen) and n.split(".")[0] not in unused] == []
+
+
+def test_results_of_a_batch_equal_those_one_by_one(predictor: TorchPredictor) -> None:
+    """A mask and a reference do not depend on which objects share the batch, nor on how many references those have."""
+    rng = np.random.default_rng(1)
+    asks = [interaction(rng, (20 + 7 * k, 90 - 5 * k)) for k in range(11)]
+    together = predictor.segment(asks)
+    for ask, result in zip(asks, together, strict=True):
+        alone = predictor.segment([ask])[0]
+        np.testing.assert_allclose(alone.probability, result.probability, atol=2e-5)
+        np.testing.assert_allclose(alone.reference.astype(float), result.reference.astype(float), atol=2e-2, rtol=1e-2)
+    carried = [
+        Propagation(a.image, a.positive, a.previous, [r.reference for r in together[: 1 + k % 3]])
+        for k, a in enumerate(asks)
+    ]
+    for ask, p in zip(carried, predictor.propagate(carried), strict=True):
+        np.testing.assert_allclose(predictor.propagate([ask])[0], p, atol=2e-5)
+
+
+def test_the_predictor_obeys_the_protocol_and_runs_a_frame(predictor: TorchPredictor) -> None:
+    """A fresh model goes through the same steps as any predictor: scribble, mask, next frame."""
+    assert isinstance(predictor, Predictor)
+    frame = np.random.default_rng(2).random((90, 110, 3), np.float32)
+    found = steps.segment(lambda b: frame[b.slices], (90, 110), predictor, [Stroke(1, [(40, 30), (50, 60)])], {}, [1])
+    patches = {1: found[1].patch}
+    carried = steps.propagate(lambda b: frame[b.slices], (90, 110), predictor, patches, {}, {1: [found[1].reference]})
+    assert carried[1].probability.dtype == np.uint8
+
+
+def test_a_model_file_gives_back_the_same_masks(predictor: TorchPredictor) -> None:
+    """What is saved in float16 and loaded again computes what its float16 weights say, twice the same."""
+    blob = weights.to_bytes(predictor.interaction, predictor.propagation, SMALL, name="mine")
+    again, third = weights.load_bytes(blob, "x", "cpu"), weights.load_bytes(blob, "x", "cpu")
+    assert (again.name, again.size, again.checksum) == ("mine", 64, weights.checksum_of(blob))
+    ask = interaction(np.random.default_rng(3))
+    p, q, r = (m.segment([ask])[0].probability for m in (predictor, again, third))
+    np.testing.assert_array_equal(q, r)
+    np.testing.assert_allclose(p, q, atol=5e-3)
+
+
+def test_stride_two_convolutions_pad_as_the_imagenet_weights_expect() -> None:
+    """On an even side the light encoder's first convolution sees padding at the right and bottom only."""
+    encoder = MobileNetV2Encoder(1)
+    torch.nn.init.zeros_(encoder.features[0].conv.weight)
+    torch.nn.init.zeros_(encoder.features[0].conv.bias)
+    encoder.features[0].conv.weight.data[0, 0, 0, 0] = 1.0  # looks up and left of its centre
+    x = torch.zeros(1, 3, 4, 4)
+    x[0, 0, 0, 0] = 1.0
+    assert encoder.features[0](x)[0, 0].tolist() == [[1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnet_takes_torchvisions_imagenet_weights(name: str) -> None:
+    """Torchvision's state dict goes in whole, and with empty extra planes the first features are torchvision's own."""
+    import torchvision
+
+    torch.manual_seed(0)
+    original = getattr(torchvision.models, name)(weights=None).eval()
+    encoder = make_encoder(name, 2).eval()
+    encoder.load_imagenet(original.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    taps = encoder(image, torch.zeros(1, 2, 64, 64))
+    x = (image - encoder.mean) / encoder.std
+    with torch.no_grad():
+        x = original.maxpool(original.relu(original.bn1(original.conv1(x))))
+        x = original.layer4(original.layer3(original.layer2(original.layer1(x))))
+    torch.testing.assert_close(taps[-1], x, rtol=1e-3, atol=1e-4)
+    with pytest.raises(WeightsError, match="not a state dict"):
+        encoder.load_imagenet({"layer1.0.conv1.weight": torch.zeros(1)})
+
+
+def test_aggregation_weights_each_channel_between_old_and_new() -> None:
+    """The aggregate of two references lies between them in every channel, and of a reference with itself is itself."""
+    torch.manual_seed(0)
+    fold = FeatureAggregation(32)
+    a, b = torch.rand(2, 32, 3, 3), torch.rand(2, 32, 3, 3)
+    out = fold(a, b)
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    assert bool(((out >= low - 1e-5) & (out <= high + 1e-5)).all())
+    torch.testing.assert_close(fold(a, a), a)
+
+
+def test_cropping_by_roi_align_keeps_a_ramp() -> None:
+    """A linear ramp cut to a region and resized is the same ramp, whether the region is enlarged or averaged."""
+    ramp = torch.arange(400, dtype=torch.float32).expand(1, 1, 40, 400)
+    for box, size in ((Box(4, 100, 36, 132), 64), (Box(0, 0, 40, 320), 64)):
+        cut = crop(ramp, [box], size)[0, 0, size // 2]
+        expected = box.x0 - 0.5 + (np.arange(size) + 0.5) * box.width / size
+        inner = slice(4, -4)
+        np.testing.assert_allclose(cut[inner].numpy(), expected[inner], atol=0.06)
+
+
+def test_the_named_architectures_have_the_stated_sizes() -> None:
+    """Compact has under 7.5 million parameters in both networks together, and the paper's over 46 million in one."""
+    both = [sum(p.numel() for n in weights.new_networks(weights.architecture_of("compact")) for p in n.parameters())]
+    assert both[0] < 7.5e6
+    with torch.device("meta"):
+        large = weights.new_networks(weights.architecture_of("resnet50"))
+    assert sum(p.numel() for p in large[0].parameters()) > 23.5e6
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: pickle.dumps({"weights": 1}), "pickle"),
+        (lambda b: b"PK\x03\x04" + b, "pickle"),
+        (lambda b: b"", "not a safetensors"),
+        (lambda b: b"\xff" * 100, "not a safetensors"),
+        (lambda b: b[: len(b) // 2], "damaged"),
+        (lambda b: b.replace(b"napari-ivos 1", b"napari-ivos 9"), "not made by this package"),
+        (lambda b: b.replace(b'\\"width\\": 16', b'\\"width\\": 32'), "shape"),
+        (lambda b: b.replace(b'\\"width\\"', b'\\"wodth\\"'), "does not know"),
+        (lambda b: b.replace(b'\\"size\\": 64', b'\\"size\\": 65'), "impossible"),
+    ],
+    ids=["pickle", "zip", "empty", "noise", "truncated", "format", "shape", "field", "size"],
+)
+def test_a_damaged_or_foreign_model_file_is_refused(predictor: TorchPredictor, damage, message: str) -> None:
+    """Each kind of bad weights gives a WeightsError that says what is wrong, and nothing is unpickled."""
+    blob = damage(weights.to_bytes(predictor.interaction, predictor.propagation, SMALL))
+    with pytest.raises(WeightsError, match=message):
+        weights.load_bytes(blob, "a.safetensors", "cpu")
+
+
+def test_a_wrong_checksum_is_named(tmp_path, predictor: TorchPredictor) -> None:
+    """A model beside its .sha256 file is refused when one byte has changed, and taken when none has."""
+    blob = weights.to_bytes(predictor.interaction, predictor.propagation, SMALL)
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(blob)
+    (tmp_path / "mine.safetensors.sha256").write_text(weights.checksum_of(blob), encoding="ascii")
+    assert load_model(path, device="cpu").checksum == weights.checksum_of(blob)
+    path.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="checksum"):
+        load_model(path, device="cpu")
+
+
+def test_weights_that_are_not_finite_are_refused(predictor: TorchPredictor) -> None:
+    """A NaN in a tensor is found when the model is loaded, not in the middle of somebody's work."""
+    first, second = weights.new_networks(SMALL)
+    first.key.bias.data[0] = float("nan")
+    with pytest.raises(WeightsError, match="not finite"):
+        weights.load_bytes(weights.to_bytes(first, second, SMALL), "bad", "cpu")
+
+
+@pytest.mark.parametrize(("name", "message"), [("resnet50", "no trained weights"), ("nothing", "No model is called")])
+def test_a_model_that_is_not_there_says_what_to_do(name: str, message: str) -> None:
+    """An untrained architecture and an unknown name each get their own clear error."""
+    with pytest.raises(WeightsError, match=message):
+        load_model(name)
+
+
+@pytest.mark.parametrize(("device", "message"), [("tpu9", "not a device"), ("cuda:77", "not there")])
+def test_a_device_that_is_not_there_is_named(device: str, message: str) -> None:
+    """Asking for a device that does not exist says which there are."""
+    with pytest.raises(WeightsError, match=message):
+        pick_device(device)
+
+
+def test_running_out_of_memory_halves_the_batch_then_says_so(predictor: TorchPredictor, monkeypatch) -> None:
+    """Where a batch does not fit its halves are tried; where one object does not fit, the error says what to do."""
+    from napari_ivos import OutOfMemory
+
+    sizes = []
+    real = TorchPredictor._segment
+
+    def tight(self, requests):
+        sizes.append(len(requests))
+        if len(requests) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, requests)
+
+    monkeypatch.setattr(TorchPredictor, "_segment", tight)
+    asks = [interaction(np.random.default_rng(k)) for k in range(5)]
+    assert len(predictor.segment(asks)) == 5
+    assert sizes == [5, 2, 3, 1, 2]
+    monkeypatch.setattr(TorchPredictor, "_segment", lambda self, r: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(OutOfMemory, match="device='cpu'"):
+        predictor.segment(asks)
