@@ -7,14 +7,16 @@ request does not depend on the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.regions import MASK_LEVEL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Float = npt.NDArray[np.float32]
 Reference = npt.NDArray[np.float16]
@@ -102,6 +104,15 @@ class Predictor(Protocol):
 
     def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
         """Neighbours' masks to this frame's: (S, S) float32 in 0..1, one a request, in order."""
+        ...
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A predictor that can travel with a project; see `Session.use_model`."""
+
+    def portable_weights(self) -> bytes | None:
+        """The weights as safetensors; None where everybody has them (a shipped model), so that none are kept."""
         ...
 
 

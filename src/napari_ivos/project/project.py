@@ -1,0 +1,635 @@
+"""A project: the history of what was done, and the masks that came of it, by step.
+
+Reads and writes rows; decides nothing about spans, networks or blending. Every write happens inside `transaction`, and
+a reader gets what the active steps say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError, ProjectError
+from napari_ivos.merging import Origin, Patch
+from napari_ivos.project.blobs import pack_array, pack_cells, unpack_array, unpack_cells
+from napari_ivos.project.records import Annotation, ObjectState, Step, StepState, StoredModel, StrokeRecord
+from napari_ivos.project.storage import Storage
+from napari_ivos.regions import Box
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_ivos.predictor import Reference
+    from napari_ivos.scribbles import Stroke
+
+MODEL_PART = 1 << 24
+"""Stored weights are cut into pieces of this many bytes."""
+MODEL_LIMIT = 1 << 32
+_SIDE_LIMIT = 1 << 20
+_FRAME_LIMIT = 1 << 31
+_AT_ONCE = 500  # values in one IN (...)
+
+T = TypeVar("T")
+
+
+class Stage(IntEnum):
+    """How far a patch is."""
+
+    FINAL = 0
+    HELD = 1
+    """Half of a span between two frames of one round, hidden until the other half is averaged into it."""
+    SHOWN = 2
+    """The same, shown, where only one direction was asked for."""
+
+
+class Row(NamedTuple):
+    """Where a stored patch is, and what is known of it without unpacking it."""
+
+    id: int
+    object_id: int
+    step: int
+    box: Box
+    origin: Origin
+    filled: bool
+    quality: float
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenPatch:
+    """A patch on its way into a project; packed when it is made, so that transactions stay short."""
+
+    object_id: int
+    box: Box
+    origin: Origin
+    filled: int
+    quality: float
+    stage: Stage
+    direction: int
+    data: bytes | None
+
+    @classmethod
+    def of(
+        cls, object_id: int, patch: Patch | None, quality: float, stage: Stage = Stage.FINAL, direction: int = 0
+    ) -> WrittenPatch:
+        """Pack a patch; None says that the object has no mask there."""
+        if patch is None:
+            return cls(object_id, Box(0, 0, 0, 0), Origin.PROPAGATED, -1, quality, stage, direction, None)
+        data = pack_cells(patch.probability)
+        filled = int(not patch.empty)
+        return cls(object_id, patch.box, patch.origin, filled, float(quality), stage, direction, data)
+
+
+_NEWEST = """
+SELECT p.object, MAX(p.step * 4 - p.stage), p.id, p.step, p.origin, p.filled, p.quality, p.y0, p.x0, p.y1, p.x1
+FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step
+WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR (p.direction = ? AND s.round = ?))
+AND s.round < ? AND p.step <= ? GROUP BY p.object
+"""
+_ALL = 1 << 62
+
+
+class Project:
+    """Everything that a session knows, in one SQLite file or in memory.
+
+    Parameters
+    ----------
+    storage : Storage
+        The opened database; see `create` and `open`.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._cache: dict[str, Any] = {}
+        self._cache_version = -1
+        self._version = 0
+        self.shape = self._read_shape()
+
+    @classmethod
+    def create(cls, path: Path | None, shape: tuple[int, int, int], meta: Mapping[str, Any]) -> Project:
+        """Make a project for a stack of `shape` (T, H, W).
+
+        Raises
+        ------
+        ProjectError
+            The file exists (the message names `Session.open`), or can't be made.
+        """
+        storage = Storage(path, create=True)
+        try:
+            with storage.transaction() as connection:
+                values = {**meta, "shape": list(shape), "created": now()}
+                connection.executemany(
+                    "INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
+                )
+            return cls(storage)
+        except BaseException:
+            storage.close()
+            if path is not None:
+                path.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Project:
+        """Open a project; for reading only where another process holds it or it can't be written.
+
+        Raises
+        ------
+        ProjectError
+            Not a project, damaged, or of a newer version.
+        """
+        storage = Storage(path, create=False)
+        try:
+            return cls(storage)
+        except BaseException:
+            storage.close()
+            raise
+
+    @property
+    def path(self) -> Path | None:
+        return self._storage.path
+
+    @property
+    def name(self) -> str:
+        return self._storage.name
+
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be written, None where it can."""
+        return self._storage.read_only
+
+    def close(self) -> None:
+        self._storage.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Writer]:
+        """One write, whole or not at all; see `Storage.transaction` for its errors."""
+        with self._storage.transaction() as connection:
+            yield Writer(connection)
+        self._version += 1
+
+    def version(self) -> tuple[int, int]:
+        """Changes with every write, of this process and (where it is open for reading only) of others."""
+        return self._version, self._storage.foreign_version()
+
+    # -- small things, read once and kept until something is written
+
+    def _kept(self, key: str, make: Callable[[], T]) -> T:
+        """Value of `make`, until a step is added, taken back or brought back."""
+        version = self._step_version()
+        if self._cache.get("version") != version:
+            self._cache = {"version": version}
+        cache = self._cache
+        if key not in cache:
+            cache[key] = make()
+        value: T = cache[key]
+        return value
+
+    def _step_version(self) -> tuple[int, int]:
+        return self.version()
+
+    # -- meta
+
+    def meta(self, key: str, default: Any = None) -> Any:
+        """A value of the project's table of facts (JSON)."""
+        with self._storage.reading() as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return default
+        try:
+            return json.loads(found[0])
+        except (TypeError, ValueError) as error:
+            raise ProjectError(f"{self.name} is damaged: its entry {key!r} is not JSON ({error}).") from error
+
+    def _read_shape(self) -> tuple[int, int, int]:
+        shape = self.meta("shape")
+        limits = (_FRAME_LIMIT, _SIDE_LIMIT, _SIDE_LIMIT)
+        if not isinstance(shape, list) or len(shape) != 3:
+            raise ProjectError(f"{self.name} is damaged: the shape of its stack is {shape!r}.")
+        if not all(type(n) is int and 0 < n <= top for n, top in zip(shape, limits, strict=True)):
+            raise ProjectError(f"{self.name} declares frames of {shape!r} (T, H, W); at most {limits} are taken.")
+        return shape[0], shape[1], shape[2]
+
+    # -- history
+
+    def steps(self) -> tuple[Step, ...]:
+        """The whole history, dropped steps too, in order."""
+        with self._storage.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, kind, round, state, finished, time, model, detail, frames, seconds FROM steps ORDER BY id"
+            ).fetchall()
+        return tuple(
+            Step(r[0], r[1], r[2], StepState(r[3]), bool(r[4]), r[5], r[6], self._detail(r[7]), r[8], r[9])
+            for r in rows
+        )
+
+    def _detail(self, text: str) -> dict[str, Any]:
+        try:
+            detail = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ProjectError(f"{self.name} is damaged: a step's details are not JSON ({error}).") from error
+        return detail if isinstance(detail, dict) else {}
+
+    def round_now(self) -> tuple[int, bool]:
+        """Number of the current round, and whether something was propagated in it."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT round, MAX(kind = 'propagate') FROM steps WHERE state = 1 AND round = "
+                "(SELECT MAX(round) FROM steps WHERE state = 1) GROUP BY round"
+            ).fetchone()
+        return (1, False) if found is None else (int(found[0]), bool(found[1]))
+
+    # -- objects
+
+    def objects(self) -> dict[int, ObjectState]:
+        """All objects ever made by active steps, by id; removed ones too."""
+        return self._kept("objects", self._read_objects)
+
+    def _read_objects(self) -> dict[int, ObjectState]:
+        with self._storage.reading() as connection:
+            rows = connection.execute(
+                "SELECT o.id, o.name, o.colour, o.start, o.stop, o.parent, o.locked, o.removed, MAX(o.step) "
+                "FROM objects AS o JOIN steps AS s ON s.id = o.step WHERE s.state = 1 GROUP BY o.id ORDER BY o.id"
+            ).fetchall()
+        return {r[0]: ObjectState(r[0], r[1], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows}
+
+    # -- strokes and annotations
+
+    def strokes(
+        self,
+        frame: int | None = None,
+        object_id: int | None = None,
+        round_number: int | None = None,
+        unfinished: bool = False,
+    ) -> tuple[StrokeRecord, ...]:
+        """Strokes of active steps that were not taken back, in the order they were drawn."""
+        with self._storage.reading() as connection:
+            rows = connection.execute(
+                "SELECT k.id, k.frame, k.object, s.round, k.step, s.time, s.model, k.points "
+                "FROM strokes AS k JOIN steps AS s ON s.id = k.step "
+                "WHERE s.state = 1 AND k.frame = ifnull(?, k.frame) AND k.object = ifnull(?, k.object) "
+                "AND s.round = ifnull(?, s.round) AND s.finished <= ? AND NOT EXISTS (SELECT 1 FROM withdrawals AS w "
+                "JOIN steps AS v ON v.id = w.step WHERE w.stroke = k.id AND v.state = 1) ORDER BY k.id",
+                (frame, object_id, round_number, 0 if unfinished else 1),
+            ).fetchall()
+        return tuple(StrokeRecord(r[0], r[1], r[2], r[3], r[4], r[5], r[6], self._points(r[7], r[0])) for r in rows)
+
+    def _points(self, data: object, stroke: int) -> npt.NDArray[np.float64]:
+        points = unpack_array(data, f"Stroke {stroke} of {self.name}")
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+            raise ProjectError(f"{self.name} is damaged: stroke {stroke} is not a line.")
+        return np.asarray(points, np.float64)
+
+    def annotations(self, object_id: int | None = None, frame: int | None = None) -> list[Annotation]:
+        """What is the user's: each annotated (object, frame) once a round, ascending by object, round, frame.
+
+        Within a round the newest entry counts, and `spreads` if any of that round does.
+        """
+        where = "s.state = 1"
+        values: list[int] = []
+        for column, value in (("a.object", object_id), ("a.frame", frame)):
+            if value is not None:
+                where += f" AND {column} = ?"
+                values.append(value)
+        with self._storage.reading() as connection:
+            rows = connection.execute(
+                "SELECT a.object, a.frame, a.step, s.round, a.spreads FROM annotations AS a "
+                f"CROSS JOIN steps AS s ON s.id = a.step WHERE {where} ORDER BY a.object, s.round, a.frame, a.step",
+                values,
+            ).fetchall()
+        found: dict[tuple[int, int, int], Annotation] = {}
+        for object_id_, frame_, step, number, spreads in rows:
+            key = (object_id_, number, frame_)
+            before = found.pop(key, None)
+            if spreads >= 0:
+                spread = spreads == 1 or (before is not None and before.spreads)
+                found[key] = Annotation(object_id_, frame_, step, number, spread)
+        return list(found.values())
+
+    def annotated_frames(self) -> frozenset[int]:
+        """Frames that are the user's for at least one object."""
+        return frozenset(a.frame for a in self.annotations())
+
+    # -- patches
+
+    def rows(
+        self,
+        frame: int,
+        before: int = _ALL,
+        last: int = _ALL,
+        direction: int = 0,
+        round_number: int = -1,
+    ) -> dict[int, Row]:
+        """The newest patch of each object on a frame.
+
+        Parameters
+        ----------
+        frame : int
+            Which one.
+        before : int
+            Only what rounds before this one made.
+        last : int
+            Only what steps up to this one made.
+        direction, round_number : int
+            Include what is held back by the pass of this direction in this round.
+        """
+        with self._storage.reading() as connection:
+            found = connection.execute(_NEWEST, (frame, direction, round_number, before, last)).fetchall()
+        rows = {}
+        for object_id, _, row_id, step, origin, filled, quality, *sides in found:
+            if filled >= 0:
+                rows[object_id] = self._row(row_id, object_id, step, sides, origin, filled, quality)
+        return rows
+
+    def held(self, frame: int, direction: int, round_number: int) -> dict[int, Row]:
+        """What the pass of this direction left on a frame, to be averaged with the other one."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT p.object, MAX(p.step), p.id, p.step, p.origin, p.filled, p.quality, p.y0, p.x0, p.y1, p.x1 "
+                "FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step WHERE p.frame = ? AND s.state = 1 "
+                "AND s.round = ? AND p.stage <> 0 AND p.direction = ? GROUP BY p.object",
+                (frame, round_number, direction),
+            ).fetchall()
+        return {r[0]: self._row(r[2], r[0], r[3], r[7:], r[4], r[5], r[6]) for r in found if r[5] >= 0}
+
+    def _row(
+        self, row_id: int, object_id: int, step: int, sides: Sequence[int], origin: int, filled: int, quality: float
+    ) -> Row:
+        box = Box(*sides)
+        sound = all(type(side) is int for side in box) and not box.empty and box.clip(self.shape[1:]) == box
+        if not sound or origin not in (0, 1, 2) or type(object_id) is not int or not 0 < object_id < 65536:
+            raise ProjectError(f"{self.name} is damaged: mask {row_id} of object {object_id} lies at {tuple(box)}.")
+        return Row(row_id, object_id, step, box, Origin(origin), filled > 0, float(quality))
+
+    def patches(self, rows: Iterable[Row]) -> dict[int, Patch]:
+        """Unpack the patches of these rows, by object."""
+        wanted = list(rows)
+        data: dict[int, object] = {}
+        with self._storage.reading() as connection:
+            for start in range(0, len(wanted), _AT_ONCE):
+                ids = [row.id for row in wanted[start : start + _AT_ONCE]]
+                marks = ",".join("?" * len(ids))
+                data |= dict(connection.execute(f"SELECT id, data FROM patches WHERE id IN ({marks})", ids))
+        return {row.object_id: self._unpack(row, data.get(row.id)) for row in wanted}
+
+    def _unpack(self, row: Row, data: object) -> Patch:
+        what = f"{self.name}: mask {row.id} of object {row.object_id}"
+        return Patch(row.box, unpack_cells(data, row.box.shape, what), row.origin)
+
+    def written(self, frame: int, steps: Collection[int]) -> dict[int, float]:
+        """Objects whose shown masks on a frame were written by these steps, with their quality."""
+        rows = self.rows(frame)
+        return {row.object_id: row.quality for row in rows.values() if row.step in steps}
+
+    def progress(self, object_id: int, frames: range, direction: int, round_number: int) -> dict[int, bool]:
+        """Frames that a pass has written in a round, and whether a mask is on them."""
+        low, high = min(frames), max(frames)
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT p.frame, p.filled, MAX(p.step * 4 - p.stage) FROM patches AS p CROSS JOIN steps AS s "
+                "ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.direction = ? "
+                "AND s.state = 1 AND s.round = ? GROUP BY p.frame",
+                (object_id, low, high, direction, round_number),
+            ).fetchall()
+        return {frame: filled > 0 for frame, filled, _ in found}
+
+    def filled_before(self, object_id: int, frames: range, round_number: int) -> set[int]:
+        """Frames on which rounds before this one left a mask of an object."""
+        if not frames:
+            return set()
+        low, high = min(frames), max(frames)
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT p.frame, p.filled, MAX(p.step * 4 - p.stage) FROM patches AS p CROSS JOIN steps AS s "
+                "ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.stage <> 1 "
+                "AND s.state = 1 AND s.round < ? GROUP BY p.frame",
+                (object_id, low, high, round_number),
+            ).fetchall()
+        return {frame for frame, filled, _ in found if filled > 0}
+
+    def left_by(self, object_id: int, frames: range, direction: int, round_number: int) -> set[int]:
+        """Frames on which a pass of this direction left a half to be averaged."""
+        low, high = min(frames), max(frames)
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT p.frame FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step WHERE p.object = ? "
+                "AND p.frame BETWEEN ? AND ? AND p.stage <> 0 AND p.direction = ? AND s.state = 1 AND s.round = ?",
+                (object_id, low, high, direction, round_number),
+            ).fetchall()
+        return {row[0] for row in found}
+
+    # -- quality
+
+    def quality(self, object_id: int, frames: range) -> list[tuple[int, float]]:
+        """(frame, quality) of an object's masks in a range of frames, ascending."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT p.frame, p.filled, p.quality, MAX(p.step * 4 - p.stage) FROM patches AS p "
+                "CROSS JOIN steps AS s ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? "
+                "AND p.stage <> 1 AND s.state = 1 GROUP BY p.frame",
+                (object_id, frames.start, frames.stop - 1),
+            ).fetchall()
+        return [(frame, float(quality)) for frame, filled, quality, _ in found if filled >= 0]
+
+    def worst_frame(self, skip: Collection[int]) -> int | None:
+        """The frame with the least certain propagated mask, without those in `skip`; the first of equals."""
+        objects = self.objects()
+        with self._storage.reading() as connection:
+            candidates = connection.execute(
+                "SELECT p.frame, p.object, p.step, p.stage FROM patches AS p INDEXED BY patches_by_quality "
+                "CROSS JOIN steps AS s ON s.id = p.step WHERE p.origin = 2 AND p.stage <> 1 AND s.state = 1 "
+                "AND p.filled >= 0 ORDER BY p.quality, p.frame"
+            )
+            for frame, object_id, step, stage in candidates:
+                state = objects.get(object_id)
+                if frame in skip or state is None or not state.alive(frame):
+                    continue
+                newer = connection.execute(
+                    "SELECT 1 FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step WHERE p.frame = ? "
+                    "AND p.object = ? AND p.stage <> 1 AND s.state = 1 AND p.step * 4 - p.stage > ? LIMIT 1",
+                    (frame, object_id, step * 4 - stage),
+                ).fetchone()
+                if newer is None:
+                    return int(frame)
+        return None
+
+    # -- references and models
+
+    def references(self, object_id: int, model: str) -> dict[tuple[int, int], Reference]:
+        """What a model learned of an object, by (step, frame) of the annotation."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT step, frame, data FROM learned WHERE object = ? AND model = ?", (object_id, model)
+            ).fetchall()
+        what = f"{self.name}: what was learned of object {object_id}"
+        return {(r[0], r[1]): np.asarray(unpack_array(r[2], what), np.float16) for r in found}
+
+    def learned(self, model: str) -> set[tuple[int, int, int]]:
+        """(object, step, frame) of everything that a model has learned."""
+        with self._storage.reading() as connection:
+            return set(connection.execute("SELECT object, step, frame FROM learned WHERE model = ?", (model,)))
+
+    def models(self) -> tuple[StoredModel, ...]:
+        """Weights that travel with the project."""
+        with self._storage.reading() as connection:
+            rows = connection.execute("SELECT name, checksum, size, time FROM models ORDER BY id").fetchall()
+        return tuple(StoredModel(*row) for row in rows)
+
+    def model_weights(self, checksum: str) -> bytes:
+        """A stored model's weights.
+
+        Raises
+        ------
+        ProjectError
+            There are none of that checksum, or they are not what was stored.
+        """
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT id, size, sha256, name FROM models WHERE checksum = ?", (checksum,)
+            ).fetchone()
+            if found is None:
+                raise ProjectError(f"{self.name} holds no model {checksum!r}.")
+            number, size, digest, name = found
+            held = connection.execute("SELECT SUM(length(data)) FROM model_parts WHERE model = ?", (number,)).fetchone()
+            if held[0] != size or not 0 < size <= MODEL_LIMIT:
+                raise ProjectError(f"{self.name}: model {name!r} should have {size} bytes; there are {held[0]}.")
+            parts = connection.execute("SELECT data FROM model_parts WHERE model = ? ORDER BY part", (number,))
+            weights = b"".join(row[0] for row in parts)
+        if hashlib.sha256(weights).hexdigest() != digest:
+            raise ProjectError(
+                f"{self.name}: model {name!r} is damaged (its checksum is another). Give the model again."
+            )
+        return weights
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Writer:
+    """Everything that changes a project; lives for one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def set_meta(self, key: str, value: Any) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    # -- history
+
+    def begin(
+        self,
+        kind: str,
+        round_number: int,
+        model: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        finished: bool = True,
+    ) -> int:
+        """Add a step, and drop what was undone; its number."""
+        self._connection.execute("UPDATE steps SET state = -1 WHERE state = 0")
+        done = self._connection.execute(
+            "INSERT INTO steps (kind, round, state, finished, time, model, detail, frames, seconds) "
+            "VALUES (?, ?, 1, ?, ?, ?, ?, 0, 0)",
+            (kind, round_number, int(finished), now(), model, json.dumps(detail or {})),
+        )
+        return int(done.lastrowid or 0)
+
+    def finish(self, step: int, model: str | None) -> None:
+        """An interaction's masks are made."""
+        self._connection.execute("UPDATE steps SET finished = 1, model = ifnull(?, model) WHERE id = ?", (model, step))
+
+    def spend(self, step: int, frames: int, seconds: float) -> None:
+        self._connection.execute(
+            "UPDATE steps SET frames = frames + ?, seconds = seconds + ? WHERE id = ?", (frames, seconds, step)
+        )
+
+    def set_state(self, steps: Iterable[int], state: StepState) -> None:
+        self._connection.executemany("UPDATE steps SET state = ? WHERE id = ?", [(int(state), s) for s in steps])
+
+    # -- content
+
+    def put_objects(self, step: int, states: Iterable[ObjectState]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO objects (id, step, name, colour, start, stop, parent, locked, removed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(o.id, step, o.name, o.colour, o.start, o.stop, o.parent, o.locked, int(o.removed)) for o in states],
+        )
+
+    def put_strokes(self, step: int, frame: int, strokes: Iterable[Stroke]) -> list[int]:
+        """Keep strokes; their ids."""
+        return [
+            int(
+                self._connection.execute(
+                    "INSERT INTO strokes (step, frame, object, points) VALUES (?, ?, ?, ?)",
+                    (step, frame, stroke.object_id, pack_array(stroke.points)),
+                ).lastrowid
+                or 0
+            )
+            for stroke in strokes
+        ]
+
+    def withdraw(self, step: int, stroke: int) -> None:
+        self._connection.execute("INSERT INTO withdrawals VALUES (?, ?)", (stroke, step))
+
+    def annotate(self, step: int, frame: int, spreads: Mapping[int, int]) -> None:
+        """These objects' masks on a frame are the user's: 1 spreads, 0 stays, -1 is the user's no longer."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO annotations (object, frame, step, spreads) VALUES (?, ?, ?, ?)",
+            [(object_id, frame, step, value) for object_id, value in spreads.items()],
+        )
+
+    def put_patches(self, step: int, frame: int, patches: Iterable[WrittenPatch]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO patches "
+            "(step, frame, object, stage, direction, origin, filled, quality, y0, x0, y1, x1, data) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    step,
+                    frame,
+                    p.object_id,
+                    int(p.stage),
+                    p.direction,
+                    int(p.origin),
+                    p.filled,
+                    p.quality,
+                    *p.box,
+                    p.data,
+                )
+                for p in patches
+            ],
+        )
+
+    def put_references(self, model: str, learned: Mapping[tuple[int, int, int], Reference]) -> None:
+        """Keep references by (object, step, frame) of the annotation that they come from."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO learned (object, step, frame, model, data) VALUES (?, ?, ?, ?, ?)",
+            [(*key, model, pack_array(reference)) for key, reference in learned.items()],
+        )
+
+    def put_model(self, name: str, checksum: str, weights: bytes) -> None:
+        """Keep a model's weights; once for each checksum."""
+        if not 0 < len(weights) <= MODEL_LIMIT:
+            raise InputError(f"Weights of {len(weights):,} bytes can't be kept; 1 to {MODEL_LIMIT:,} can.")
+        if self._connection.execute("SELECT 1 FROM models WHERE checksum = ?", (checksum,)).fetchone():
+            return
+        number = self._connection.execute(
+            "INSERT INTO models (name, checksum, size, sha256, time) VALUES (?, ?, ?, ?, ?)",
+            (name, checksum, len(weights), hashlib.sha256(weights).hexdigest(), now()),
+        ).lastrowid
+        self._connection.executemany(
+            "INSERT INTO model_parts VALUES (?, ?, ?)",
+            [
+                (number, part, weights[start : start + MODEL_PART])
+                for part, start in enumerate(range(0, len(weights), MODEL_PART))
+            ],
+        )

@@ -1,0 +1,113 @@
+"""The stack as a session needs it, and whether it is the one that a project was made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from napari_ivos.errors import InputError, ProjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_ivos.regions import Box
+
+
+class Stack(Protocol):
+    """What a session asks of a stack; `FrameStack` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> Path | None: ...
+    @property
+    def contrast(self) -> Any: ...
+    @contrast.setter
+    def contrast(self, value: Any) -> None: ...
+    @property
+    def contrast_known(self) -> bool: ...
+
+    def read(self, frame: int, box: Box | None = None) -> npt.NDArray[np.float32]: ...
+    def raw(self, frame: int, box: Box | None = None) -> npt.NDArray[Any]: ...
+    def prefetch(self, frame: int, box: Box | None = None) -> None: ...
+    def fingerprint(self) -> str: ...
+    def describe(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+def as_stack(frames: Any, options: Mapping[str, Any] | None = None) -> tuple[Stack, bool]:
+    """A stack of whatever was given, and whether it was opened here (and is to be closed here)."""
+    if callable(getattr(frames, "prefetch", None)) and callable(getattr(frames, "fingerprint", None)):
+        return cast("Stack", frames), False
+    from napari_ivos.frames import open_frames
+
+    return open_frames(frames, **(options or {})), True
+
+
+def identity(stack: Stack, project: Path | None) -> dict[str, Any]:
+    """What a project keeps to know its stack again.
+
+    Returns
+    -------
+    dict
+        `name`, `fingerprint`, `options` for `open_frames`, and `path`: relative to the project's folder, None where
+        there is none (arrays, another drive, no project file).
+    """
+    path = None
+    if project is not None and stack.source is not None:
+        try:
+            path = Path(os.path.relpath(stack.source, project.parent)).as_posix()
+        except ValueError:  # another drive
+            path = None
+    options = stack.describe().get("open", {})
+    return {"name": stack.name, "fingerprint": stack.fingerprint(), "path": path, "options": options}
+
+
+def find(kept: Mapping[str, Any], project: Path | None) -> Path | None:
+    """The stack's file, where the project says that it is; None where it isn't there.
+
+    Only a path relative to the project file is tried: a stranger's project must not make this machine look anywhere
+    else.
+    """
+    path = kept.get("path")
+    if project is None or not isinstance(path, str) or not path:
+        return None
+    windows = PureWindowsPath(path)
+    if PurePosixPath(path).is_absolute() or windows.drive or windows.root or "://" in path or "\0" in path:
+        return None
+    place = project.parent / path
+    return place if place.exists() else None
+
+
+def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any], force: bool) -> None:
+    """Refuse a stack that a project was not made from.
+
+    Raises
+    ------
+    InputError
+        Its shape is another.
+    ProjectError
+        Its content is another, and `force` is not set.
+    """
+    name = kept.get("name", "the stack")
+    if tuple(stack.shape) != tuple(shape):
+        raise InputError(
+            f"{stack.name} has {_words(stack.shape)}; this project was made from {name} with {_words(shape)}. "
+            "Give that stack as frames=."
+        )
+    if not force and stack.fingerprint() != kept.get("fingerprint"):
+        raise ProjectError(
+            f"{stack.name} has the shape of {name}, from which this project was made, but other pixels (fingerprint "
+            f"{stack.fingerprint()}, expected {kept.get('fingerprint')}). Give the right stack as frames=, or "
+            "force=True to take this one."
+        )
+
+
+def _words(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} frames of {shape[1]} x {shape[2]} px"

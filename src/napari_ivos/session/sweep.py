@@ -1,0 +1,365 @@
+"""The work of a propagation: sweeps over the frames, one batch of objects and one transaction a frame."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ivos import steps
+from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap, passes
+from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, WrittenPatch
+from napari_ivos.regions import FOLLOW, Box, region_around
+from napari_ivos.session.guard import failing_model
+from napari_ivos.session.plan import Frames, Track, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from napari_ivos.predictor import Predictor, Reference
+    from napari_ivos.session.stacks import Stack
+
+LEARN_AT_ONCE = 64
+"""Painted masks that the network looks at in one batch."""
+MOTION_ALLOWANCE = 0.5
+"""How much of the quality is left where a mask has nothing in common with its neighbour's."""
+AHEAD_MARGIN = 1.25
+"""Regions are read ahead this much larger, because the object will have moved."""
+AHEAD_WASTE = 2.0
+"""Regions are read ahead as one as long as that reads at most this many times their own pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """One frame that is final: what changed on it, with each object's quality, and how long it took."""
+
+    frame: int
+    quality: Mapping[int, float]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a propagation is asked for."""
+
+    round: int
+    directions: tuple[int, ...]
+    within: range
+    objects: Mapping[int, ObjectState]
+
+
+class Sweep:
+    """One call of `propagate`.
+
+    Parameters
+    ----------
+    project, stack, predictor
+        What it reads and writes, and the networks.
+    task : Task
+        Round, directions, frames and objects.
+    cancelled : callable
+        Asked between frames.
+    written : callable
+        Told (frame) after each transaction.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        stack: Stack,
+        predictor: Predictor,
+        task: Task,
+        cancelled: Callable[[], bool],
+        written: Callable[[int], None],
+    ) -> None:
+        self._project = project
+        self._stack = stack
+        self._predictor = predictor
+        self._task = task
+        self._cancelled = cancelled
+        self._written = written
+        self._shape = project.shape[1:]
+        self._step: int | None = None
+        self._finished = 0
+        self._annotations: dict[int, list[Annotation]] = {}
+        for annotation in project.annotations():
+            self._annotations.setdefault(annotation.object_id, []).append(annotation)
+        self._tracks = self._make_tracks()
+        self._references: dict[int, list[Reference]] = {}
+        self._plans = {
+            direction: Frames([t.planned for t in self._tracks if t.direction == direction], direction)
+            for direction in task.directions
+        }
+
+    @property
+    def planned(self) -> Frames:
+        """All frames that may change."""
+        return Frames([t.planned for t in self._tracks if t.direction in self._task.directions], 1)
+
+    # -- what there is to do
+
+    def _make_tracks(self) -> list[Track]:
+        tracks = []
+        for object_id, state in self._task.objects.items():
+            mine = self._annotations.get(object_id, [])
+            now = {a.frame for a in mine if a.round == self._task.round and a.spreads}
+            earlier = {a.frame for a in mine} - now
+            ways = passes(now, earlier, state.lifetime(self._project.shape[0]))
+            tracks += [Track(object_id, way, self._task.within) for way in ways]
+        pair(tracks)
+        absent = self._absent_starts(tracks)
+        for track in tracks:
+            track.lost = (track.object_id, track.way.start) in absent
+            frames = track.way.frames
+            track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
+        for track in tracks:
+            if track.lost:
+                self._find_leftovers(track)
+        return tracks
+
+    def _absent_starts(self, tracks: Sequence[Track]) -> set[tuple[int, int]]:
+        """(object, frame) of annotations that say that the object isn't there."""
+        absent = set()
+        wanted: dict[int, set[int]] = {}
+        for track in tracks:
+            wanted.setdefault(track.way.start, set()).add(track.object_id)
+        for frame, object_ids in wanted.items():
+            rows = self._project.rows(frame)
+            for object_id in object_ids:
+                row = rows.get(object_id)
+                if row is None or (row.origin is Origin.PAINTED and not row.filled):
+                    absent.add((object_id, frame))
+        return absent
+
+    def _find_leftovers(self, track: Track) -> None:
+        """Note the frames on which a lost object still has a mask that has to go, or to be averaged."""
+        ahead = track.way.frames[track.reached :]
+        if len(ahead) == 0:
+            return
+        number = self._task.round
+        left = self._project.filled_before(track.object_id, ahead, number)
+        if track.other is not None:
+            left |= self._project.left_by(track.object_id, ahead, -track.direction, number)
+        track.leftovers = left - self._project.progress(track.object_id, ahead, track.direction, number).keys()
+
+    # -- doing it
+
+    def run(self) -> Iterator[Done]:
+        """Every frame that changes, once, when nothing of this call will change it again."""
+        plans = self._plans
+        if not any(len(plan) for plan in plans.values()):
+            return
+        self._learn()
+        waiting = bytearray(self._project.shape[0])  # 1: changed, but a later sweep comes by again
+        for place, direction in enumerate(self._task.directions):
+            later = [plans[d] for d in self._task.directions[place + 1 :]]
+            for frame in plans[direction]:
+                if self._cancelled():
+                    return
+                started = time.perf_counter()
+                changed = self._do(frame, direction)
+                if any(frame in plan for plan in later):
+                    waiting[frame] |= bool(changed)
+                elif changed or waiting[frame]:
+                    self._finished += 1
+                    yield Done(frame, self._report(frame), time.perf_counter() - started)
+
+    @property
+    def _kept(self) -> str:
+        return f"{self._finished} finished frames are kept; propagate again to go on."
+
+    def _report(self, frame: int) -> dict[int, float]:
+        return self._project.written(frame, () if self._step is None else (self._step,))
+
+    def _do(self, frame: int, direction: int) -> bool:
+        """All that one sweep does on one frame; whether anything was written that shows."""
+        here = [t for t in self._tracks if t.direction == direction and frame in t.planned]
+        here = [t for t in here if not t.lost or frame in t.leftovers]
+        if not here:
+            return False
+        started = time.perf_counter()
+        neighbours = self._neighbours(frame - direction, direction, here)
+        previous = self._previous(frame, here)
+        new = self._look(frame, direction, [t for t in here if not t.lost], neighbours, previous)
+        halves = self._halves(frame, direction, here)
+        patches = []
+        for track in here:
+            written = self._settle(track, frame, new, neighbours, previous, halves)
+            if written is not None:
+                patches.append(written)
+        if patches:
+            self._write(frame, patches, time.perf_counter() - started)
+        filled = {p.object_id: p.filled > 0 for p in patches}
+        for track in here:
+            if not track.lost:
+                track.note(filled[track.object_id])
+                if track.lost:
+                    self._find_leftovers(track)
+        return any(p.stage is not Stage.HELD for p in patches)
+
+    def _neighbours(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
+        """Patches on the neighbouring frame of the objects looked for, and of those whose boxes meet theirs."""
+        looked_for = {t.object_id for t in here if not t.lost}
+        rows = self._project.rows(frame, direction=direction, round_number=self._task.round)
+        boxes = [rows[i].box for i in looked_for if i in rows]
+        objects = self._project.objects()
+        chosen = [
+            row
+            for row in rows.values()
+            if row.object_id in looked_for
+            or (objects[row.object_id].alive(frame) and any(not row.box.intersect(b).empty for b in boxes))
+        ]
+        return _locked_first(self._project.patches(chosen), objects)
+
+    def _previous(self, frame: int, here: Sequence[Track]) -> dict[int, Patch]:
+        rows = self._project.rows(frame, before=self._task.round)
+        return self._project.patches(rows[t.object_id] for t in here if t.object_id in rows)
+
+    def _halves(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
+        """What the passes from the other side left on this frame."""
+        met = {t.object_id for t in here if t.other is not None}
+        if not met:
+            return {}
+        rows = self._project.held(frame, -direction, self._task.round)
+        return self._project.patches(row for object_id, row in rows.items() if object_id in met)
+
+    def _look(
+        self,
+        frame: int,
+        direction: int,
+        here: Sequence[Track],
+        neighbours: Mapping[int, Patch],
+        previous: Mapping[int, Patch],
+    ) -> dict[int, Patch]:
+        """Run the network for these objects, while the next frame is being read."""
+        if not here:
+            return {}
+        going_on = [t.object_id for t in here if frame + direction in t.planned]
+        if going_on:
+            self._read_ahead(frame + direction, [neighbours[i] for i in going_on])
+        references = {t.object_id: self._references[t.object_id] for t in here}
+        with failing_model(self._predictor, frame, self._kept):
+            return steps.propagate(
+                lambda box: self._stack.read(frame, box),
+                self._shape,
+                self._predictor,
+                neighbours,
+                {i: p for i, p in previous.items() if i in references},
+                references,
+            )
+
+    def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
+        boxes = []
+        for patch in neighbours:
+            around = patch.extent or patch.box
+            boxes.append(region_around(around, FOLLOW * AHEAD_MARGIN, self._shape))
+        for box in join(boxes):
+            self._stack.prefetch(frame, box)
+
+    def _settle(
+        self,
+        track: Track,
+        frame: int,
+        new: Mapping[int, Patch],
+        neighbours: Mapping[int, Patch],
+        previous: Mapping[int, Patch],
+        halves: Mapping[int, Patch],
+    ) -> WrittenPatch | None:
+        """What is stored of an object: the new mask blended with what bounds or meets it."""
+        i = track.object_id
+        old, half, stage = previous.get(i), halves.get(i), Stage.FINAL
+        if track.other is not None and not track.other.settled(frame):
+            stage = Stage.HELD if frame in track.other.planned else Stage.SHOWN
+        if track.lost:
+            like = half if half is not None else old
+            if like is None or stage is Stage.HELD:
+                return None
+            mask = nothing(like.box)
+        else:
+            mask = new[i]
+        if track.other is not None:
+            if stage is Stage.FINAL:
+                mask = blend(mask, nothing(mask.box) if half is None else half, track.way.weight(frame))
+        elif track.way.bound is Bound.EARLIER:
+            mask = blend(mask, old, track.way.weight(frame))
+        quality = quality_of(mask, neighbours.get(i))
+        return WrittenPatch.of(i, mask, quality, stage, track.direction)
+
+    def _write(self, frame: int, patches: Sequence[WrittenPatch], seconds: float) -> None:
+        step = self._step
+        with self._project.transaction() as writer:
+            if step is None:
+                detail = {"objects": sorted(self._task.objects), "directions": list(self._task.directions)}
+                step = writer.begin("propagate", self._task.round, self._predictor.checksum, detail)
+            writer.put_patches(step, frame, patches)
+            writer.spend(step, 1, seconds)
+        self._step = step
+        self._written(frame)
+
+    # -- references
+
+    def _learn(self) -> None:
+        """Get the references of all objects to be carried; those that this model has not seen yet are learned."""
+        model = self._predictor.checksum
+        wanted = {t.object_id for t in self._tracks if not t.lost and len(t.planned)}
+        known = self._project.learned(model)
+        missing: dict[tuple[int, int], set[int]] = {}
+        for object_id in wanted:
+            for a in self._annotations[object_id]:
+                if a.spreads and (object_id, a.step, a.frame) not in known:
+                    missing.setdefault((a.frame, a.step), set()).add(object_id)
+        for (frame, step), object_ids in sorted(missing.items()):
+            rows = self._project.rows(frame, last=step)
+            chosen = [rows[i] for i in sorted(object_ids) if i in rows]
+            for start in range(0, len(chosen), LEARN_AT_ONCE):
+                self._learn_batch(frame, step, chosen[start : start + LEARN_AT_ONCE])
+        for object_id in wanted:
+            learned = self._project.references(object_id, model)
+            keys = [(a.step, a.frame) for a in self._annotations[object_id] if a.spreads]
+            self._references[object_id] = [learned[key] for key in keys if key in learned]
+        for track in self._tracks:
+            if track.object_id in wanted and not self._references[track.object_id] and not track.lost:
+                track.lost = True
+                self._find_leftovers(track)
+
+    def _learn_batch(self, frame: int, step: int, rows: Iterable[Row]) -> None:
+        masks = self._project.patches(rows)
+        with failing_model(self._predictor, frame, self._kept):
+            found = steps.learn(lambda box: self._stack.read(frame, box), self._shape, self._predictor, masks)
+        with self._project.transaction() as writer:
+            writer.put_references(self._predictor.checksum, {(i, step, frame): r for i, r in found.items()})
+
+
+def nothing(box: Box) -> Patch:
+    """A patch that says that the object isn't in the box."""
+    return Patch(box, np.zeros((1, 1), np.uint8))
+
+
+def _locked_first(patches: Mapping[int, Patch], objects: Mapping[int, ObjectState]) -> dict[int, Patch]:
+    """Locked objects' masks count as painted: others get what they leave."""
+    return {
+        i: patch if objects[i].locked is None else patch.with_origin(Origin.PAINTED) for i, patch in patches.items()
+    }
+
+
+def quality_of(patch: Patch, neighbour: Patch | None) -> float:
+    """How far a propagated mask can be trusted, 0..1: the network's certainty, less where it jumped."""
+    agreement = overlap(patch, neighbour)
+    return certainty(patch) * (MOTION_ALLOWANCE + (1 - MOTION_ALLOWANCE) * agreement)
+
+
+def join(boxes: Iterable[Box]) -> list[Box]:
+    """Boxes as few larger ones, as long as that covers at most `AHEAD_WASTE` times their own pixels."""
+    joined: list[tuple[Box, int]] = []
+    for box in sorted(boxes):
+        area = box.height * box.width
+        for k, (other, held) in enumerate(joined):
+            both = box.union(other)
+            if both.height * both.width <= AHEAD_WASTE * (area + held):
+                joined[k] = (both, area + held)
+                break
+        else:
+            joined.append((box, area))
+    return [box for box, _ in joined]
