@@ -128,7 +128,7 @@ class Layout:
     shape : tuple of int
         Lengths of the source's axes.
     frame, row, column, channel : int or None
-        Positions of the axes among `axes`; None where the source has no such axis.
+        Positions of the axes among `axes`; None where the source has no such axis, or a single channel.
     channels : tuple of int
         Source channels that are shown to the networks, 1 to 3; (0,) without a channel axis.
     fixed : mapping of int to int
@@ -195,7 +195,7 @@ def lay_out(
     about. Channels are C, or S where there is no C. All other axes are held at `index` (0 where it says nothing).
     """
     frame = _frame_axis(axes, shape, name, frame_axis)
-    channel = _channel_axis(axes, shape, frame)
+    channel = _channel_axis(axes, shape, frame)  # None for a single channel: that is a plane, not an axis
     special = {frame, channel, axes.index("Y"), axes.index("X")}
     fixed, notes = _held(axes, shape, name, special, index or {})
     count = 1 if channel is None else shape[channel]
@@ -204,10 +204,9 @@ def lay_out(
 
 
 def _channel_axis(axes: str, shape: tuple[int, ...], frame: int | None) -> int | None:
-    """C or S; with both, S where it has more than one entry: it is RGB then, and C is a further axis."""
+    """C or S, whichever has several entries; with both, S: it is RGB then, and C is a further axis."""
     found = [axes.index(x) for x in "SC" if x in axes and axes.index(x) != frame]
-    long = [i for i in found if shape[i] > 1]
-    return next(iter(long or found), None)
+    return next((i for i in found if shape[i] > 1), None)
 
 
 def _frame_axis(axes: str, shape: tuple[int, ...], name: str, asked: str | None) -> int | None:

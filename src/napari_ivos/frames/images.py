@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_ivos.frames.axes import Selection
+    from napari_ivos.frames.contrast import Range
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +74,7 @@ class ImageFolder:
         self.axes: str | None = "TYX" if first.ndim == 2 else "TYXC"
         self.edges = regular_edges(self.shape, (1, *first.shape)) if first.size else None
         self.seeking = False
+        self.as_is: Range | None = None
         self.in_memory = False
         self.notes = notes
         self.hint: str | None = None

@@ -47,28 +47,45 @@ def zarr_folder_source(path: Path, series: int | None = None) -> ArraySource:
             "files."
         ) from error
     if isinstance(node, zarr.Group):
-        return _group_source(node, path, series)
+        return group_source(node, path.name, series, path)
     source = zarr_source(node, path.name, path)
     _adopt_parent(source, path)
     return source
 
 
-def _group_source(group: Any, path: Path, series: int | None) -> ArraySource:
+def group_source(group: Any, name: str, series: int | None = None, path: Path | None = None) -> ArraySource:
+    """Source behind an open zarr group.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    name : str
+        How messages call it.
+    series : int, optional
+        Which image of a collection.
+    path : Path, optional
+        The folder that it is in.
+
+    Raises
+    ------
+    InputError
+        As for `zarr_folder_source`.
+    """
     images = _multiscales(group)
     if not images:
-        return _collection_source(group, path, series)
+        return _collection_source(group, name, series, path)
     number = series or 0
     if number >= len(images):
-        raise InputError(f"{path} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
+        raise InputError(f"{name} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
     image = images[number]
     try:
         array = group[image["datasets"][0]["path"]]
     except (KeyError, IndexError, TypeError) as error:
         raise InputError(
-            f"{path} says that it is OME-Zarr, but its first resolution is missing ({error!r}): it was not written or "
+            f"{name} says that it is OME-Zarr, but its first resolution is missing ({error!r}): it was not written or "
             "not copied whole. Copy it again from its origin."
         ) from error
-    source = zarr_source(array, path.name, path)
+    source = zarr_source(array, name, path)
     source.kind = "OME-Zarr"
     source.axes = _axes(image, len(source.shape)) or source.axes
     source.details["level"] = str(image["datasets"][0]["path"])
@@ -80,31 +97,32 @@ def _group_source(group: Any, path: Path, series: int | None) -> ArraySource:
     return source
 
 
-def _collection_source(group: Any, path: Path, series: int | None) -> ArraySource:
+def _collection_source(group: Any, name: str, series: int | None, path: Path | None) -> ArraySource:
     """Source of a group without an image of its own: numbered images in it, or one array."""
     ome = _ome(group)
     if "plate" in ome or "well" in ome:
         wells = [str(entry.get("path")) for entry in ome.get("plate", ome.get("well", {})).get("wells", [])][:4]
         raise InputError(
-            f"{path} is a plate of many wells; open one image in it, for example "
-            f"{path / (wells[0] if wells else '') / '0'}."
+            f"{name} is a plate of many wells; open one image in it, for example "
+            f"{name}/{wells[0] if wells else 'A/1'}/0."
         )
     numbered = sorted((name for name in group.group_keys() if name.isdigit()), key=int)
     images = [name for name in numbered if _multiscales(group[name])]
     if images:
         if not 0 <= (series or 0) < len(images):
-            raise InputError(f"{path} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
-        source = _group_source(group[images[series or 0]], path, None)
+            raise InputError(f"{name} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
+        source = group_source(group[images[series or 0]], name, None, path)
         if len(images) > 1:
             _tell_series(source, len(images), series)
         return source
     arrays = sorted(group.array_keys())
     if len(arrays) == 1:
-        source = zarr_source(group[arrays[0]], f"{path.name}/{arrays[0]}", path / arrays[0])
-        source.notes.append(f"the group's only array, {arrays[0]}, is read.")
+        inside = arrays[0]
+        source = zarr_source(group[inside], f"{name}/{inside}", None if path is None else path / inside)
+        source.notes.append(f"the group's only array, {inside}, is read.")
         return source
-    listed = ", ".join(f"{path / name} {group[name].shape}" for name in arrays[:6]) or "none"
-    raise InputError(f"{path} is a zarr group without OME metadata. Open one of its arrays: {listed}.")
+    listed = ", ".join(f"{name}/{inside} {group[inside].shape}" for inside in arrays[:6]) or "there is none"
+    raise InputError(f"{name} is a zarr group without OME metadata. Open one of its arrays: {listed}.")
 
 
 def _tell_series(source: ArraySource, count: int, series: int | None) -> None:

@@ -97,6 +97,8 @@ def open_frames(
 def _base(source: Any, series: int | None) -> Source:
     """Source behind an array or a path."""
     if not isinstance(source, (str, os.PathLike)):
+        if type(source).__module__.startswith("zarr.") and hasattr(source, "array_keys"):
+            return omezarr.group_source(source, source.basename or "group", series)
         return array_source(source)
     path = existing(source)
     if omezarr.is_zarr(path):

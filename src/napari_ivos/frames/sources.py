@@ -18,6 +18,8 @@ from napari_ivos.frames.blocks import Edges, regular_edges
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari_ivos.frames.contrast import Range
+
 Array = npt.NDArray[Any]
 
 HEAVY_BYTES = 16 << 20
@@ -43,6 +45,8 @@ class Source(Protocol):
         Borders of chunks that can only be read whole; None where any region is cheap.
     seeking : bool
         Reading another frame than the next one is slow (videos).
+    as_is : (low, high) or None
+        Contrast of values that are shown as they are, as a camera gives them; None: measured.
     in_memory : bool
         Reading costs nothing: nothing is read ahead.
     notes : list of str
@@ -61,6 +65,7 @@ class Source(Protocol):
     axes: str | None
     edges: Edges | None
     seeking: bool
+    as_is: Range | None
     in_memory: bool
     notes: list[str]
     hint: str | None
@@ -94,6 +99,7 @@ class ArraySource:
     axes: str | None = None
     edges: Edges | None = None
     seeking: bool = False
+    as_is: Range | None = None
     in_memory: bool = False
     notes: list[str] = field(default_factory=list)
     hint: str | None = None
@@ -141,10 +147,6 @@ def array_source(array: Any, name: str = "array") -> ArraySource:
 
 def zarr_source(array: Any, name: str, path: Path | None = None) -> ArraySource:
     """Source behind a `zarr.Array` of either format; axes from its dimension names where it has them."""
-    if not hasattr(array, "shape"):
-        raise InputError(
-            f"{name} is a zarr group, not an array; open one of its arrays, for example group[{_first_array(array)!r}]."
-        )
     shape = tuple(int(length) for length in array.shape)
     source = ArraySource("zarr array", name, shape, np.dtype(array.dtype), lambda at: np.asarray(array[at]), path=path)
     source.edges = regular_edges(shape, array.chunks)
@@ -153,10 +155,6 @@ def zarr_source(array: Any, name: str, path: Path | None = None) -> ArraySource:
         source.axes = letters_of_names(names)
     source.details["chunks"] = [int(step) for step in array.chunks]
     return source
-
-
-def _first_array(group: Any) -> str:
-    return next(iter(group.array_keys()), "name")
 
 
 def _dask_source(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArraySource:

@@ -167,11 +167,13 @@ class FrameStack:
         return bool(self.contrast) and self._contrast_known
 
     def _measure(self) -> tuple[tuple[Range, ...], bool]:
-        kind = self.dtype.kind
-        if kind == "b":
-            return ((0.0, 1.0),) * len(self.channels), True
-        if self._layout.coloured and self.dtype == np.uint8:
-            return ((0.0, 255.0),) * len(self.channels), True
+        plain = self._source.as_is
+        if self.dtype.kind == "b":
+            plain = (0.0, 1.0)
+        elif self._layout.coloured and self.dtype == np.uint8:
+            plain = (0.0, 255.0)
+        if plain is not None:
+            return (plain,) * len(self.channels), True
         samples = self._sample()
         if not samples:
             self._note("no sampled frame could be read; the contrast is set by the first region that can.")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_ivos.frames.axes import Selection
+    from napari_ivos.frames.contrast import Range
 
 Array = npt.NDArray[Any]
 
@@ -127,6 +128,7 @@ class Video:
         self.dtype = first.dtype
         self.axes = "TYX" if first.ndim == 2 else "TYXC"
         self.edges: Edges | None = None
+        self.as_is: Range | None = None if first.ndim == 2 else (0.0, float(np.iinfo(self.dtype).max))
         self._position = 0  # number of the picture that the decoder gives next
         self._asked = -1
         self._decoder.rewind()
