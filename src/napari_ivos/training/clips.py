@@ -465,7 +465,7 @@ def fill_holes(image: UInt8, holes: npt.NDArray[np.bool_]) -> UInt8:
         now = left & (weight > 0.05)
         out[now] = mean[now]
         left &= ~now
-    grain = image.astype(np.float32) - cv2.blur(image, (5, 5))
+    grain = (out - cv2.blur(out, (5, 5))) * keep[..., None]
     out[hole] += np.roll(grain, (hole.shape[0] // 3, hole.shape[1] // 3), (0, 1))[hole] * 0.7
     return np.clip(out, 0, 255).astype(np.uint8)
 

@@ -70,7 +70,7 @@ class Trainer:
         self._initialise()
         self.networks.to(self.device)
         channels_last(self.networks)
-        self.average = {k: v.detach().clone().float() for k, v in self.networks.state_dict().items()}
+        self.average = {k: v.detach().clone() for k, v in self.networks.state_dict().items()}
         encoder = [p for n, p in self.networks.named_parameters() if ".encoder." in n and ".planes." not in n]
         rest = [p for n, p in self.networks.named_parameters() if not (".encoder." in n and ".planes." not in n)]
         groups = [{"params": rest, "share": 1.0}, {"params": encoder, "share": settings.encoder_rate}]
@@ -127,15 +127,15 @@ class Trainer:
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         for key, value in self.networks.state_dict().items():
             if value.is_floating_point():
-                self.average[key].lerp_(value.float(), 1 - decay)
+                self.average[key].lerp_(value, 1 - decay)
             else:
-                self.average[key] = value.float()
+                self.average[key].copy_(value)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it the networks hold their moving average."""
         own = {k: v.detach().clone() for k, v in self.networks.state_dict().items()}
-        self.networks.load_state_dict({k: v.to(own[k].dtype) for k, v in self.average.items()})
+        self.networks.load_state_dict(self.average)
         try:
             yield
         finally:
