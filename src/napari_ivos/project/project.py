@@ -110,7 +110,6 @@ class Project:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._cache: dict[str, Any] = {}
-        self._cache_version = -1
         self._version = 0
         self.shape = self._read_shape()
 
@@ -183,18 +182,15 @@ class Project:
     # -- small things, read once and kept until something is written
 
     def _kept(self, key: str, make: Callable[[], T]) -> T:
-        """Value of `make`, until a step is added, taken back or brought back."""
-        version = self._step_version()
-        if self._cache.get("version") != version:
-            self._cache = {"version": version}
+        """Value of `make`, until something is written; a thread that was slower only makes others read again."""
+        version = self.version()
         cache = self._cache
+        if cache.get("version") != version:
+            self._cache = cache = {"version": version}
         if key not in cache:
             cache[key] = make()
         value: T = cache[key]
         return value
-
-    def _step_version(self) -> tuple[int, int]:
-        return self.version()
 
     # -- meta
 

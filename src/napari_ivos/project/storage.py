@@ -113,6 +113,8 @@ class Storage:
         else:
             _check_there(path)
         self.read_only = self._take_lock(path)
+        if create and self.read_only is not None:
+            raise ProjectError(f"{path} can't be made: {self.read_only}.")
         if self.read_only is None:
             self._writer = _connect(_uri(path, "rw"))
             self._prepare_writer(self._writer, create)
@@ -289,6 +291,7 @@ class Storage:
         try:
             if self.path is not None and not writer.in_transaction:
                 writer.execute("PRAGMA busy_timeout = 100")
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 writer.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error as error:  # somebody still reads, or the disk is full: the log stays, nothing is lost
             _log.info("%s keeps its write-ahead log: %s", self.name, error)

@@ -222,6 +222,7 @@ class Session:
             stack.contrast = value
             with self._project.transaction() as writer:
                 writer.set_meta("contrast", [list(pair) for pair in stack.contrast])
+            self._contrast_kept = True
 
     def _use_kept_contrast(self) -> None:
         kept = self._project.meta("contrast")
@@ -439,8 +440,8 @@ class Session:
     def _propagation(
         self, model: Predictor, stack: Stack, directions: tuple[int, ...], within: range, wanted: set[int] | None
     ) -> Generator[FrameResult]:
-        self._cancelled.clear()
         with self._working("propagate"):
+            self._cancelled.clear()
             for frame in self._annotator.unfinished_frames():
                 self._told(self._annotator.segment(frame, model, stack))
             number = self._project.round_now()[0]
@@ -456,9 +457,13 @@ class Session:
                 for done in sweep.run():
                     ids = tuple(sorted(done.quality))
                     yield FrameResult(done.frame, number, ids, done.quality, done.seconds, self)
+            except ProjectError:
+                if self._finalizer.alive:
+                    raise
             finally:
                 self._changing = Frames((), 1)
-                self._commit_paint()
+                if self._finalizer.alive:
+                    self._commit_paint()
 
     # -- objects
 
@@ -691,10 +696,14 @@ class Session:
             return
         self._cancelled.set()
         try:
-            if self._project.read_only is None:
-                self.commit_paint()
+            if self._project.read_only is None and not self.commit_paint():
+                self._commit_paint()  # the propagation that is in the way will do nothing more
         finally:
             self._finalizer()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_finalizer"):
+            self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -107,7 +107,8 @@ class Sweep:
             now = {a.frame for a in mine if a.round == self._task.round and a.spreads}
             earlier = {a.frame for a in mine} - now
             ways = passes(now, earlier, state.lifetime(self._project.shape[0]))
-            tracks += [Track(object_id, way, self._task.within) for way in ways]
+            within = {direction: self._task.within for direction in self._task.directions}
+            tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
         for track in tracks:
