@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_ivos.errors import FrameReadError, InputError, OutOfMemory
-from napari_ivos.frames import FrameStack, open_frames
+from napari_ivos.frames import FrameStack, blocks, open_frames
 from napari_ivos.frames import contrast as contrasts
 from napari_ivos.frames.axes import check_axes, guess_axes, lay_out, letters_of_names
 from napari_ivos.frames.blocks import ByteCache
@@ -32,6 +32,12 @@ PATIENCE = 30
 def movie() -> np.ndarray[Any, Any]:
     """A (7, 40, 56) uint16 movie of random values."""
     return np.random.default_rng(0).integers(200, 5000, (T, H, W), dtype=np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def cells_as_small_as_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small chunks stay apart, so that regions here are put together from several."""
+    monkeypatch.setattr(blocks, "CELL", 1)
 
 
 class Duck:
@@ -588,11 +594,16 @@ def test_a_region_larger_than_the_store_is_read_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, movie: Any
 ) -> None:
     """Regions whose chunks would not fit the store are read as one, with the same values."""
-    from napari_ivos.frames import blocks
-
     monkeypatch.setattr(blocks, "REGION_BYTES", 1000)
     with open_frames(_zarr(3, chunks=(2, 16, 16))(movie, tmp_path)) as stack:
         assert np.array_equal(stack.raw(3, Box(1, 2, 39, 50)), movie[3, 1:39, 2:50])
+
+
+def test_small_chunks_are_read_together() -> None:
+    """Chunks smaller than a cell are joined, larger ones stay; the last cell is what is left."""
+    assert blocks.merged_edges(np.array([0, 50, 100, 150, 200, 230]), 128).tolist() == [0, 150, 230]
+    assert blocks.merged_edges(np.array([0, 512, 1024, 1030]), 128).tolist() == [0, 512, 1024, 1030]
+    assert blocks.merged_edges(np.array([0, 7]), 128).tolist() == [0, 7]
 
 
 def test_the_store_of_chunks_is_bounded() -> None:

@@ -22,6 +22,8 @@ Edges = tuple[npt.NDArray[np.int64], ...]
 
 BLOCKS_BYTES = 32 << 20
 """Chunks that are kept; small, since memory must not grow with the number of frames."""
+CELL = 128
+"""Smaller chunks of a picture are joined to cells of at least this side, in pixels."""
 REGION_BYTES = 16 << 20
 """A region whose chunks together are larger than this is read as one and not kept."""
 
@@ -31,6 +33,15 @@ def regular_edges(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Edges:
     return tuple(
         np.append(np.arange(0, length, max(step, 1)), length) for length, step in zip(shape, chunks, strict=True)
     )
+
+
+def merged_edges(edges: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
+    """Edges of chunks joined to at least `least` entries each: many small chunks are read faster in one call."""
+    kept = [int(edges[0])]
+    for edge in edges[1:-1].tolist():
+        if edge - kept[-1] >= least:
+            kept.append(edge)
+    return np.array([*kept, edges[-1]], dtype=np.int64)
 
 
 class ByteCache:

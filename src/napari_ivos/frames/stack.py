@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError, InputError, OutOfMemory
+from napari_ivos.frames import blocks
 from napari_ivos.frames import contrast as contrasts
-from napari_ivos.frames.blocks import BlockReader
+from napari_ivos.frames.blocks import BlockReader, merged_edges
 from napari_ivos.frames.sources import Source, chunk_hint
 from napari_ivos.regions import Box
 
@@ -86,7 +87,9 @@ class FrameStack:
         self._layout = layout
         self._blocks: BlockReader | None = None
         if source.edges is not None and not source.seeking:
-            self._blocks = BlockReader(source.fetch, source.edges, layout.fixed, source.dtype)
+            picture = (layout.row, layout.column)
+            edges = tuple(merged_edges(e, blocks.CELL) if i in picture else e for i, e in enumerate(source.edges))
+            self._blocks = BlockReader(source.fetch, edges, layout.fixed, source.dtype)
         self._contrast = contrast
         self._contrast_known = contrast is not None
         self._contrast_lock = threading.RLock()
