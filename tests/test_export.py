@@ -587,6 +587,19 @@ def test_channels_have_a_column_each(labels, tmp_path):
         assert float(row[f"mean_intensity_{c}"]) == pytest.approx(np.nanmean(values), rel=1e-4)
 
 
+@pytest.mark.parametrize(("axes", "channels"), [("TYXS", 3), ("CTYX", 2), ("TCYX", 0)])
+def test_channel_columns_fit_the_axes(axes, channels, labels, tmp_path):
+    """Colours and channels are found wherever their axis lies; a single channel is no axis."""
+    lengths = {"T": SHAPE[0], "Y": SHAPE[1], "X": SHAPE[2], "S": 3, "C": channels or 1}
+    movie = np.random.default_rng(1).integers(0, 255, [lengths[a] for a in axes]).astype(np.uint8)
+    export(Content(labels, OBJECTS, frames=open_frames(movie, axes=axes)), tmp_path / "table.csv")
+    row = read_table(tmp_path / "table.csv")[0]
+    plane = np.moveaxis(movie, [axes.index(a) for a in "TYX"], [0, 1, 2]).reshape(*SHAPE, -1)[0]
+    names = [f"mean_intensity_{c}" for c in range(channels)] or ["mean_intensity"]
+    assert [name for name in row if name.startswith("mean")] == names
+    assert [float(row[name]) for name in names] == pytest.approx(plane[labels[0] == 1].mean(0), rel=1e-4)
+
+
 def test_far_objects_are_read_one_by_one(tmp_path):
     """Of a large frame with two far objects only their boxes are read for the intensities."""
     labels = np.zeros((1, 200, 300), np.uint16)

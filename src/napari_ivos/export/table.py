@@ -65,7 +65,9 @@ def _channels(content: Content) -> int | None:
     if content.frames is None:
         return None
     facts = content.frames.describe()
-    return int(facts["source_shape"][facts["axes"].index("C")]) if "C" in facts["axes"] else 0
+    lengths = dict(zip(facts["axes"], facts["source_shape"], strict=True))
+    lengths.pop(facts["open"]["frame_axis"], None)
+    return next((int(lengths[letter]) for letter in "SC" if lengths.get(letter, 1) > 1), 0)
 
 
 def _intensities(content: Content, frame: int, outlines: dict[int, Outline], count: int) -> dict[int, list[str]]:
