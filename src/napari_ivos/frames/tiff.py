@@ -126,6 +126,9 @@ def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
     letters = axes.upper()
     if all(letter in UNKNOWN for letter in letters.replace("Y", "").replace("X", "")):
         return guess_axes(shape)
+    unknown = [letter for letter in letters if letter in UNKNOWN]
+    if len(unknown) == 1 and "T" not in letters:
+        letters = letters.replace(unknown[0], "T")
     return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
 
 
