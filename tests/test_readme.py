@@ -1,0 +1,74 @@
+"""The front door: what README shows is what runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+README = (TOP / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^(?:<!-- command: (\w+) -->\n)?```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for _, language, code in BLOCKS if language == "python"]
+COMMANDS = {name: code.strip() for name, _, code in BLOCKS if name}
+SHELL = [code for name, language, code in BLOCKS if language == "sh" and not name]
+
+
+@pytest.fixture
+def beside_samples(tmp_path, monkeypatch):
+    """A scratch folder that looks like a clone as far as README's examples go."""
+    shutil.copytree(TOP / "sample_data", tmp_path / "sample_data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[2][:40])
+def test_python_in_the_readme_runs(code, beside_samples, capsys):
+    """Each Python block runs as it stands, in a clone, without a warning."""
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+    assert list(beside_samples.glob("*.tif"))
+
+
+def test_the_python_example_is_short():
+    """Ten lines of Python, or a little more, show the whole job."""
+    (code,) = PYTHON
+    assert len([line for line in code.splitlines() if line.strip()]) <= 11
+
+
+@pytest.mark.parametrize("code", SHELL, ids=lambda code: " ".join(code.split()[:2]))
+def test_commands_in_the_readme_run(code, beside_samples):
+    """Each command line shown runs as it stands, in a clone, and leaves its file."""
+    program, *arguments = code.split()
+    assert program == "napari-ivos"
+    launch = [sys.executable, "-c", "import sys; from napari_ivos.cli import main; sys.exit(main())"]
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (beside_samples / "toy_labels.tif").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["demo", "tests"])
+def test_set_up_commands_are_one_line_that_bash_reads(name):
+    """Both set-up commands are single lines, so that they can be pasted, in correct shell syntax."""
+    assert "\n" not in COMMANDS[name]
+    subprocess.run(["bash", "-n", "-c", COMMANDS[name]], check=True)
+
+
+def test_ci_runs_the_test_command_of_the_readme(tmp_path):
+    """What `.ci/run` cuts out of README is the test command, to the letter."""
+    script = (TOP / ".ci" / "run").read_text()
+    (cut,) = re.findall(r"^tests=.*$", script, re.MULTILINE)
+    shown = subprocess.run(
+        ["bash", "-c", f'{cut}; printf %s "$tests"'], cwd=TOP, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == COMMANDS["tests"]
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:sample_data/\S+|[A-Z]+)\.\w+)`", README))
+def test_files_that_the_readme_names_are_there(path):
+    """Files named in the text exist."""
+    assert (TOP / path).is_file()
