@@ -251,6 +251,26 @@ def test_thirty_steps_lower_the_loss_and_the_weights_round_trip(data: Path, tmp_
     assert set(scores) == {"close", "propagated", "corrected", "again"}
 
 
+def test_an_encoder_starts_from_a_state_dict_on_disk(data: Path, tmp_path: Path) -> None:
+    """Torchvision's ResNet weights, as .pth or .safetensors, start both encoders; anything else is refused by name."""
+    import torchvision
+    from safetensors.torch import save_file
+
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, tmp_path / "r.pth")
+    save_file(state, tmp_path / "r.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    overrides = {**TINY, "encoder": "resnet18"}
+    for name in ("r.pth", "r.safetensors"):
+        trainer = train.Trainer(settings_for(data, tmp_path, overrides=overrides, imagenet=str(tmp_path / name)))
+        for network in (trainer.interaction, trainer.propagation):
+            assert torch.equal(network.encoder.conv1.weight, state["conv1.weight"])
+    for name, message in (("list.pth", "holds a list"), ("bad.pth", "no plain state"), ("none.pth", "can't be read")):
+        with pytest.raises(WeightsError, match=message):
+            train.read_imagenet(tmp_path / name)
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     """Six steps at once, and three, a checkpoint and three more, end in the same weights to the last bit."""
     ends = []

@@ -39,6 +39,9 @@ class Architecture:
         Channels of the decoders' top-down path.
     fine_width : int
         Channels of its last step, at stride 2.
+    deep_laterals : bool
+        Laterals of the top-down path are a 3x3 convolution and a residual block (as in the paper's decoder) instead of
+        a 1x1 convolution.
     key : int
         Channels by which frames are compared in the spatial reference.
     pooled_reference : bool
@@ -51,6 +54,7 @@ class Architecture:
     size: int = 128
     width: int = 64
     fine_width: int = 32
+    deep_laterals: bool = False
     key: int = 48
     pooled_reference: bool = True
     spatial_reference: bool = True
@@ -244,14 +248,20 @@ class TopDown(nn.Module):
     ----------
     laterals : sequence of int
         Channels of what comes in at strides 32, 16, 8, 4, 2.
-    width, fine_width : int
-        Channels of the path at strides 32..4 and at stride 2.
+    architecture : Architecture
+        Says how wide the path is at strides 32..4 and at stride 2, and what a lateral is made of.
     """
 
-    def __init__(self, laterals: Sequence[int], width: int, fine_width: int) -> None:
+    def __init__(self, laterals: Sequence[int], architecture: Architecture) -> None:
         super().__init__()
+        width, fine_width = architecture.width, architecture.fine_width
         widths = [width] * 4 + [fine_width]
-        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(laterals, widths, strict=True))
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, w, 3, padding=1), ResidualBlock(w))
+            if architecture.deep_laterals
+            else nn.Conv2d(c, w, 1)
+            for c, w in zip(laterals, widths, strict=True)
+        )
         self.narrow = nn.Conv2d(width, fine_width, 1)
         self.blocks = nn.ModuleList(ResidualBlock(w) for w in widths)
         self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for w in widths[1:])

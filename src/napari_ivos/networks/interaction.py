@@ -41,7 +41,7 @@ class InteractionNetwork(nn.Module):
         a = architecture
         self.encoder = make_encoder(a.encoder, PLANES)
         c2, c4, c8, c16, c32 = self.encoder.channels
-        self.decoder = TopDown((c32, c16, c8, c4, c2 + 3 + PLANES), a.width, a.fine_width)
+        self.decoder = TopDown((c32, c16, c8, c4, c2 + 3 + PLANES), a)
         self.key = nn.Conv2d(c16, a.key, 1)
         self.value = nn.Conv2d(c16 + 1, a.width, 1)
 

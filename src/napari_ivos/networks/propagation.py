@@ -50,7 +50,7 @@ class PropagationNetwork(nn.Module):
         self.query = nn.Conv2d(c16, a.key, 1) if a.spatial_reference else None
         coarse = 2 * c32 if a.pooled_reference else c32
         middle = c16 + a.width + 1 if a.spatial_reference else c16
-        self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a.width, a.fine_width)
+        self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a)
 
     def forward(self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor) -> list[Tensor]:
         """Run the network.

@@ -35,7 +35,7 @@ def architecture_of(name: str) -> Architecture:
     if name == "compact":
         return Architecture()
     if name == "resnet50":
-        return Architecture(encoder="resnet50", size=256, width=256, fine_width=64, key=128)
+        return Architecture(encoder="resnet50", size=256, width=256, fine_width=64, deep_laterals=True, key=128)
     raise WeightsError(f"No architecture is called {name!r}; there are {', '.join(TRAINABLE)}.")
 
 
@@ -75,7 +75,7 @@ def load_bytes(blob: bytes, name: str, device: str | None = None) -> TorchPredic
 
 def _locate(name: str | Path) -> tuple[Path, str]:
     if str(name) in SHIPPED:
-        path = Path(str(resources.files("napari_ivos.networks") / "weights" / SHIPPED[str(name)]))
+        path = Path(str(resources.files("napari_ivos.networks") / "models" / SHIPPED[str(name)]))
         if not path.exists():
             raise WeightsError(f"The model {name!r} is missing from this installation ({path.name}); install again.")
         return path, str(name)
@@ -105,6 +105,30 @@ def _read(path: Path) -> bytes:
                 f"{path.name} is damaged: its checksum is {found[:12]}..., expected {wanted[:12]}...; install again."
             )
     return blob
+
+
+def describe(name: str | Path | None = None) -> dict[str, Any]:
+    """Say what a model's file says of itself, without loading it or torch.
+
+    Parameters
+    ----------
+    name : str or path, optional
+        As for `load_model`.
+
+    Returns
+    -------
+    dict
+        path, bytes, checksum (SHA-256), architecture, and whatever its maker noted; JSON-able.
+
+    Raises
+    ------
+    WeightsError
+        As for `load_model`.
+    """
+    path, known = _locate(DEFAULT if name is None else name)
+    blob = _read(path)
+    facts = {"name": known, "path": str(path), "bytes": len(blob), "checksum": checksum_of(blob)}
+    return {**facts, **read_header(blob, known)}
 
 
 def checksum_of(blob: bytes) -> str:

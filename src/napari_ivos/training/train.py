@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_ivos.errors import InputError, WeightsError
+from napari_ivos.networks.blocks import Architecture
 from napari_ivos.networks.weights import architecture_of, new_networks, to_bytes
 from napari_ivos.training.clips import Clip, ClipSource
 from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, channels_last
@@ -30,7 +31,6 @@ from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, chan
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_ivos.networks.blocks import Architecture
     from napari_ivos.training.settings import TrainingSettings
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -81,9 +81,7 @@ class Trainer:
     def _initialise(self) -> None:
         s = self.settings
         if s.imagenet:
-            from safetensors.torch import load_file
-
-            state = load_file(s.imagenet)
+            state = read_imagenet(Path(s.imagenet))
             self.interaction.encoder.load_imagenet(state)
             self.propagation.encoder.load_imagenet(state)
         if s.start_from:
@@ -180,9 +178,9 @@ class Trainer:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         except SafetensorError as error:
             raise WeightsError(f"The checkpoint {path} is damaged ({error}); remove it to start anew.") from error
-        found, wanted = json.loads(notes["architecture"]), self.architecture.to_dict()
+        found, wanted = Architecture(**json.loads(notes["architecture"])).to_dict(), self.architecture.to_dict()
         if found != wanted:
-            different = {k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v}
+            different = {k: (found[k], v) for k, v in wanted.items() if found[k] != v}
             raise WeightsError(f"The checkpoint {path} is of another architecture: (found, wanted) = {different}.")
         self._take(tensors)
         self.step, self.hours = int(notes["step"]), float(notes["hours"])
@@ -338,6 +336,35 @@ def write_whole(path: Path, blob: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise InputError(f"{path} can't be written ({error.strerror}); an earlier one is as it was.") from error
+
+
+def read_imagenet(path: Path) -> dict[str, Tensor]:
+    """An encoder's ImageNet weights: a .safetensors file, or a torchvision state dict (.pth).
+
+    A .pth file is read by torch's restricted loader, which builds tensors and nothing else; models of this package are
+    never read that way.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or neither of the two.
+    """
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"The ImageNet weights {path} can't be read: {error.strerror or error}.") from error
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} holds no plain state dict of tensors ({str(error).splitlines()[0]}).") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors.")
+    return state
 
 
 def _format_of(p: Tensor) -> torch.memory_format:
