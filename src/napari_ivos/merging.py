@@ -16,15 +16,18 @@ frame annotated now is 1 - k / d; on an open side it is 1.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.regions import MASK_LEVEL, Box, mask_box
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
 
 FULL = 255
 """The uint8 value of probability 1."""
@@ -226,7 +229,7 @@ def _pixels(patch: Patch, window: Box) -> npt.NDArray[np.uint16]:
     """
     if patch.probability.shape == patch.box.shape:
         cut = patch.probability[window.shift(-patch.box.y0, -patch.box.x0).slices]
-        return cut.astype(np.uint16) * np.uint16(257)
+        return np.asarray(cut.astype(np.uint16) * np.uint16(257), np.uint16)
     h, w = patch.probability.shape
     top, bottom, wy = _whole_weights((patch.box.y0, patch.box.y1), h, window.y0, window.y1)
     left, right, wx = _whole_weights((patch.box.x0, patch.box.x1), w, window.x0, window.x1)

@@ -108,12 +108,11 @@ def on_network(path: Path) -> bool:
 
         drive = Path(path).resolve().drive
         return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(drive + "\\") == 4
-    return _file_system(path) in NETWORK_FILE_SYSTEMS
+    return file_system(path, Path("/proc/self/mounts")) in NETWORK_FILE_SYSTEMS
 
 
-def _file_system(path: Path) -> str:
-    """Type of the file system that holds a path, from the system's table of mounts; "" where there is none."""
-    table = Path("/proc/self/mounts")
+def file_system(path: Path, table: Path) -> str:
+    """Type of the file system that holds a path, from a table of mounts; "" where there is none."""
     try:
         lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -33,9 +33,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             "frames INTEGER NOT NULL, seconds REAL NOT NULL)"
         ),
         (
-            "CREATE TABLE objects (id INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, colour TEXT NOT NULL, "
-            "start INTEGER NOT NULL, stop INTEGER, parent INTEGER, locked INTEGER, removed INTEGER NOT NULL, "
-            "PRIMARY KEY (id, step)) WITHOUT ROWID"
+            "CREATE TABLE objects (id INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, "
+            "colour TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER, parent INTEGER, locked INTEGER, "
+            "removed INTEGER NOT NULL, PRIMARY KEY (id, step)) WITHOUT ROWID"
         ),
         (
             "CREATE TABLE strokes (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, frame INTEGER NOT NULL, "

@@ -107,7 +107,7 @@ class Sweep:
             now = {a.frame for a in mine if a.round == self._task.round and a.spreads}
             earlier = {a.frame for a in mine} - now
             ways = passes(now, earlier, state.lifetime(self._project.shape[0]))
-            within = {direction: self._task.within for direction in self._task.directions}
+            within = dict.fromkeys(self._task.directions, self._task.within)
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
