@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_ivos.errors import FrameReadError, InputError, OutOfMemory
-from napari_ivos.frames import FrameStack, blocks, open_frames
+from napari_ivos.frames import FrameStack, ahead, blocks, open_frames
 from napari_ivos.frames import contrast as contrasts
 from napari_ivos.frames.axes import check_axes, guess_axes, lay_out, letters_of_names
 from napari_ivos.frames.blocks import ByteCache
@@ -710,18 +710,16 @@ def test_reading_ahead_overlaps_and_serves_contained_regions(movie: Any) -> None
 
 def test_reading_ahead_is_bounded(movie: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few regions are kept, by number and by bytes, and too large a region is not read ahead."""
-    from napari_ivos.frames import stack as module
-
     duck = Duck(movie)
     with open_frames(duck, contrast=(0, 5000)) as stack:
         for frame in range(T):
             stack.prefetch(frame)
             stack.read(frame)
-        assert len(stack._ahead._regions) == module.AHEAD
-        monkeypatch.setattr(module, "AHEAD_BYTES", 2 * H * W * 2)
+        assert len(stack._ahead._regions) == ahead.AHEAD
+        monkeypatch.setattr(ahead, "AHEAD_BYTES", 2 * H * W * 2)
         stack.prefetch(0)
         assert len(stack._ahead._regions) == 2
-        monkeypatch.setattr(module, "AHEAD_BYTES", 10)
+        monkeypatch.setattr(ahead, "AHEAD_BYTES", 10)
         stack.prefetch(1, Box(0, 0, 20, 20))
         assert (1, Box(0, 0, 20, 20)) not in stack._ahead._regions
 
@@ -783,6 +781,21 @@ def test_a_stack_passes_through_or_is_seen_anew(movie: Any) -> None:
             assert second.axes == "TCYX"
             assert second.fingerprint() != stack.fingerprint()
         assert stack.read(0).shape == (H, W, 3)
+
+
+def test_a_second_view_keeps_what_is_not_asked_for() -> None:
+    """Another index, channel or frame axis of a stack leaves its other options as they were."""
+    values = np.random.default_rng(8).integers(0, 900, (4, 3, 2, 20, 30), dtype=np.uint16)
+    with open_frames(values, axes="TZCYX", index={"Z": 2}, channels=(1,), contrast=(0, 900)) as stack:
+        with open_frames(stack, index={"z": 1}) as second:
+            assert np.array_equal(second.raw(3), np.moveaxis(values[3, 1], 0, -1))
+            assert (second.channels, second.contrast) == ((1,), ((0.0, 900.0),))
+        with open_frames(stack, frame_axis="Z") as second:
+            assert second.shape == (3, 20, 30)
+            assert np.array_equal(second.raw(1), np.moveaxis(values[0, 1], 0, -1))
+        with open_frames(stack, axes="ZTCYX") as second:
+            assert second.channels == (0, 1)
+            assert second.shape == (3, 20, 30)
 
 
 def test_a_single_picture_is_a_stack_of_one_frame() -> None:

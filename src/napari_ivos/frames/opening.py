@@ -37,7 +37,7 @@ def open_frames(
         A numpy, dask, zarr or xarray array, or any with shape, dtype and indexing; the path of a TIFF (OME, ImageJ), an
         OME-Zarr or zarr folder, a folder of images (PNG, JPEG, TIFF, BMP, WebP, in natural order), one image, a `.npy`
         file, or a video (MP4, AVI, MOV, MKV, WebM). A FrameStack without options is returned as it is; with options, a
-        second stack of the same source is, which is to be closed before the first.
+        second stack of the same source is, with all else as in the first; close it before the first.
     axes : str, optional
         One letter for each axis of the source: T time, Z depth, C channels, Y rows, X columns, any other letter for a
         further axis. Needed where it can't be told. What is told without: the file's metadata; else a last axis of 3
@@ -71,27 +71,55 @@ def open_frames(
     >>> stack.shape, stack.channels, stack.read(4).shape
     ((5, 64, 80), (0, 1), (64, 80, 3))
     """
+    given = {"axes": axes, "channels": channels, "index": index, "contrast": contrast, "frame_axis": frame_axis}
+    if isinstance(source, FrameStack):
+        asked = {key: value for key, value in given.items() if value is not None}
+        return _stack(source.origin, owns=False, **_inherited(source, asked)) if asked else source
     options = dict(index or {})
     series = next((int(options.pop(key)) for key in list(options) if key.lower() == SERIES), None)
-    if isinstance(source, FrameStack):
-        if all(option is None for option in (axes, channels, index, contrast, frame_axis)):
-            return source
-        base = source.origin
-        axes = axes or source.axes
-    else:
-        base = _base(source, series)
+    base = _base(source, series)
     try:
-        check_values(base)
-        letters = check_axes(axes, base.shape, base.name) if axes is not None else base.axes or guess_axes(base.shape)
-        if letters is None:
-            raise unknown_axes(base.shape, base.name)
-        layout, notes = lay_out(letters, base.shape, base.name, channels=channels, index=options, frame_axis=frame_axis)
-        ranges = None if contrast is None else check_ranges(contrast, len(layout.channels))
+        return _stack(base, owns=True, **{**given, "index": options})
     except InputError:
-        if not isinstance(source, FrameStack):
-            base.close()
+        base.close()
         raise
-    return FrameStack(base, layout, notes, ranges, owns=not isinstance(source, FrameStack))
+
+
+def _stack(
+    base: Source,
+    *,
+    owns: bool,
+    axes: str | None,
+    channels: Sequence[int] | None,
+    index: Mapping[str, int] | None,
+    contrast: Any,
+    frame_axis: str | None,
+) -> FrameStack:
+    """Stack of a source, once the options fit it."""
+    check_values(base)
+    letters = check_axes(axes, base.shape, base.name) if axes is not None else base.axes or guess_axes(base.shape)
+    if letters is None:
+        raise unknown_axes(base.shape, base.name)
+    layout, notes = lay_out(letters, base.shape, base.name, channels=channels, index=index, frame_axis=frame_axis)
+    ranges = None if contrast is None else check_ranges(contrast, len(layout.channels))
+    return FrameStack(base, layout, notes, ranges, owns=owns)
+
+
+def _inherited(stack: FrameStack, asked: dict[str, Any]) -> dict[str, Any]:
+    """Options of a second stack: what isn't asked for stays as it is, as far as it still has a meaning."""
+    before: dict[str, Any] = stack.describe()["open"]
+    before["index"] = {key: at for key, at in before["index"].items() if key != SERIES}
+    if "axes" in asked:
+        before = dict.fromkeys(before)
+    elif "channels" in asked:
+        before["contrast"] = None
+    if "frame_axis" in asked and "axes" not in asked:
+        asked_axis = str(asked["frame_axis"]).upper()
+        before["index"] = {key: at for key, at in before["index"].items() if key != asked_axis}
+    if "index" in asked:
+        further = {key.upper(): at for key, at in asked["index"].items() if key.lower() != SERIES}
+        asked["index"] = {**(before["index"] or {}), **further}
+    return {**before, **asked}
 
 
 def _base(source: Any, series: int | None) -> Source:

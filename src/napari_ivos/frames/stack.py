@@ -6,8 +6,7 @@ import hashlib
 import operator
 import threading
 import weakref
-from collections import OrderedDict
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,12 +15,13 @@ import numpy.typing as npt
 from napari_ivos.errors import FrameReadError, InputError, OutOfMemory
 from napari_ivos.frames import blocks
 from napari_ivos.frames import contrast as contrasts
+from napari_ivos.frames.ahead import ReadAhead
 from napari_ivos.frames.blocks import BlockReader, merged_edges
 from napari_ivos.frames.sources import Source, chunk_hint
 from napari_ivos.regions import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-AHEAD = 4
-"""Regions that are read ahead and kept at the same time."""
-AHEAD_BYTES = 32 << 20
-"""What they may hold together; a larger region is not read ahead."""
 FINGERPRINT_SAMPLES = 8
 FINGERPRINT_SIDE = 64
 
@@ -93,7 +89,7 @@ class FrameStack:
         self._contrast = contrast
         self._contrast_known = contrast is not None
         self._contrast_lock = threading.RLock()
-        self._ahead = _Ahead()
+        self._ahead = ReadAhead()
         self._closed = threading.Event()
         self._fingerprint: str | None = None
         self.notes = [*source.notes, *notes]
@@ -167,7 +163,8 @@ class FrameStack:
     @property
     def contrast_known(self) -> bool:
         """Whether the contrast is final: set, or measured on values that were not all the same."""
-        return bool(self.contrast) and self._contrast_known
+        with self._contrast_lock:
+            return len(self.contrast) > 0 and self._contrast_known
 
     def _measure(self) -> tuple[tuple[Range, ...], bool]:
         plain = self._source.as_is
@@ -290,12 +287,12 @@ class FrameStack:
     def prefetch(self, frame: int, box: Box | None = None) -> None:
         """Start to read a region in the background, so that it is there when `read` asks for it or for a part of it.
 
-        At most `AHEAD` regions of `AHEAD_BYTES` together are kept, the oldest dropped first; a larger one is not read
-        ahead. What goes wrong is raised by that `read`.
+        A few regions are kept, the oldest dropped first; one that is too large for that is not read ahead. What goes
+        wrong is raised by that `read`.
         """
         frame, box = self._place(frame, box)
         size = box.height * box.width * len(self.channels) * self.dtype.itemsize
-        if not self._source.in_memory and size <= AHEAD_BYTES:
+        if not self._source.in_memory:
             self._ahead.start(frame, box, size, self._shown)
 
     def _read_ahead(self, frame: int, box: Box) -> Array | None:
@@ -477,54 +474,7 @@ class FrameStack:
         self.close()
 
 
-class _Ahead:
-    """Regions that are being read in the background, or were: bounded in number and bytes, the oldest dropped first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._regions: OrderedDict[tuple[int, Box], tuple[int, Future[Array]]] = OrderedDict()
-        self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
-
-    def start(self, frame: int, box: Box, size: int, read: Callable[[int, Box], Array]) -> None:
-        """Begin to read a region of `size` bytes, unless one that contains it is there."""
-        if self.find(frame, box) is not None:
-            return
-        with self._lock:
-            if self._closed:
-                return
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ivos-frames")
-            held = sum(bytes_ for bytes_, _ in self._regions.values())
-            while self._regions and (len(self._regions) >= AHEAD or held + size > AHEAD_BYTES):
-                bytes_, oldest = self._regions.popitem(last=False)[1]
-                oldest.cancel()
-                held -= bytes_
-            self._regions[frame, box] = size, self._pool.submit(read, frame, box)
-
-    def find(self, frame: int, box: Box) -> tuple[Box, Future[Array]] | None:
-        """Find a region of that frame that contains the box."""
-        with self._lock:
-            for (at, whole), (_, future) in self._regions.items():
-                if at == frame and whole.intersect(box) == box:
-                    return whole, future
-        return None
-
-    def forget(self, frame: int, box: Box) -> None:
-        with self._lock:
-            self._regions.pop((frame, box), None)
-
-    def close(self, wait: bool) -> None:
-        """Read no more; `wait` for the read that runs (not from its own thread)."""
-        with self._lock:
-            self._closed = True
-            pool, self._pool = self._pool, None
-            self._regions.clear()
-        if pool is not None:
-            pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def _release(closed: threading.Event, ahead: _Ahead, source: Source | None) -> None:
+def _release(closed: threading.Event, ahead: ReadAhead, source: Source | None) -> None:
     """End a stack that was closed, or dropped: then nothing runs any more, or this is the reading thread itself."""
     closed.set()
     ahead.close(wait=False)

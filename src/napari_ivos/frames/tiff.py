@@ -73,52 +73,47 @@ def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: lis
         raise InputError(f"{path} holds {len(every)} images, 0 to {len(every) - 1}; there is no series {number}.")
     series = every[number or 0].levels[0]
     _check_complete(file, series, path)
-    source = ArraySource("TIFF", path.name, series.shape, series.dtype, _no_fetch, path=path, close=file.close)
-    source.kind = next((name for name in ("OME-TIFF", "ImageJ TIFF") if getattr(file, _FLAGS[name])), "TIFF")
+    source = _mapped(file, series, path) if series.dataoffset is not None else _through_zarr(series, path)
+    source.close = file.close
     source.axes = _axes(series.axes, series.shape)
+    source.kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"
     source.notes += [f"the file seems damaged: {message}" for message in damage]
     if len(every) > 1:
         source.details["series"] = number or 0
         if number is None:
-            source.notes.append(
-                f'{len(every)} images in the file; the first is used. Choose with index={{"series": ...}}.'
-            )
-    if series.dataoffset is not None:
-        source.dtype = np.dtype(file.byteorder + series.dtype.char)
-        source.fetch = _mapped(path, source.dtype, series.dataoffset, series.shape)
-    else:
-        _through_zarr(source, series)
+            note = f'{len(every)} images in the file; the first is used. Choose with index={{"series": ...}}.'
+            source.notes.append(note)
     return source
 
 
-_FLAGS = {"OME-TIFF": "is_ome", "ImageJ TIFF": "is_imagej"}
-
-
-def _no_fetch(selection: Selection) -> Array:
-    raise RuntimeError("a TIFF source was used before it was ready")
-
-
-def _mapped(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> Any:
-    """Fetch from one contiguous block of bytes.
+def _mapped(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> ArraySource:
+    """Source of one contiguous block of bytes.
 
     The file is mapped anew for each read: a mapping that is kept counts all pages ever touched as memory of the
     process, and one of a file that shrinks kills it.
     """
+    dtype: np.dtype[Any] = np.dtype(file.byteorder + series.dtype.char)
+    shape, offset = series.shape, series.dataoffset or 0
 
     def fetch(selection: Selection) -> Array:
         return np.array(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)[selection])
 
-    return fetch
+    return ArraySource("TIFF", path.name, shape, dtype, fetch, path=path)
 
 
-def _through_zarr(source: ArraySource, series: tifffile.TiffPageSeries) -> None:
-    """Fetch strips and tiles through tifffile's zarr store."""
+def _through_zarr(series: tifffile.TiffPageSeries, path: Path) -> ArraySource:
+    """Source of strips and tiles, through tifffile's zarr store."""
     import zarr
 
     array = zarr.open_array(series.aszarr(level=0), mode="r")
-    source.fetch = lambda selection: np.asarray(array[selection])
-    source.edges = regular_edges(tuple(array.shape), tuple(array.chunks))
+    edges = regular_edges(tuple(array.shape), tuple(array.chunks))
+
+    def fetch(selection: Selection) -> Array:
+        return np.asarray(array[selection])
+
+    source = ArraySource("TIFF", path.name, series.shape, series.dtype, fetch, path=path, edges=edges)
     source.details["chunks"] = [int(step) for step in array.chunks]
+    return source
 
 
 def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
