@@ -95,6 +95,17 @@ def format_of(path: str | os.PathLike[str], name: str | None = None) -> Format:
     )
 
 
+def check_target(path: str | os.PathLike[str], format: str | None = None, overwrite: bool = False) -> None:  # noqa: A002
+    """Find out before a long job whether its export will have a place.
+
+    Raises
+    ------
+    InputError
+        An unknown format, or something at `path` that is not to be replaced.
+    """
+    _check_free(Path(path), format_of(path, format), overwrite)
+
+
 def export(
     source: Any,
     path: str | os.PathLike[str],

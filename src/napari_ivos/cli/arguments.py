@@ -1,0 +1,122 @@
+"""The arguments of every command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import napari_ivos
+from napari_ivos.cli import commands
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMATS = ("ome-tiff", "ome-zarr", "davis", "coco", "ctc", "video", "contact-sheet", "table")
+"""As in `napari_ivos.export`, which is not loaded to print help; a test holds them together."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; `run` of what comes back is the command: ``run(options, output)`` gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="napari-ivos",
+        description="Scribbles on one frame in, masks on all frames out: videos, time-lapses and volumes.",
+        epilog="Exit codes: 0 done, 1 something can't be used or done, 2 wrong usage, 130 stopped with Ctrl-C.",
+    )
+    parser.add_argument("--version", action="version", version=f"napari-ivos {napari_ivos.__version__}")
+    parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
+    common.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    common.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    _segment(parsers.add_parser("segment", parents=[common], help="segment a stack from scribbles or masks"))
+    _demo(parsers.add_parser("demo", parents=[common], help="segment the two simulated stacks that ship with this"))
+    _export(parsers.add_parser("export", parents=[common], help="write a project's labels for other programs"))
+    info = parsers.add_parser("info", parents=[common], help="what a stack, a project or a model is")
+    info.add_argument("what", metavar="INPUT|PROJECT|MODEL", help="a file or folder, or a shipped model's name")
+    _reading(info)
+    info.set_defaults(run=commands.info)
+    suggest = parsers.add_parser("suggest", parents=[common], help="which frame of a project to correct next")
+    suggest.add_argument("project", type=Path, metavar="PROJECT")
+    suggest.set_defaults(run=commands.suggest)
+    _others(parsers, arguments)
+    return parser.parse_args(arguments)
+
+
+def _segment(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Segments a stack. Without --project, what is done is kept beside OUT (OUT.ivos) until the command ends well. "
+        "The same command again goes on where it was stopped."
+    )
+    parser.add_argument("input", metavar="INPUT", help="TIFF, OME-Zarr, folder of images, video")
+    parser.add_argument(
+        "--scribbles",
+        type=Path,
+        metavar="FILE",
+        help="strokes: JSON of DAVIS interactive, or a label image with painted strokes (each value an object)",
+    )
+    parser.add_argument(
+        "--masks", type=Path, metavar="FILE", help="finished masks of one frame (label image), or of several (stack)"
+    )
+    parser.add_argument("--frame", type=int, metavar="N", help="frame that a label image belongs to (0)")
+    parser.add_argument("--background", type=int, metavar="V", help="value of painted strokes that means background")
+    parser.add_argument("--project", type=Path, metavar="FILE", help="project to make, or to go on with")
+    _writing(parser)
+    _model(parser)
+    _reading(parser)
+    parser.set_defaults(run=commands.segment)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Segments both sample stacks, which are simulated, and compares with their known masks."
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (demo_output)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results in a folder named with --output")
+    _model(parser)
+    parser.set_defaults(run=commands.demo)
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", type=Path, metavar="PROJECT")
+    parser.add_argument("--frames", metavar="INPUT", help="the project's stack, where it isn't found beside it")
+    _writing(parser)
+    parser.set_defaults(run=commands.export)
+
+
+def _writing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT", help="file, or folder, to write")
+    parser.add_argument(
+        "--format",
+        metavar="NAMES",
+        help=f"comma-separated: {', '.join(FORMATS)}; by default OUT's ending says it, and a folder gets labels, "
+        "overlay video, contact sheet and table",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a .safetensors file (compact)")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (the best there is)")
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to read the input")
+    group.add_argument("--axes", metavar="LETTERS", help="such as TYX, ZYX, TCYX, where the file doesn't say it")
+    group.add_argument("--channels", metavar="N,N", help="one to three channels that the networks see")
+    group.add_argument(
+        "--index", action="append", metavar="AXIS=N", help="where a further axis is held, such as Z=12; repeatable"
+    )
+    group.add_argument("--contrast", metavar="LOW,HIGH", help="values that become black and white (measured)")
+    group.add_argument("--frame-axis", metavar="LETTER", help="axis along which frames lie (T, else Z)")
+
+
+def _others(parsers: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
+    """Commands of other parts of the package, whose arguments are loaded only if one of them is meant."""
+    played = parsers.add_parser("benchmark", help="measure on data with known masks (extra: benchmark)")
+    played.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    if "benchmark" in arguments:
+        commands.add_benchmark_arguments(played)
+    played.set_defaults(run=commands.benchmark)
+    train = parsers.add_parser("train", help="train networks as a settings file says (extra: train)")
+    train.add_argument("config", type=Path, metavar="CONFIG", help="settings, a TOML file")
+    train.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    train.set_defaults(run=commands.train)

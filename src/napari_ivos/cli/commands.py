@@ -1,0 +1,134 @@
+"""The commands: each turns its arguments into calls and the results into words."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_ivos.cli.output import Output
+
+TRAINING_PACKAGES = {"cv2": "opencv-python-headless"}
+
+
+def segment(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos segment``."""
+    from napari_ivos.cli import segmenting
+
+    facts = segmenting.segment(segmenting.Job.of(options), output)
+    output.say(segmenting.summary(facts))
+    output.give(facts)
+    return 0
+
+
+def demo(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos demo``."""
+    from napari_ivos.cli import demo as samples
+
+    facts = samples.demo(options.output, options.overwrite, options.model, options.device, output)
+    output.give(facts)
+    return 0
+
+
+def export(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos export``."""
+    from napari_ivos import Session
+    from napari_ivos.cli.writing import plan, write
+
+    wanted = plan(options.output, options.format, options.overwrite)
+    with Session.open(options.project, frames=options.frames) as session:
+        if session.stack is None:
+            output.note("the project's frames were not found beside it: pictures are without images; give --frames")
+        written = write(session, wanted, options.overwrite, output)
+    output.give({"project": str(options.project), "outputs": written})
+    return 0
+
+
+def info(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos info``."""
+    from napari_ivos.cli import facts
+
+    found = facts.describe(options.what, reading(options))
+    output.say(facts.as_text(found))
+    output.give(found)
+    return 0
+
+
+def suggest(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos suggest``."""
+    from napari_ivos.cli import facts
+
+    found = facts.suggestion(options.project)
+    frame = found["frame"]
+    if frame is None:
+        output.say("No frame to suggest: nothing is propagated yet, or every frame is annotated.")
+    else:
+        worst = min(found["objects"], key=lambda o: float(o["quality"]))
+        output.say(f"Frame {frame}: {worst['name']} (object {worst['id']}) has quality {worst['quality']:.2f} there.")
+    output.give(found)
+    return 0
+
+
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``napari-ivos benchmark``."""
+    from napari_ivos.benchmark import add_arguments
+
+    add_arguments(parser)
+
+
+def benchmark(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos benchmark``."""
+    from napari_ivos.benchmark import main
+
+    return main(options)
+
+
+def train(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos train``."""
+    need_packages(TRAINING_PACKAGES, "train")
+    from napari_ivos.training.settings import TrainingSettings
+    from napari_ivos.training.train import train as run
+
+    run(TrainingSettings.from_toml(options.config), tell=output.say)
+    return 0
+
+
+def need_packages(needed: dict[str, str], extra: str) -> None:
+    """Refuse with the extra's name where one of its packages is missing."""
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        raise InputError(f"Not installed: {', '.join(missing)}. Run: pip install 'napari-ivos[{extra}]'.")
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """Options of `open_frames` from the arguments that say how to read the input."""
+    found: dict[str, Any] = {"axes": options.axes, "frame_axis": options.frame_axis}
+    if options.channels is not None:
+        found["channels"] = [int(n) for n in _numbers(options.channels, "--channels", whole=True)]
+    if options.contrast is not None:
+        found["contrast"] = _numbers(options.contrast, "--contrast", count=2)
+    if options.index:
+        found["index"] = dict(_place(text) for text in options.index)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _numbers(text: str, what: str, whole: bool = False, count: int | None = None) -> list[float]:
+    try:
+        values = [float(int(part)) if whole else float(part) for part in text.split(",")]
+    except ValueError as error:
+        kind = "whole numbers" if whole else "numbers"
+        raise InputError(f"{what} {text!r}: give {kind} with commas between them.") from error
+    if count is not None and len(values) != count:
+        raise InputError(f"{what} {text!r} has {len(values)} numbers; give {count}.")
+    return values
+
+
+def _place(text: str) -> tuple[str, int]:
+    axis, _, number = text.partition("=")
+    if not axis or not number.strip().lstrip("-").isdigit():
+        raise InputError(f"--index {text!r}: give an axis and a number, such as Z=12.")
+    return axis, int(number)

@@ -1,0 +1,132 @@
+"""``info`` and ``suggest``: facts about a stack, a project or a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari_ivos
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SQLITE = b"SQLite format 3\0"
+
+
+def describe(what: str, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Find out what `what` is and say what can be said without reading it all.
+
+    Returns
+    -------
+    dict
+        `kind` is "stack", "project" or "model"; JSON-able.
+    """
+    path = Path(what)
+    if path.suffix.lower() == ".ivos" or _begins(path, SQLITE):
+        return project_facts(path)
+    from napari_ivos.networks import weights
+
+    if path.suffix.lower() == ".safetensors" or (not path.exists() and what in (*weights.SHIPPED, *weights.TRAINABLE)):
+        return {"kind": "model", **weights.describe(what)}
+    with napari_ivos.open_frames(what, **reading) as stack:
+        facts = stack.describe()
+        return {
+            "kind": "stack",
+            **{k: v for k, v in facts.items() if k not in ("kind", "open")},
+            "format": facts["kind"],
+        }
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def project_facts(path: Path) -> dict[str, Any]:
+    """What a project holds."""
+    with napari_ivos.Session.open(path) as session:
+        quality = session.quality
+        return {
+            "kind": "project",
+            "path": str(path),
+            "shape": list(session.shape),
+            "stack": None if session.stack is None else str(session.stack.source or session.stack.name),
+            "read_only": session.read_only,
+            "objects": [
+                {
+                    "id": o.id,
+                    "name": o.name,
+                    "colour": o.colour,
+                    "frames": [o.lifetime.start, o.lifetime.stop],
+                    "parent": o.parent,
+                    "locked": o.locked,
+                    "annotated_frames": list(session.annotated_frames(o.id)),
+                    "mean_quality": round(float(quality[:, k].mean()), 4),
+                }
+                for k, o in enumerate(session.objects)
+            ],
+            "rounds": [
+                {
+                    "number": r.number,
+                    "annotated": {str(frame): list(ids) for frame, ids in r.annotated.items()},
+                    "strokes": r.strokes,
+                    "frames": r.frames,
+                    "seconds": round(r.seconds, 3),
+                    "models": list(r.models),
+                    "time": r.time,
+                }
+                for r in session.rounds
+            ],
+            "stored_models": [{"name": m.name, "checksum": m.checksum, "bytes": m.size} for m in session.stored_models],
+            "suggested_frame": session.suggest_frame(),
+        }
+
+
+def suggestion(path: Path) -> dict[str, Any]:
+    """Which frame to correct next, and how sure the masks there are."""
+    with napari_ivos.Session.open(path) as session:
+        frame = session.suggest_frame()
+        if frame is None:
+            return {"frame": None, "objects": []}
+        row = session.quality[frame]
+        return {
+            "frame": frame,
+            "objects": [
+                {"id": o.id, "name": o.name, "quality": round(float(row[k]), 4)}
+                for k, o in enumerate(session.objects)
+                if frame in o.lifetime
+            ],
+        }
+
+
+def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts as lines for people: lists of facts one below the other, everything else on its line."""
+    lines = []
+    for key, value in facts.items():
+        if value is None or value == [] or value == {}:
+            continue
+        name = f"{indent}{key.replace('_', ' ')}:"
+        if isinstance(value, dict):
+            lines += [name, as_text(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [name, *("\n".join(_item(entry, indent)) for entry in value)]
+        elif isinstance(value, list):
+            lines.append(f"{name} {', '.join(map(str, value))}")
+        else:
+            lines.append(f"{name} {value}")
+    return "\n".join(lines)
+
+
+def _item(entry: Mapping[str, Any], indent: str) -> list[str]:
+    parts = [f"{k.replace('_', ' ')} {_short(v)}" for k, v in entry.items() if v not in (None, [], {}, False)]
+    return [f"{indent}  - {', '.join(parts)}"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {_short(v)}" for k, v in value.items())
+    return str(value)

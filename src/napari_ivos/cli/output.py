@@ -1,0 +1,106 @@
+"""What a command says: text or one JSON object on stdout; progress, notes and errors on stderr."""
+
+from __future__ import annotations
+
+import json as _json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SLOW = 10.0
+"""Seconds between two lines of progress where nobody watches (a log file)."""
+
+Step = Callable[[int], None]
+"""Called with the number of frames that are done."""
+
+
+class Interrupted(Exception):
+    """The user stopped a command; the message says what is kept and how to go on.
+
+    Parameters
+    ----------
+    message : str
+        For people.
+    facts : mapping, optional
+        For machines.
+    """
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.facts = dict(facts or {})
+
+
+class Output:
+    """Where a command's words go.
+
+    Parameters
+    ----------
+    json : bool
+        One JSON object on stdout instead of text.
+    quiet : bool
+        No progress.
+    """
+
+    def __init__(self, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """A line for people; nothing where machines read."""
+        if not self.json:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """A line beside the result, on stderr."""
+        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.flush()
+
+    def give(self, facts: Mapping[str, Any]) -> None:
+        """The command's result for machines; nothing where people read."""
+        if self.json:
+            sys.stdout.write(_json.dumps(facts, default=str) + "\n")
+            sys.stdout.flush()
+
+    def failed(self, message: str, code: int) -> int:
+        sys.stderr.write(f"napari-ivos: error: {message}\n")
+        self.give({"error": message})
+        return code
+
+    def interrupted(self, stop: Interrupted, code: int) -> int:
+        sys.stderr.write(f"\nnapari-ivos: {stop}\n")
+        self.give({"interrupted": True, "message": str(stop), **stop.facts})
+        return code
+
+    def forsake(self) -> None:
+        """Let the interpreter flush stdout into nothing at exit."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str = "frame") -> Iterator[Step]:
+        """Show a bar with the time left on stderr; yields what is called with the number done."""
+        from tqdm import tqdm
+
+        watched = sys.stderr.isatty()
+        with tqdm(
+            desc=what,
+            total=total,
+            unit=unit,
+            file=sys.stderr,
+            disable=self.quiet,
+            mininterval=0.1 if watched else SLOW,
+            ascii=not watched,
+            dynamic_ncols=watched,
+        ) as bar:
+
+            def show(done: int) -> None:
+                bar.update(done - bar.n)
+
+            yield show
+            bar.total = bar.n  # fewer frames than could have changed is not a failure
+            bar.refresh()

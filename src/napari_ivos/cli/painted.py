@@ -1,0 +1,94 @@
+"""Label images from files: masks, and painted scribbles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INDEXED = (".png", ".bmp", ".gif")
+"""Pictures whose numbers are read as they are: a palette is no colour here."""
+
+
+def label_images(
+    path: Path, shape: tuple[int, int, int], frame: int | None = None
+) -> dict[int, npt.NDArray[np.integer[Any]]]:
+    """Read the label image of one frame, or those of a whole stack.
+
+    Parameters
+    ----------
+    path : Path
+        PNG (palette, grey), TIFF, or .npy; one image, or as many as the stack has frames.
+    shape : tuple of int
+        (T, H, W) of the stack.
+    frame : int, optional
+        The frame that one image belongs to (0), or the only one to take of a stack's (all that are not empty).
+
+    Returns
+    -------
+    dict of int to (H, W) integer array
+        By frame, ascending.
+
+    Raises
+    ------
+    InputError
+        Not whole numbers, another size, no such frame, or nothing in it.
+    """
+    if frame is not None and not 0 <= frame < shape[0]:
+        raise InputError(f"--frame {frame}: the stack has frames 0 to {shape[0] - 1}.")
+    if path.suffix.lower() in INDEXED:
+        images = {0: _indexed(path)}
+        count = 1
+    else:
+        images, count = _from_stack(path, shape, frame)
+    if count == 1:
+        images = {frame or 0: next(iter(images.values()))}
+    for image in images.values():
+        if image.shape != shape[1:]:
+            found = " x ".join(map(str, image.shape))
+            raise InputError(f"{path} is {found} px; the frames are {shape[1]} x {shape[2]} px.")
+    filled = {t: image for t, image in images.items() if image.any()}
+    if not filled:
+        raise InputError(f"{path} is empty: all of its values are 0{'' if frame is None else f' on frame {frame}'}.")
+    return filled
+
+
+def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "I", "I;16", "1"):
+                raise InputError(
+                    f"{path} is a picture of mode {image.mode}; expected one whole number a pixel (palette or grey)."
+                )
+            return np.asarray(image).astype(np.int32)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is no image that can be read.") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def _from_stack(
+    path: Path, shape: tuple[int, int, int], frame: int | None
+) -> tuple[dict[int, npt.NDArray[np.integer[Any]]], int]:
+    from napari_ivos import open_frames
+
+    with open_frames(path) as stack:
+        count = stack.shape[0]
+        if count not in (1, shape[0]):
+            raise InputError(f"{path} holds {count} images; expected one, or {shape[0]}: one for each frame.")
+        if stack.dtype.kind not in "iub":
+            raise InputError(f"{path} holds {stack.dtype}; expected whole numbers, 0 where nothing is.")
+        chosen = range(count) if frame is None or count == 1 else [frame]
+        images = {t: stack.raw(t) for t in chosen}
+    for image in images.values():
+        if image.ndim != 2:
+            raise InputError(f"{path} has {image.shape[2]} channels; expected one whole number a pixel.")
+    return {t: image.astype(np.int64) if image.dtype.kind == "b" else image for t, image in images.items()}, count

@@ -1,0 +1,264 @@
+"""``segment``: open or make the project, add what is new to it, propagate, write; stoppable at any moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import napari_ivos
+from napari_ivos.cli import painted
+from napari_ivos.cli.commands import reading
+from napari_ivos.cli.output import Interrupted
+from napari_ivos.cli.writing import plan, write
+from napari_ivos.errors import InputError
+from napari_ivos.scribbles import Scribbles, Stroke, read_davis
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_ivos.cli.output import Output
+    from napari_ivos.frames import FrameStack
+    from napari_ivos.session import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``segment`` was asked to do; the arguments, read."""
+
+    input: str
+    output: Path
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    scribbles: Path | None = None
+    masks: Path | None = None
+    frame: int | None = None
+    background: int | None = None
+    project: Path | None = None
+    formats: str | None = None
+    overwrite: bool = False
+    model: str | None = None
+    device: str | None = None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Job:
+        return cls(
+            options.input,
+            options.output,
+            reading(options),
+            options.scribbles,
+            options.masks,
+            options.frame,
+            options.background,
+            options.project,
+            options.format,
+            options.overwrite,
+            options.model,
+            options.device,
+        )
+
+    @property
+    def kept(self) -> Path:
+        """The project: the one that is named, or one beside the output that goes when all is well."""
+        if self.project is not None:
+            return self.project
+        whole = self.output.absolute()
+        if not whole.name:
+            raise InputError(f"{self.output} is no name for results; give a file or a folder to be made.")
+        return whole.with_name(whole.name + ".ivos")
+
+
+@dataclass
+class Tally:
+    """What the networks did: masks made (one for each object on each frame) and the time for them."""
+
+    masks: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+
+    @property
+    def per_mask(self) -> float | None:
+        """Seconds an object and frame, all included."""
+        return self.seconds / self.masks if self.masks else None
+
+
+def segment(job: Job, output: Output) -> dict[str, Any]:
+    """Run a job.
+
+    Returns
+    -------
+    dict
+        What was done, JSON-able.
+
+    Raises
+    ------
+    IvosError
+        Something can't be used; what is done is kept in the project.
+    Interrupted
+        The user stopped it; the same.
+    """
+    targets = plan(job.output, job.formats, job.overwrite)
+    if job.scribbles is None and job.masks is None and not job.kept.exists():
+        raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")
+    with napari_ivos.open_frames(job.input, **job.reading) as stack:
+        for note in [*stack.notes, *([stack.hint] if stack.hint else [])]:
+            output.note(note)
+        strokes, masks = starts(job, stack.shape)
+        model = napari_ivos.load_model(job.model, device=job.device)
+        with _project(job, stack, model, output) as session:
+            tally = run(session, strokes, masks, output)
+            written = write(session, targets, job.overwrite, output)
+            return _facts(job, session, tally, written)
+
+
+def starts(job: Job, shape: tuple[int, int, int]) -> tuple[list[Scribbles], dict[int, npt.NDArray[Any]]]:
+    """The strokes and the finished masks that a job starts from, by frame."""
+    strokes: list[Scribbles] = []
+    if job.scribbles is not None and job.scribbles.suffix.lower() == ".json":
+        strokes = read_davis(job.scribbles, shape)
+    elif job.scribbles is not None:
+        drawn = painted.label_images(job.scribbles, shape, job.frame)
+        for frame, image in drawn.items():
+            if image.all():
+                raise InputError(
+                    f"{job.scribbles}: no pixel is 0 on frame {frame}. It looks like a picture, not like painted "
+                    "strokes, which leave most pixels 0. (Whole masks go with --masks.)"
+                )
+        strokes = [Scribbles.from_labels(frame, image, job.background) for frame, image in drawn.items()]
+    masks = {} if job.masks is None else painted.label_images(job.masks, shape, job.frame)
+    return strokes, masks
+
+
+@contextmanager
+def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterator[Session]:
+    """The session of a job; kept beside the output until the job is done, where no project was named."""
+    path = job.kept
+    if path.exists():
+        session = napari_ivos.Session.open(path, frames=stack, model=model)
+        if job.project is None:
+            output.note(f"going on with {path}, left by a run that was stopped; delete it to start anew")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        session = napari_ivos.Session(stack, model, project=path)
+    worthless = False
+    try:
+        with session:
+            try:
+                yield session
+            except BaseException:
+                worthless = not session.log
+                raise
+    except (KeyboardInterrupt, Interrupted) as stop:
+        facts = {**getattr(stop, "facts", {}), "project": str(path)}
+        raise Interrupted(f"Stopped. What is done is kept in {path}; the same command again goes on.", facts) from stop
+    except BaseException:
+        if worthless and job.project is None:
+            path.unlink(missing_ok=True)
+        elif not worthless:
+            output.note(f"what is done is kept in {path}: `napari-ivos export {path} --output ...` writes it")
+        raise
+    if job.project is None:
+        path.unlink(missing_ok=True)
+
+
+def run(
+    session: Session,
+    strokes: Sequence[Scribbles],
+    masks: Mapping[int, npt.NDArray[Any]],
+    output: Output,
+) -> Tally:
+    """Add what the session doesn't hold yet, and propagate; raises `Interrupted` after Ctrl-C."""
+    tally, began = Tally(), time.perf_counter()
+    for frame, image in masks.items():
+        if not _holds(session, frame, image):
+            session.annotate(frame, image)
+    for scribbles in strokes:
+        new = _new(session, scribbles)
+        if new:
+            tally.masks += len(session.interact(Scribbles(scribbles.frame, new)).objects)
+    total = session.shape[0] - len(session.annotated_frames())
+    with output.progress("segmenting", total) as show, _stoppable(session) as stopped:
+        for result in session.propagate():
+            tally.masks += len(result.objects)
+            tally.frames += 1
+            show(tally.frames)
+    tally.seconds = time.perf_counter() - began
+    if stopped.is_set():
+        raise Interrupted("Stopped.", {"frames_done": tally.frames, "frames_at_most": total})
+    return tally
+
+
+def _new(session: Session, scribbles: Scribbles) -> list[Stroke]:
+    """Strokes that are not in the session yet: a command that is run again draws nothing twice."""
+    known = [Stroke(s.object_id, s.points) for s in session.strokes(scribbles.frame)]
+    return [stroke for stroke in scribbles.strokes if stroke not in known]
+
+
+def _holds(session: Session, frame: int, image: npt.NDArray[Any]) -> bool:
+    """Whether the masks of a frame are in the session already, as annotation."""
+    ids = set(np.unique(image).tolist()) - {0}
+    known = {o.id for o in session.objects}
+    if not ids <= known or any(frame not in session.annotated_frames(i) for i in ids):
+        return False
+    return bool((session.labels[frame] == image)[image > 0].all())
+
+
+@contextmanager
+def _stoppable(session: Session) -> Iterator[threading.Event]:
+    """Let the first Ctrl-C end the propagation after its frame, and a second one end it at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        session.cancel()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _facts(job: Job, session: Session, tally: Tally, written: list[dict[str, Any]]) -> dict[str, Any]:
+    quality = np.asarray(session.quality)
+    model = session.model
+    return {
+        "input": job.input,
+        "shape": list(session.shape),
+        "model": None if model is None else {"name": model.name, "checksum": model.checksum, "device": model.device},
+        "project": None if job.project is None else str(job.project),
+        "objects": [
+            {"id": o.id, "name": o.name, "mean_quality": round(float(quality[:, k].mean()), 4)}
+            for k, o in enumerate(session.objects)
+        ],
+        "annotated_frames": list(session.annotated_frames()),
+        "frames_changed": tally.frames,
+        "masks_made": tally.masks,
+        "seconds": round(tally.seconds, 3),
+        "seconds_per_object_and_frame": None if tally.per_mask is None else round(tally.per_mask, 5),
+        "suggested_frame": session.suggest_frame(),
+        "outputs": written,
+    }
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """What ``segment`` says at its end."""
+    frames, objects = facts["shape"][0], facts["objects"]
+    each = facts["seconds_per_object_and_frame"]
+    time_ = "nothing was left to do" if each is None else f"{each * 1000:.0f} ms an object and frame"
+    line = f"{len(objects)} objects on {frames} frames: {facts['seconds']:.1f} s, {time_}."
+    if facts["suggested_frame"] is not None:
+        line += f" Least certain: frame {facts['suggested_frame']}."
+    return line

@@ -1,0 +1,587 @@
+"""The command line: what it says, writes and returns, in this process with a fake model and outside in a fresh one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import napari_ivos
+from napari_ivos import FakePredictor, Scribbles, Session, Stroke, WeightsError
+from napari_ivos.cli import main
+from napari_ivos.cli.arguments import FORMATS
+from napari_ivos.cli.demo import SAMPLES, sample_folder
+from napari_ivos.cli.writing import NAMES, USUAL
+from napari_ivos.errors import FrameReadError
+from napari_ivos.export import FORMATS as EXPORTS
+from napari_ivos.scribbles import read_davis, write_davis
+
+SHAPE = (9, 60, 80)
+Run = Callable[..., tuple[int, str, str]]
+
+
+def movie() -> tuple[np.ndarray, np.ndarray]:
+    """A bright and a dark square that move on grey: (frames, true labels)."""
+    frames, truth = np.full(SHAPE, 1000, np.uint16), np.zeros(SHAPE, np.uint16)
+    for t in range(SHAPE[0]):
+        truth[t, 10 + t : 26 + t, 12:30] = 1
+        truth[t, 34:48, 60 - t : 74 - t] = 2
+    frames[truth == 1], frames[truth == 2] = 3000, 100
+    return frames, truth
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a stack and scribbles of its two objects on frame 4; models are fake."""
+    frames, _ = movie()
+    tifffile.imwrite(tmp_path / "movie.tif", frames, imagej=True, metadata={"axes": "TYX"})
+    strokes = [Stroke(1, [(18, 16), (26, 26)]), Stroke(2, [(38, 60), (44, 66)])]
+    data = write_davis([Scribbles(4, strokes)], SHAPE, "movie")
+    (tmp_path / "strokes.json").write_text(json.dumps(data))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: FakePredictor(64))
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+SEGMENT = ("segment", "movie.tif", "--scribbles", "strokes.json", "--quiet")
+
+# ---------------------------------------------------------------------------------------------------- segment
+
+
+def test_scribbles_become_labels(run):
+    """The main job: scribbles on one frame in, a label stack out, nothing else left behind."""
+    code, said, _ = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 0
+    labels, (_, truth) = tifffile.imread("labels.tif"), movie()
+    for i in (1, 2):
+        assert ((labels == i) & (truth == i)).sum() / ((labels == i) | (truth == i)).sum() > 0.8
+    assert "ome-tiff: labels.tif" in said
+    assert "2 objects on 9 frames" in said
+    assert sorted(p.name for p in Path().iterdir()) == ["labels.tif", "movie.tif", "strokes.json"]
+
+
+def test_a_folder_gets_the_usual_results(run):
+    """An output without an ending is a folder with labels, overlay video, contact sheet and table."""
+    pytest.importorskip("av", reason="PyAV is not installed")
+    assert run(*SEGMENT, "--output", "out")[0] == 0
+    assert sorted(p.name for p in Path("out").iterdir()) == sorted(NAMES[name] for name in USUAL)
+
+
+def test_formats_are_chosen_by_name(run):
+    """One named format is written to the output itself, several into it as a folder."""
+    assert run(*SEGMENT, "--output", "ctc", "--format", "ctc")[0] == 0
+    assert Path("ctc/res_track.txt").exists()
+    assert run(*SEGMENT, "--output", "both", "--format", "coco, davis")[0] == 0
+    assert sorted(p.name for p in Path("both").iterdir()) == ["davis", "labels.json"]
+
+
+def test_the_formats_in_the_help_are_those_there_are():
+    """Formats are listed in the help, and have names in a folder, without loading what writes them."""
+    assert set(FORMATS) == set(EXPORTS) == set(NAMES)
+    assert set(USUAL) <= set(EXPORTS)
+
+
+def test_json_is_one_object_on_stdout(run):
+    """With --json, stdout holds one JSON object with objects, times and files; progress goes elsewhere."""
+    code, said, progress = run(*SEGMENT[:-1], "--output", "labels.tif", "--json")
+    assert code == 0
+    facts = json.loads(said)
+    assert said.count("\n") == 1
+    assert "segmenting" in progress
+    assert facts["shape"] == list(SHAPE)
+    assert [o["id"] for o in facts["objects"]] == [1, 2]
+    assert facts["annotated_frames"] == [4]
+    assert facts["frames_changed"] == 8
+    assert facts["masks_made"] == 18
+    assert facts["seconds_per_object_and_frame"] > 0
+    assert facts["outputs"][0]["path"] == "labels.tif"
+    assert facts["project"] is None
+
+
+def test_quiet_is_quiet(run):
+    """With --quiet there is no progress."""
+    assert run(*SEGMENT, "--output", "labels.tif")[2] == ""
+
+
+@pytest.mark.parametrize("kind", ["png", "palette", "tif", "npy", "stack"])
+def test_scribbles_and_masks_come_as_label_images(kind, run):
+    """A label image is painted strokes, or finished masks that stay to the pixel; a stack holds one for each frame."""
+    frames, truth = movie()
+    strokes = np.zeros(SHAPE[1:], np.uint8)
+    strokes[20:22, 16:26], strokes[38:46, 64], strokes[2, 40:70] = 1, 2, 9
+    for name, image in (("strokes", strokes), ("masks", truth[4].astype(np.uint8))):
+        if kind in ("png", "palette"):
+            picture = Image.fromarray(image)
+            if kind == "palette":
+                picture = Image.frombytes("P", (SHAPE[2], SHAPE[1]), image.tobytes())
+                picture.putpalette([v for k in range(256) for v in (k, 255 - k, 7)])
+            picture.save(f"{name}.png")
+        elif kind == "npy":
+            np.save(f"{name}.npy", image)
+        else:
+            whole = np.zeros(SHAPE, np.uint8)
+            whole[4] = image
+            tifffile.imwrite(f"{name}.tif", whole if kind == "stack" else image)
+    ending = {"palette": "png", "stack": "tif"}.get(kind, kind)
+    where = [] if kind == "stack" else ["--frame", 4]
+    painted = ["--scribbles", f"strokes.{ending}", "--background", 9, *where]
+    assert run("segment", "movie.tif", *painted, "--project", "a.ivos", "--output", "a.tif", "--quiet")[0] == 0
+    with Session.open("a.ivos", frames=frames) as session:
+        assert {s.object_id for s in session.strokes(4)} == {0, 1, 2}
+    masks = ["--masks", f"masks.{ending}", *where]
+    assert run("segment", "movie.tif", *masks, "--output", "b.tif", "--quiet")[0] == 0
+    labels = tifffile.imread("b.tif")
+    assert np.array_equal(labels[4], truth[4])
+    assert (labels[8] == 1).any()
+
+
+def test_the_reading_options_reach_the_stack(run, monkeypatch):
+    """Axes, channels, index, contrast and frame axis are handed to open_frames as they are meant."""
+    asked: list[dict[str, Any]] = []
+
+    def refuse(path: str, **options: Any) -> None:
+        asked.append(options)
+        raise napari_ivos.InputError("enough")
+
+    monkeypatch.setattr(napari_ivos, "open_frames", refuse)
+    options = ["--axes", "TCZYX", "--channels", "0,2", "--index", "Z=3", "--contrast", "5,99.5", "--frame-axis", "T"]
+    assert run(*SEGMENT, "--output", "a.tif", *options)[0] == 1
+    assert asked == [
+        {"axes": "TCZYX", "channels": [0, 2], "index": {"Z": 3}, "contrast": [5.0, 99.5], "frame_axis": "T"}
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- going on
+
+
+class Stopping(FakePredictor):
+    """A predictor during whose work the user presses Ctrl-C once, or whose memory ends."""
+
+    def __init__(self, after: int, error: BaseException | None = None) -> None:
+        super().__init__(64)
+        self.left, self.error = after, error
+
+    def propagate(self, requests: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            if self.error is not None:
+                raise self.error
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().propagate(requests)
+
+
+@pytest.mark.parametrize("project", [None, "mine.ivos"])
+def test_ctrl_c_keeps_what_is_done(project, run, monkeypatch):
+    """Ctrl-C ends with 130 and says how to go on; the same command again does the rest, with the same labels."""
+    assert run(*SEGMENT, "--output", "whole.tif")[0] == 0
+    command = [*SEGMENT, "--output", "labels.tif", *(["--project", project] if project else [])]
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3))
+    code, _, said = run(*command)
+    kept = Path(project or "labels.tif.ivos").absolute()
+    assert code == 130
+    assert str(kept.name) in said
+    assert "same command again" in said
+    assert kept.exists()
+    assert not Path("labels.tif").exists()
+    fake = FakePredictor(64)
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: fake)
+    code, _, _ = run(*command)
+    assert code == 0
+    assert ("segment", 2) not in fake.calls  # the scribbled frame is not made again
+    assert 0 < sum(kind == "propagate" for kind, _ in fake.calls) < 8
+    assert np.array_equal(tifffile.imread("labels.tif"), tifffile.imread("whole.tif"))
+    assert kept.exists() == (project is not None)
+
+
+def test_ctrl_c_is_json_too(run, monkeypatch):
+    """With --json, a stopped command says so with the project and the number of frames done."""
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3))
+    code, said, _ = run(*SEGMENT, "--json", "--output", "labels.tif")
+    facts = json.loads(said)
+    assert code == 130
+    assert facts["interrupted"] is True
+    assert facts["frames_done"] == 3
+    assert facts["project"].endswith("labels.tif.ivos")
+
+
+def test_a_second_ctrl_c_stops_at_once(run, monkeypatch):
+    """A Ctrl-C that comes as an exception, as from a second press, ends the same way."""
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3, KeyboardInterrupt()))
+    code, _, said = run(*SEGMENT, "--output", "labels.tif", "--project", "mine.ivos")
+    assert code == 130
+    assert "mine.ivos" in said
+    assert "Traceback" not in said
+
+
+def test_the_ctrl_c_of_others_is_given_back(run):
+    """After a command, Ctrl-C means what it meant before."""
+    before = signal.getsignal(signal.SIGINT)
+    run(*SEGMENT, "--output", "labels.tif")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_project_is_not_segmented_again(run, monkeypatch):
+    """The same command on a finished project draws nothing twice and runs no network."""
+    command = [*SEGMENT, "--output", "labels.tif", "--project", "mine.ivos"]
+    assert run(*command)[0] == 0
+    first = tifffile.imread("labels.tif")
+    fake = FakePredictor(64)
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: fake)
+    code, said, _ = run(*command, "--overwrite")
+    assert code == 0
+    assert fake.calls == []
+    assert "nothing was left to do" in said
+    assert np.array_equal(tifffile.imread("labels.tif"), first)
+
+
+def test_masks_are_not_taken_twice(run):
+    """A finished project that began with masks is left as it is by the same command."""
+    tifffile.imwrite("masks.tif", movie()[1][4])
+    command = ["segment", "movie.tif", "--masks", "masks.tif", "--frame", "4", "--project", "p.ivos", "--quiet"]
+    assert run(*command, "--output", "a.tif")[0] == 0
+    assert run(*command, "--output", "b.tif")[0] == 0
+    with Session.open("p.ivos") as session:
+        assert [step.kind for step in session.log] == ["annotate", "propagate"]
+
+
+def test_new_scribbles_are_a_new_round(run):
+    """Other scribbles on an existing project correct it: a second round."""
+    assert run(*SEGMENT, "--output", "a.tif", "--project", "p.ivos")[0] == 0
+    more = write_davis([Scribbles(0, [Stroke(1, [(18, 16), (22, 26)])])], SHAPE)
+    Path("more.json").write_text(json.dumps(more))
+    again = ["segment", "movie.tif", "--scribbles", "more.json", "--project", "p.ivos", "--output", "b.tif", "--quiet"]
+    assert run(*again)[0] == 0
+    with Session.open("p.ivos") as session:
+        assert [r.number for r in session.rounds] == [1, 2]
+
+
+def test_a_broken_frame_keeps_what_is_before_it(run, monkeypatch):
+    """An error midway is one line, and says where what is done is kept."""
+    broken = FrameReadError("frame 7 of movie.tif can't be read: damaged", 7)
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3, broken))
+    code, _, said = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 1
+    assert "frame 7" in said
+    assert "labels.tif.ivos` " not in said
+    assert "napari-ivos export" in said
+    assert Path("labels.tif.ivos").exists()
+    assert run("export", "labels.tif.ivos", "--output", "part.tif", "--quiet")[0] == 0
+    assert tifffile.imread("part.tif")[4].any()
+
+
+# ---------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("segment", "movie.tif", "--output", "a.tif"), "Nothing says what to segment"),
+        (("segment", "none.tif", "--scribbles", "strokes.json", "--output", "a.tif"), "none.tif"),
+        (("segment", "movie.tif", "--scribbles", "none.json", "--output", "a.tif"), "none.json"),
+        (("segment", "movie.tif", "--scribbles", "movie.tif", "--output", "a"), "no pixel is 0"),
+        (("segment", "movie.tif", "--masks", "text.png", "--output", "a.tif"), "text.png is no image"),
+        (("segment", "movie.tif", "--masks", "colour.png", "--output", "a.tif"), "mode RGB"),
+        (("segment", "movie.tif", "--masks", "small.png", "--output", "a.tif"), "5 x 7 px; the frames are 60 x 80"),
+        (("segment", "movie.tif", "--masks", "black.png", "--output", "a.tif"), "is empty"),
+        (("segment", "movie.tif", "--masks", "none.png", "--output", "a.tif"), "none.png can't be read"),
+        (("segment", "movie.tif", "--masks", "two.tif", "--output", "a.tif"), "holds 2 images; expected one, or 9"),
+        (("segment", "movie.tif", "--masks", "float.tif", "--output", "a.tif"), "float32; expected whole numbers"),
+        ((*SEGMENT, "--frame", "9", "--masks", "black.png", "--output", "a.tif"), "frames 0 to 8"),
+        ((*SEGMENT, "--output", "a.docx"), "doesn't say which format"),
+        ((*SEGMENT, "--output", "a.tif", "--format", "word"), "'word'"),
+        ((*SEGMENT, "--output", "a.tif", "--format", " ,"), "names no format"),
+        ((*SEGMENT, "--output", "strokes.json"), "exists already"),
+        ((*SEGMENT, "--output", "movie.tif", "--format", "coco,davis"), "is a file"),
+        ((*SEGMENT, "--output", "a.tif", "--project", "strokes.json"), "strokes.json"),
+        ((*SEGMENT, "--output", "a.tif", "--channels", "one"), "--channels 'one'"),
+        ((*SEGMENT, "--output", "a.tif", "--contrast", "1"), "has 1 numbers"),
+        ((*SEGMENT, "--output", "a.tif", "--index", "Z"), "--index 'Z'"),
+        ((*SEGMENT, "--output", "/"), None),
+        (("export", "none.ivos", "--output", "a.tif"), "none.ivos"),
+        (("export", "strokes.json", "--output", "a.tif"), "strokes.json"),
+        (("info", "none"), "none"),
+        (("info", "compact.safetensors"), "compact.safetensors"),
+        (("info", "fake.safetensors"), "safetensors"),
+        (("suggest", "none.ivos"), "none.ivos"),
+        (("train", "none.toml"), None),
+    ],
+)
+def test_errors_are_one_line(arguments, words, run):
+    """What can't be used ends with 1 and one line on stderr that says what; nothing is written, no traceback shown."""
+    Path("text.png").write_text("no picture")
+    Image.new("RGB", (80, 60)).save("colour.png")
+    Image.new("L", (7, 5), 1).save("small.png")
+    Image.new("L", (80, 60)).save("black.png")
+    tifffile.imwrite("two.tif", np.ones((2, 60, 80), np.uint8))
+    tifffile.imwrite("float.tif", np.ones((60, 80), np.float32))
+    Path("fake.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not a header....")
+    before = sorted(p.name for p in Path().iterdir())
+    code, said, error = run(*arguments)
+    assert code == 1
+    assert said == ""
+    lines = [line for line in error.splitlines() if not line.startswith("note:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("napari-ivos: error: ")
+    if words is not None:
+        assert words in error
+    assert sorted(p.name for p in Path().iterdir()) == before
+
+
+def test_errors_are_json_too(run):
+    """With --json the error is an object on stdout as well."""
+    code, said, error = run("info", "none", "--json")
+    assert code == 1
+    assert "none" in json.loads(said)["error"]
+    assert json.loads(said)["error"] in error
+
+
+def test_debug_shows_where(run):
+    """With --debug an error is not shortened."""
+    with pytest.raises(napari_ivos.InputError):
+        run("info", "none", "--debug")
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("segment",), ("export", "p.ivos"), ("info", "--axes")])
+def test_wrong_usage_is_2(arguments, run):
+    """A command that isn't there or lacks an argument ends with 2 and its usage."""
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+
+
+def test_a_missing_model_is_an_error(run, monkeypatch):
+    """A model that can't be loaded is told before anything is made."""
+
+    def missing(name: str | None = None, device: str | None = None) -> None:
+        raise WeightsError(f"No model is called {name!r}.")
+
+    monkeypatch.setattr(napari_ivos, "load_model", missing)
+    code, _, error = run(*SEGMENT, "--output", "a.tif", "--model", "huge")
+    assert code == 1
+    assert "'huge'" in error
+    assert not Path("a.tif.ivos").exists()
+
+
+@pytest.mark.parametrize(("command", "extra"), [("benchmark", "benchmark"), ("train", "train")])
+def test_a_missing_extra_is_named(command, extra, run, monkeypatch):
+    """Commands of an extra that isn't installed say how to install it."""
+    gone = {"cv2", "matplotlib"}
+
+    def find(name: str, *rest: Any) -> object | None:
+        return None if name in gone else object()
+
+    monkeypatch.setattr("napari_ivos.cli.commands.find_spec", find)
+    monkeypatch.setattr("napari_ivos.benchmark.program.find_spec", find)
+    code, _, error = run(command, "data" if command == "benchmark" else "settings.toml")
+    assert code == 1
+    assert f"napari-ivos[{extra}]" in error
+
+
+# ---------------------------------------------------------------------------------------------------- other commands
+
+
+@pytest.fixture
+def project(run, folder) -> Path:
+    """A finished project beside its stack."""
+    assert run(*SEGMENT, "--output", "labels.tif", "--project", "movie.ivos")[0] == 0
+    return folder / "movie.ivos"
+
+
+def test_export_writes_a_project(project, run):
+    """A project's labels go to any format, with the frames found beside it."""
+    code, said, _ = run("export", project, "--output", "e", "--format", "table,ome-tiff", "--json", "--quiet")
+    assert code == 0
+    assert [o["format"] for o in json.loads(said)["outputs"]] == ["table", "ome-tiff"]
+    assert np.array_equal(tifffile.imread("e/labels.ome.tif"), tifffile.imread("labels.tif"))
+    assert "mean_intensity" in Path("e/objects.csv").read_text()
+    assert run("export", project, "--output", "e", "--format", "table,ome-tiff", "--quiet")[0] == 1
+    assert run("export", project, "--output", "e", "--format", "table,ome-tiff", "--quiet", "--overwrite")[0] == 0
+
+
+def test_export_works_without_the_frames(project, run):
+    """Where the stack has gone, labels are exported all the same, a note says what is missing, --frames finds it."""
+    Path("movie.tif").rename("moved.tif")
+    code, _, said = run("export", project, "--output", "a.csv", "--quiet")
+    assert code == 0
+    assert "give --frames" in said
+    assert "mean_intensity" not in Path("a.csv").read_text()
+    assert run("export", project, "--output", "b.csv", "--frames", "moved.tif", "--quiet")[0] == 0
+    assert "mean_intensity" in Path("b.csv").read_text()
+
+
+def test_info_of_a_stack(run):
+    """A stack's shape, type and axes are told without reading it."""
+    _, said, _ = run("info", "movie.tif", "--json")
+    facts = json.loads(said)
+    assert (facts["kind"], facts["shape"], facts["axes"], facts["dtype"]) == ("stack", list(SHAPE), "TYX", "uint16")
+    assert "shape: 9, 60, 80" in run("info", "movie.tif")[1]
+
+
+def test_info_of_a_project(project, run):
+    """A project's objects, rounds and next frame are told, whatever its name."""
+    _, said, _ = run("info", project, "--json")
+    facts = json.loads(said)
+    assert facts["kind"] == "project"
+    assert [o["id"] for o in facts["objects"]] == [1, 2]
+    assert facts["objects"][0]["annotated_frames"] == [4]
+    assert facts["rounds"][0]["annotated"] == {"4": [1, 2]}
+    project.rename("other.bin")
+    _, said, _ = run("info", "other.bin")
+    assert "kind: project" in said
+    assert "annotated 4: 1 2" in said
+
+
+def test_suggest_names_a_frame(project, run):
+    """The frame to correct next, with the quality of its objects."""
+    code, said, _ = run("suggest", project, "--json")
+    facts = json.loads(said)
+    assert code == 0
+    assert facts["frame"] in set(range(SHAPE[0])) - {4}
+    assert [o["id"] for o in facts["objects"]] == [1, 2]
+    assert f"Frame {facts['frame']}:" in run("suggest", project)[1]
+
+
+def test_suggest_without_anything_done(run, folder):
+    """A project without masks has no frame to suggest."""
+    Session(folder / "movie.tif", FakePredictor(), project="new.ivos").close()
+    assert json.loads(run("suggest", "new.ivos", "--json")[1]) == {"frame": None, "objects": []}
+    assert "No frame" in run("suggest", "new.ivos")[1]
+
+
+def test_the_samples_are_there():
+    """Both samples ship with masks of their frames and scribbles that lie on them."""
+    for name in SAMPLES:
+        with napari_ivos.open_frames(sample_folder() / f"{name}.tif") as stack:
+            assert tifffile.imread(sample_folder() / f"{name}_masks.tif").shape == stack.shape
+            assert read_davis(sample_folder() / f"{name}_scribbles.json", stack.shape)
+
+
+def test_the_demo_leaves_all_results(run, folder, monkeypatch):
+    """The demo writes labels, video, sheet and table of both samples, says that they are simulated, and compares."""
+    pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.setattr("napari_ivos.cli.demo.sample_folder", lambda: folder)
+    for name in SAMPLES:
+        tifffile.imwrite(f"{name}.tif", movie()[0], imagej=True, metadata={"axes": "TYX"})
+        tifffile.imwrite(f"{name}_masks.tif", movie()[1], imagej=True, metadata={"axes": "TYX"})
+        Path(f"{name}_scribbles.json").write_bytes(Path("strokes.json").read_bytes())
+    code, said, _ = run("demo", "--quiet")
+    assert code == 0
+    for name in SAMPLES:
+        assert sorted(p.name for p in Path("demo_output", name).iterdir()) == sorted(NAMES[n] for n in USUAL)
+        assert f"{name} (simulated data)" in said
+    assert said.count("against the known masks") == 2
+    assert str(Path("demo_output").resolve()) in said
+    code, said, _ = run("demo", "--quiet", "--json")  # once more, over its own results
+    facts = json.loads(said)
+    assert code == 0
+    assert facts["simulated"] is True
+    assert 0.8 < facts["samples"]["toy"]["j"] <= 1
+    assert run("demo", "--quiet", "--output", "demo_output")[0] == 1
+
+
+def test_training_is_handed_its_settings(run, monkeypatch):
+    """``train`` reads its settings file and hands them to the training program."""
+    Path("run.toml").write_text('data = "data"\noutput = "out"\nsteps = 7\n')
+    seen: list[Any] = []
+    training = pytest.importorskip("napari_ivos.training.train")
+    monkeypatch.setattr(training, "train", lambda settings, tell: seen.append(settings))
+    assert run("train", "run.toml")[0] == 0
+    assert seen[0].steps == 7
+
+
+# ---------------------------------------------------------------------------------------------------- outside
+
+
+def outside(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "napari_ivos.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_help_and_version_from_outside(tmp_path):
+    """The program runs as a process of its own: help, version, usage errors."""
+    helped = outside("--help", cwd=tmp_path)
+    assert helped.returncode == 0
+    for command in ("segment", "demo", "export", "info", "suggest", "benchmark", "train"):
+        assert command in helped.stdout
+    assert outside("--version", cwd=tmp_path).stdout.strip() == f"napari-ivos {napari_ivos.__version__}"
+    assert outside("nonsense", cwd=tmp_path).returncode == 2
+    failed = outside("info", "nothing.tif", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("napari-ivos: error:")
+    assert "Traceback" not in failed.stderr
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    """Help is there at once: it loads neither torch nor what reads and writes files."""
+    code = (
+        "import sys\nfrom napari_ivos.cli import main\n"
+        "try:\n    main(['segment', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'torchvision', 'dask', 'zarr', 'tifffile', 'av', 'PIL', 'napari', 'qtpy', 'scipy', 'tqdm'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(folder):
+    """Whoever reads only the first line of the output gets no traceback."""
+    done = subprocess.run(
+        f"{sys.executable} -m napari_ivos.cli info movie.tif | true",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def shipped_weights() -> bool:
+    from napari_ivos.networks import weights
+
+    return (Path(weights.__file__).parent / "weights" / weights.SHIPPED[weights.DEFAULT]).exists()
+
+
+@pytest.mark.skipif(not shipped_weights(), reason="no trained weights in this checkout")
+def test_the_demo_with_the_shipped_weights(tmp_path):
+    """From outside, with the real networks: both samples reach J 0.8 from one scribbled frame."""
+    done = outside("demo", "--device", "cpu", "--json", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    for name, sample in facts["samples"].items():
+        assert sample["j"] >= 0.8, name
+        for written in sample["outputs"]:
+            assert (tmp_path / written["path"]).stat().st_size > 1000
