@@ -6,13 +6,16 @@ al. 2018). All ids of a frame are counted in one pass: a benchmark computes J fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.regions import Box, mask_box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BOUNDARY_TOLERANCE = 0.008
 """How far apart two boundaries may lie and still match, over the diagonal of the image."""

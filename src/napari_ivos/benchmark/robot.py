@@ -6,7 +6,7 @@ misses is opened with a disk, thinned to its medial axis, and the longest path o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from napari_ivos.errors import InputError
 from napari_ivos.regions import mask_box
 from napari_ivos.scribbles import BACKGROUND, Points, Scribbles, Stroke
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 LARGEST_RADIUS = 16.0
 """Radius of the opening disk, in pixels, at most."""
 RADIUS_SHARE = 0.2
@@ -22,7 +25,7 @@ RADIUS_SHARE = 0.2
 FEWEST_NODES = 4
 """A path of fewer pixels is no stroke."""
 SMOOTHING = 4.0
-"""Standard deviation of the smoothing along a path, in pixels, before it is lowered where a path would leave its region."""
+"""Standard deviation of the smoothing along a path, in pixels; lowered where a path would leave its region."""
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer]
@@ -52,7 +55,9 @@ def correct(truth: Labels, prediction: Labels, frame: int = 0, ignore: Mask | No
         Two shapes.
     """
     if truth.shape != prediction.shape:
-        raise InputError(f"Truth and prediction of frame {frame} have two shapes, {truth.shape} and {prediction.shape}.")
+        raise InputError(
+            f"Truth and prediction of frame {frame} have two shapes, {truth.shape} and {prediction.shape}."
+        )
     wrong = truth != prediction
     if ignore is not None:
         wrong &= ~ignore
