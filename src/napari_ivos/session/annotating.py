@@ -23,6 +23,8 @@ TOUCHED_PIXELS = 4
 """A stroke that covers more pixels than this of another object's mask touches that object."""
 SPREAD_OVERLAP = 0.9
 """A touched object without a stroke of its own is propagated if its mask keeps less than this (IoU)."""
+GONE_LEVEL = 0.25
+"""Below this probability the network clearly doesn't see an object where it was painted."""
 IDS_AT_MOST = 65535
 
 Labels = npt.NDArray[np.uint16]
@@ -107,7 +109,7 @@ def scribble(
 def give_way(painted: Patch, seen: Patch, pixels: npt.NDArray[np.int64]) -> Patch:
     """A painted mask without the pixels that others' strokes take.
 
-    Taken are the strokes' own pixels, and with them the parts around them that the network no longer sees as the
+    Taken are the strokes' own pixels, and with them the parts around them that the network clearly doesn't see as the
     object; all else stays exact.
 
     Parameters
@@ -124,7 +126,7 @@ def give_way(painted: Patch, seen: Patch, pixels: npt.NDArray[np.int64]) -> Patc
     taken = np.zeros(mask.shape, bool)
     inside = pixels[((pixels >= (box.y0, box.x0)) & (pixels < (box.y1, box.x1))).all(axis=1)]
     taken[inside[:, 0] - box.y0, inside[:, 1] - box.x0] = True
-    doubtful = mask & (sample(seen, box, mask.shape) < MASK_LEVEL)
+    doubtful = mask & (sample(seen, box, mask.shape) < GONE_LEVEL)
     while True:
         grown = taken | (_dilated(taken) & doubtful)
         if np.array_equal(grown, taken):
@@ -173,7 +175,7 @@ def cut_out(labels: Labels, objects: Collection[int] | None = None) -> dict[int,
     order = np.argsort(ids, kind="stable")
     places, ids = places[order], ids[order]
     starts = np.flatnonzero(np.diff(ids, prepend=0))
-    ends = np.append(starts[1:], len(ids))
+    ends = np.append(starts, len(ids))[1:]
     wanted = None if objects is None else set(objects)
     patches = {i: Patch(Box(0, 0, 1, 1), np.zeros((1, 1), np.uint8), Origin.PAINTED) for i in wanted or ()}
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
