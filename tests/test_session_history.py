@@ -1,0 +1,308 @@
+"""One history: undo and redo of steps and rounds, to any depth, and the edits of objects in it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from napari_ivos.errors import InputError
+from napari_ivos.frames import open_frames
+from napari_ivos.predictor import FakePredictor
+from napari_ivos.scribbles import Scribbles, Stroke
+from napari_ivos.session import Session
+
+
+@pytest.fixture(scope="module")
+def clip(make_clip):
+    return make_clip(8)
+
+
+@pytest.fixture(params=["memory", "file"])
+def session(request, clip, tmp_path):
+    path = None if request.param == "memory" else tmp_path / "a.ivos"
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor(), path) as made:
+        yield made
+
+
+def state(session: Session) -> tuple:
+    """Everything a user sees: labels, objects, annotated frames, strokes."""
+    return (
+        np.asarray(session.labels).tobytes(),
+        session.objects,
+        session.annotated_frames(),
+        tuple(s.id for s in session.strokes()),
+        session.suggest_frame(),
+    )
+
+
+def work(session: Session, clip):
+    """Steps of every kind, one after the other."""
+    yield "interact", lambda: session.interact(clip.scribbles(2, 1, 2))
+    yield "propagate", lambda: list(session.propagate())
+    yield "rename", lambda: session.rename(1, "left")
+    yield "annotate", lambda: session.annotate(6, clip.truth[6])
+    yield "propagate", lambda: list(session.propagate("forward"))
+    yield "propagate", lambda: list(session.propagate())
+    yield "lock", lambda: session.lock(1)
+    yield "divide", lambda: session.divide(2, 4)
+    yield "remove object", lambda: session.remove_object(4)
+    yield "add object", lambda: session.add_object("more")
+    yield "interact", lambda: session.interact(Scribbles(0, [Stroke(0, [(60, 5), (60, 100)])]))
+    yield "recolour", lambda: session.recolour(2, (1, 0, 0.5))
+    yield "unlock", lambda: session.unlock(1)
+    yield "end object", lambda: session.end_object(1, 5)
+    yield "set lifetime", lambda: session.set_lifetime(1)
+
+
+def test_undo_and_redo_walk_the_whole_history(session, clip) -> None:
+    """Undo gives back, step by step, exactly what was there before each step; redo what was there after it."""
+    seen = [state(session)]
+    kinds = []
+    for kind, do in work(session, clip):
+        do()
+        kinds.append(kind)
+        seen.append(state(session))
+    assert [s.kind for s in session.log] == kinds
+    for kind, before in zip(kinds[::-1], seen[-2::-1], strict=True):
+        assert [s.kind for s in session.undo()] == [kind]
+        assert state(session) == before
+    assert session.undo() == ()
+    for kind, after in zip(kinds, seen[1:], strict=True):
+        assert [s.kind for s in session.redo()] == [kind]
+        assert state(session) == after
+    assert session.redo() == ()
+
+
+def test_a_round_is_taken_back_and_brought_back_at_once(session, clip) -> None:
+    """`undo(to="round")` takes everything of the last round, `redo(to="round")` brings it back."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    first = state(session)
+    session.interact(clip.scribbles(6, 1))
+    session.interact(clip.scribbles(5, 2))
+    list(session.propagate())
+    second = state(session)
+    assert [s.kind for s in session.undo(to="round")] == ["propagate", "interact", "interact"]
+    assert state(session) == first
+    session.redo(to="round")
+    assert state(session) == second
+    session.undo(to="round")
+    session.undo(to="round")
+    assert not np.asarray(session.labels).any()
+    with pytest.raises(InputError, match="sideways"):
+        session.undo(to="sideways")
+
+
+def test_new_work_forgets_what_was_undone(session, clip) -> None:
+    """After new work there is nothing to redo, and the dropped masks never come back."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    session.undo()
+    session.rename(1, "x")
+    assert session.redo() == ()
+    assert [t for t in range(8) if session.labels[t].any()] == [2]
+    assert list(session.propagate())
+
+
+def test_the_round_goes_on_after_undo(session, clip) -> None:
+    """Taking a propagation back opens its round again: it is done again with the same result."""
+    session.interact(clip.scribbles(2, 1, 2))
+    list(session.propagate())
+    before = np.asarray(session.labels)
+    session.undo()
+    assert session.interact(clip.scribbles(2, 1)).round == 1
+    session.undo()
+    assert len(list(session.propagate())) == 7
+    np.testing.assert_array_equal(np.asarray(session.labels), before)
+
+
+def test_undo_survives_closing(clip, tmp_path) -> None:
+    """What was undone can be redone after the project was opened again."""
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor(), tmp_path / "a.ivos") as session:
+        session.interact(clip.scribbles(2, 1))
+        list(session.propagate())
+        full = np.asarray(session.labels)
+        session.undo()
+    with Session.open(tmp_path / "a.ivos") as again:
+        assert [t for t in range(8) if again.labels[t].any()] == [2]
+        again.redo()
+        np.testing.assert_array_equal(np.asarray(again.labels), full)
+
+
+def test_undo_changes_one_row_whatever_it_takes_back(session, clip) -> None:
+    """Undoing a propagation of any number of frames writes one row of the table of steps."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    with session._project.transaction() as writer:
+        connection: sqlite3.Connection = writer._connection
+        before = connection.total_changes
+    session.undo()
+    assert connection.total_changes - before == 1
+
+
+def test_a_removed_stroke_is_as_if_it_had_not_been_drawn(session, clip) -> None:
+    """Removing the only stroke of an object takes its mask; removing another's leaves it."""
+    session.interact(clip.scribbles(2, 1, 2))
+    before = session.labels[2].copy()
+    stroke = session.strokes(object_id=2)[0]
+    result = session.remove_stroke(stroke.id)
+    assert 2 in result.objects
+    assert set(np.unique(session.labels[2])) == {0, 1}
+    assert session.annotated_frames(2) == ()
+    assert [s.object_id for s in session.strokes()] == [1]
+    session.undo()
+    np.testing.assert_array_equal(session.labels[2], before)
+    assert [s.object_id for s in session.strokes()] == [1, 2]
+
+
+def test_a_stroke_removed_over_an_older_mask_gives_that_back(session, clip) -> None:
+    """Where an earlier round left a mask, removing this round's stroke brings it back."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    before = session.labels[6].copy()
+    session.interact(Scribbles(6, [Stroke(0, [(5, 30), (60, 30)])]))
+    session.interact(clip.scribbles(6, 1))
+    for stroke in session.strokes(frame=6):
+        session.remove_stroke(stroke.id)
+    np.testing.assert_array_equal(session.labels[6], before)
+    assert session.annotated_frames(1) == (2,)
+
+
+def test_a_stroke_of_a_closed_round_stays(session, clip) -> None:
+    """A stroke whose round was propagated can't be removed, and the message says what to do."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    with pytest.raises(InputError, match="round 1.*undo"):
+        session.remove_stroke(session.strokes()[0].id)
+    with pytest.raises(InputError, match="no stroke 99"):
+        session.remove_stroke(99)
+
+
+# -- objects
+
+
+def test_ids_are_never_used_again(session) -> None:
+    """A removed object's id stays taken, for strokes, masks and new objects."""
+    assert session.add_object().id == 1
+    assert session.add_object("cell", id=7).id == 7
+    session.remove_object(7)
+    assert session.add_object().id == 8
+    for again in (
+        lambda: session.add_object(id=7),
+        lambda: session.annotate(0, np.full((96, 128), 7)),
+        lambda: session.interact(Scribbles(0, [Stroke(7, [(5, 5)])])),
+        lambda: session.rename(7, "x"),
+    ):
+        with pytest.raises(InputError, match="7 was removed"):
+            again()
+    assert [o.id for o in session.objects] == [1, 8]
+
+
+def test_a_removed_object_is_gone_from_labels_and_quality(session, clip) -> None:
+    """Removing an object takes it off every frame and leaves the other as it was."""
+    session.interact(clip.scribbles(2, 1, 2))
+    list(session.propagate())
+    before = np.asarray(session.labels)
+    session.remove_object(1)
+    after = np.asarray(session.labels)
+    assert not (after == 1).any()
+    assert ((before == 2) <= (after == 2)).all()
+    assert session.quality.shape == (8, 1)
+
+
+def test_nothing_changes_a_locked_object(session, clip) -> None:
+    """Strokes, paint, rounds and edits are refused or pass by a locked object, pixel for pixel."""
+    session.interact(clip.scribbles(2, 1, 2))
+    list(session.propagate())
+    before = np.asarray(session.labels) == 1
+    session.lock(1)
+    for refused in (
+        lambda: session.interact(clip.scribbles(2, 1)),
+        lambda: session.annotate(2, clip.truth[2]),
+        lambda: session.remove_object(1),
+        lambda: session.end_object(1, 4),
+        lambda: session.divide(1, 4),
+    ):
+        with pytest.raises(InputError, match="locked"):
+            refused()
+    over = np.where(clip.truth > 0, 2, 0)
+    session.annotate(3, over[3])
+    session.interact(Scribbles(5, [Stroke(2, clip.scribbles(5, 1).strokes[0].points)]))
+    session.interact(Scribbles(6, [Stroke(0, clip.scribbles(6, 1).strokes[0].points)]))
+    list(session.propagate())
+    np.testing.assert_array_equal(np.asarray(session.labels) == 1, before)
+    session.rename(1, "still mine")
+    session.unlock(1)
+    session.interact(clip.scribbles(2, 1))
+
+
+def test_a_division_ends_the_mother_and_begins_the_daughters(session, clip) -> None:
+    """The mother is gone from the division on, the daughters begin there, and the parent is kept."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    one, two = session.divide(1, 5)
+    assert (one.id, two.id, one.parent, two.parent) == (2, 3, 1, 1)
+    assert one.lifetime == two.lifetime == range(5, 8)
+    assert session.objects[0].lifetime == range(5)
+    assert [bool(session.labels[t].any()) for t in range(8)] == [True] * 5 + [False] * 3
+    session.annotate(5, np.where(clip.truth[5] == 1, 2, np.where(clip.truth[5] == 2, 3, 0)))
+    assert [r.frame for r in session.propagate()] == [6, 7]
+    assert set(np.unique(session.labels[7])) == {0, 2, 3}
+    with pytest.raises(InputError, match="lives from frame 5"):
+        session.annotate(4, clip.truth[4] == 1, objects=[2])
+    with pytest.raises(InputError, match="lives from frame 0 to frame 4"):
+        session.interact(clip.scribbles(6, 1))
+
+
+def test_objects_that_are_there_may_be_daughters(session, clip) -> None:
+    """Existing objects without a parent can be named as daughters, others can't."""
+    session.interact(clip.scribbles(2, 1, 2))
+    session.add_object(id=3)
+    assert [o.id for o in session.divide(1, 4, [2, 9])] == [2, 9]
+    for daughters, message in (([2, 5], "has a parent"), ([3], "two or more"), ([3, 3], "two or more")):
+        with pytest.raises(InputError, match=message):
+            session.divide(3, 6, daughters)
+
+
+def test_an_ended_object_shows_again_when_its_end_is_taken_back(session, clip) -> None:
+    """Ending an object hides its later masks; giving it a longer life shows them again."""
+    session.interact(clip.scribbles(2, 1))
+    list(session.propagate())
+    before = np.asarray(session.labels)
+    session.end_object(1, 4)
+    assert not np.asarray(session.labels)[4:].any()
+    session.set_lifetime(1)
+    np.testing.assert_array_equal(np.asarray(session.labels), before)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.add_object(id=0), "1 to 65535"),
+        (lambda s: s.add_object(id=70000), "1 to 65535"),
+        (lambda s: s.add_object(id=1), "there already"),
+        (lambda s: s.add_object(colour="red"), "#rrggbb"),
+        (lambda s: s.add_object(start=9), "no frame"),
+        (lambda s: s.add_object(parent=5), "no object 5"),
+        (lambda s: s.recolour(1, (2, 0, 0)), "#rrggbb"),
+        (lambda s: s.rename(5, "x"), "no object 5"),
+        (lambda s: s.end_object(1, 0), "no frame"),
+        (lambda s: s.divide(1, 4, 1), "two or more"),
+        (lambda s: s.annotated_frames(5), "no object 5"),
+    ],
+)
+def test_an_edit_that_cant_be_made_changes_nothing(session, edit, message: str) -> None:
+    """Edits of what isn't there, or to what can't be, say so and leave no step."""
+    session.add_object()
+    with pytest.raises(InputError, match=message):
+        edit(session)
+    assert len(session.log) == 1
+
+
+def test_objects_have_colours_of_their_own(session) -> None:
+    """Neighbouring ids differ in colour, and a given colour is kept."""
+    made = [session.add_object() for _ in range(6)]
+    assert len({o.colour for o in made}) == 6
+    assert session.add_object(colour=(1, 0.5, 0)).colour == "#ff8000"
