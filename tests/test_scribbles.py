@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_ivos.errors import InputError
@@ -165,6 +165,8 @@ def test_a_dot_is_inside_or_not(point, inside):
 
 @settings(max_examples=200, deadline=None)
 @given(lines)
+@example(np.array([(-19.75, 0.0), (52.5, 0.0)]))  # clipped to a border that rounds outwards
+@example(np.array([(39.5, 3.0), (39.5, 9.0)]))
 def test_the_box_is_never_empty_and_inside(points):
     """A stroke with a part inside has a box of at least one pixel, inside the image; covered pixels lie in it."""
     stroke = Stroke(1, points)

@@ -38,7 +38,7 @@ def _whole(value: object) -> int | None:
     return whole if whole == value and whole >= 0 else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Stroke:
     """One line drawn by a user: this belongs to that object (and to no other).
 
@@ -58,9 +58,9 @@ class Stroke:
     object_id: int
     points: Points
 
-    def __post_init__(self) -> None:
+    def __init__(self, object_id: int, points: npt.ArrayLike) -> None:
         try:
-            points = np.array(self.points, dtype=np.float64)
+            points = np.array(points, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"A stroke's points can't be read as numbers ({error}); expected (row, col) pairs."
@@ -74,14 +74,14 @@ class Stroke:
         bad = int((~np.isfinite(points)).any(axis=1).sum())
         if bad:
             raise InputError(f"A stroke has {bad} of {len(points)} points that are not finite: drop or mend them.")
-        object_id = _whole(self.object_id)
-        if object_id is None or object_id > 65535:
+        number = _whole(object_id)
+        if number is None or number > 65535:
             raise InputError(
-                f"A stroke names object {self.object_id!r}; ids are whole numbers from 1 to 65535, 0 is the background."
+                f"A stroke names object {object_id!r}; ids are whole numbers from 1 to 65535, 0 is the background."
             )
         points.flags.writeable = False
         object.__setattr__(self, "points", points)
-        object.__setattr__(self, "object_id", object_id)
+        object.__setattr__(self, "object_id", number)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stroke):
@@ -101,9 +101,9 @@ class Stroke:
         if not pieces:
             return None
         points = np.concatenate(pieces)
-        last = np.array(image_shape) - 1  # a line on the very border rounds to the pixel beyond it
-        low = np.minimum(np.floor(points.min(axis=0) + 0.5).astype(int), last)
-        high = np.minimum(np.floor(points.max(axis=0) + 0.5).astype(int), last) + 1
+        last = np.array(image_shape) - 1  # a line on the very border may round to the pixel beyond it
+        low = np.clip(np.floor(points.min(axis=0) + 0.5).astype(int), 0, last)
+        high = np.clip(np.floor(points.max(axis=0) + 0.5).astype(int), 0, last) + 1
         return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
