@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 # other's way, and sums in one order give the same figures on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
-from napari_ivos.scribbles import Scribbles, Stroke  # noqa: E402
+from napari_ivos.scribbles import Scribbles, Stroke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -239,7 +239,7 @@ def _pixels(patch: Patch, window: Box) -> npt.NDArray[np.uint16]:
     columns = values[:, left] * (np.uint16(_WEIGHT) - fx) + values[:, right] * fx  # (h, window w), at most 65280
     wide = columns.astype(np.uint32)
     pixels = (wide[top] * (one - fy) + wide[bottom] * fy) >> scale
-    return (pixels + (pixels >> scale)).astype(np.uint16)
+    return np.asarray(pixels + (pixels >> scale), np.uint16)
 
 
 def compose(patches: Mapping[int, Patch], window: Box) -> npt.NDArray[np.uint16]:
