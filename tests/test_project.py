@@ -422,7 +422,7 @@ def test_a_damaged_page_is_called_so(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096 * 4 : -4096] = b"\xa5" * (len(content) - 5 * 4096)
     path.write_bytes(content)
-    with pytest.raises(ProjectError, match=r"damaged|tables|can't be read"):  # noqa: PT012, SIM117
+    with pytest.raises(ProjectError, match=r"damaged|tables|can't be read"):  # noqa: PT012
         with closing(Project.open(path)) as project:
             for frame in range(50):
                 cells(project, frame)

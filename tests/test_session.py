@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from napari_ivos.predictor import FakePredictor, Segmentation
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Scribbles, Stroke
 from napari_ivos.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AXES = "TYXC"
 
@@ -452,9 +455,8 @@ def test_an_object_that_leaves_is_absent_until_it_is_annotated_again(make_clip, 
         assert run(session) == []
 
 
-def test_old_masks_of_an_object_that_is_gone_go_too(make_clip, square) -> None:
+def test_old_masks_of_an_object_that_is_gone_go_too() -> None:
     """Where a later round loses an object, the masks of earlier rounds behind that are emptied, without a network."""
-    clip = make_clip(40, (96, 128), square((30, 30), (0, 0)))
     model = Level()
     with Session(open_frames(still(40), axes="TYX"), model) as session:
         session.interact(Scribbles(0, [Stroke(1, DOT)]))
@@ -589,11 +591,11 @@ def test_a_running_session_is_busy(clip, session) -> None:
     running = session.propagate()
     next(running)
     for write in (
-        lambda: session.propagate(),
+        session.propagate,
         lambda: session.interact(clip.scribbles(5, 1)),
         lambda: session.annotate(0, clip.truth[0]),
         lambda: session.rename(1, "x"),
-        lambda: session.undo(),
+        session.undo,
     ):
         with pytest.raises(SessionBusy, match="propagate"):
             write()

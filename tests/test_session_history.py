@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.scribbles import Scribbles, Stroke
 from napari_ivos.session import Session
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.session import Session, labels
 from napari_ivos.session.labels import normalise
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEYS = [
     3,

@@ -125,7 +125,8 @@ class Annotator:
         kept = self._counting(self._project.strokes(frame, round_number=number), states)
         kept = [s for s in kept if s.id != stroke.id]
         redo = {a.object_id for a in self._project.annotations(frame=frame) if a.round == number}
-        redo = {i for i in redo if states[i].alive(frame) and states[i].locked is None and self._drawn(i, frame)}
+        free = {i for i, state in states.items() if state.alive(frame) and state.locked is None}
+        redo = {i for i in redo & free if self._drawn(i, frame)}
         rows = self._project.rows(frame, before=number)
         before = self._project.patches(rows[i] for i in redo if i in rows)
         owners = {s.object_id for s in kept} & redo
@@ -155,11 +156,8 @@ class Annotator:
         states = self._project.objects()
         edits.check_alive(states, painted, frame)
         made = edits.missing(states, painted)
-        others = [
-            row
-            for i, row in self._project.rows(frame).items()
-            if row.origin is Origin.PAINTED and states[i].alive(frame) and states[i].locked is None
-        ]
+        free = {i for i, state in states.items() if state.alive(frame) and state.locked is None}
+        others = [row for i, row in self._project.rows(frame).items() if row.origin is Origin.PAINTED and i in free]
         boxes = sides(patch.box for patch in painted.values())
         old = self._project.patches(row for row in others if meeting(row.box, boxes).size)
         changes = painted_changes(painted, old, spreads)

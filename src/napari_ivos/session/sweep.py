@@ -210,7 +210,7 @@ class Sweep:
             row
             for row in rows.values()
             if row.object_id in looked_for
-            or (objects[row.object_id].alive(frame) and any(not row.box.intersect(b).empty for b in boxes))
+            or (there(objects, row.object_id, frame) and any(not row.box.intersect(b).empty for b in boxes))
         ]
         return _locked_first(self._project.patches(chosen), objects)
 
@@ -336,6 +336,12 @@ class Sweep:
 def nothing(box: Box) -> Patch:
     """A patch that says that the object isn't in the box."""
     return Patch(box, np.zeros((1, 1), np.uint8))
+
+
+def there(objects: Mapping[int, ObjectState], object_id: int, frame: int) -> bool:
+    """Whether an object is known and shown on a frame."""
+    state = objects.get(object_id)
+    return state is not None and state.alive(frame)
 
 
 def _locked_first(patches: Mapping[int, Patch], objects: Mapping[int, ObjectState]) -> dict[int, Patch]:

@@ -1,0 +1,373 @@
+"""Rough days: stops, kills, errors, full disks and second processes. Nothing that was reported as done is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_ivos.errors import FrameReadError, IvosError, OutOfMemory, ProjectError, ReadOnlyProject
+from napari_ivos.frames import open_frames
+from napari_ivos.predictor import FakePredictor
+from napari_ivos.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLS = int(os.environ.get("NAPARI_IVOS_KILLS", "6"))
+"""At how many random moments a propagating process is killed; 50 for the whole promise."""
+
+
+@pytest.fixture(scope="module")
+def clip(make_clip, square):
+    """Two objects that pass by each other; one leaves the picture and comes back."""
+    return make_clip(16, (96, 128), square((12, 10), (1, 4)), square((40, 90), (0, -4)))
+
+
+@pytest.fixture
+def stack(clip):
+    return open_frames(clip.video, axes="TYXC")
+
+
+def annotate(session: Session, clip) -> None:
+    """Two rounds: one done before, and one with two frames of object 1 and one of object 2 still to be propagated."""
+    session.interact(clip.scribbles(8, 1, 2))
+    list(session.propagate())
+    session.interact(clip.scribbles(2, 1))
+    session.interact(clip.scribbles(12, 1))
+    session.interact(clip.scribbles(0, 2))
+
+
+def everything(session: Session) -> dict[tuple[int, int], tuple]:
+    """All shown patches, to the last bit."""
+    project = session._project
+    found = {}
+    for frame in range(session.shape[0]):
+        rows = project.rows(frame)
+        for i, patch in project.patches(rows.values()).items():
+            found[frame, i] = (patch.box, patch.origin, patch.probability.tobytes(), rows[i].quality)
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(clip) -> dict:
+    """What a run without any trouble gives, and the order in which its frames come."""
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as session:
+        annotate(session, clip)
+        before = everything(session)
+        order = [r.frame for r in session.propagate()]
+        return {"order": order, "patches": everything(session), "before": before}
+
+
+def test_the_unbroken_run_is_worth_comparing_with(unbroken) -> None:
+    """The round that the faults break has both kinds of spans, and changes many frames."""
+    assert len(unbroken["order"]) == 14
+    assert unbroken["patches"] != unbroken["before"]
+
+
+@pytest.mark.parametrize("way", ["close", "cancel", "reopen"])
+@pytest.mark.parametrize("after", range(1, 14))
+def test_a_run_stopped_anywhere_goes_on_to_the_same_masks(
+    clip, stack, unbroken, tmp_path: Path, way: str, after: int
+) -> None:
+    """Stopped after any frame, in any way, a propagation keeps what is done and resumes to bit-identical masks."""
+    path = tmp_path / "a.ivos"
+    session = Session(stack, FakePredictor(), path)
+    annotate(session, clip)
+    running = session.propagate()
+    done = [next(running).frame for _ in range(after)]
+    kept = {key: value for key, value in everything(session).items() if key[0] in done}
+    if way == "cancel":
+        session.cancel()
+        assert list(running) == []
+    else:
+        running.close()
+    if way == "reopen":
+        session.close()
+        session = Session.open(path, stack, FakePredictor())
+    state = everything(session)
+    assert {key: value for key, value in state.items() if key[0] in done} == kept
+    rest = [r.frame for r in session.propagate()]
+    assert set(done) | set(rest) == set(unbroken["order"])
+    assert everything(session) == unbroken["patches"]
+    session.close()
+
+
+class Failing(FakePredictor):
+    """Raises when it has been called so many times."""
+
+    def __init__(self, at: int, error: BaseException) -> None:
+        super().__init__()
+        self.at, self.error = at, error
+
+    def propagate(self, requests):
+        if len([c for c in self.calls if c[0] == "propagate"]) == self.at:
+            self.at = -1
+            raise self.error
+        return super().propagate(requests)
+
+
+@pytest.mark.parametrize("at", range(0, 14, 3))
+@pytest.mark.parametrize(
+    ("error", "becomes", "message"),
+    [
+        (RuntimeError("CUDA error"), IvosError, "model fake failed on frame .*CUDA error.*kept"),
+        (OutOfMemory("The device is full."), OutOfMemory, "device is full.*kept"),
+        (MemoryError(), OutOfMemory, "kept"),
+    ],
+    ids=["error", "device memory", "memory"],
+)
+def test_a_model_that_fails_anywhere_costs_one_frame(clip, stack, unbroken, at: int, error, becomes, message) -> None:
+    """An error in the network leaves every finished frame, says which failed, and the next call gets the same masks."""
+    with Session(stack, FakePredictor()) as session:
+        annotate(session, clip)
+        session.use_model(Failing(at, error))
+        done = []
+        with pytest.raises(becomes, match=message) as caught:
+            done.extend(result.frame for result in session.propagate())
+        assert not isinstance(caught.value, RuntimeError)
+        assert session.busy is None
+        rest = [r.frame for r in session.propagate()]
+        assert set(done) | set(rest) == set(unbroken["order"])
+        assert everything(session) == unbroken["patches"]
+
+
+@pytest.mark.parametrize("bad", [0, 5, 9, 15])
+def test_a_frame_that_cant_be_read_ends_the_round_there(clip, unbroken, bad: int) -> None:
+    """The error names the frame, all frames before it are kept, and once it can be read the round goes on."""
+    stack = open_frames(clip.video, axes="TYXC")
+    with Session(stack, FakePredictor()) as session:
+        annotate(session, clip)
+        read, broken = stack.read, True
+
+        def reading(frame, box=None):
+            if broken and frame == bad:
+                raise FrameReadError(f"Frame {frame} of it can't be read.", frame)
+            return read(frame, box)
+
+        stack.read = reading
+        with pytest.raises(FrameReadError, match=f"Frame {bad} .*kept") as caught:
+            list(session.propagate())
+        assert caught.value.frame == bad
+        broken = False
+        list(session.propagate())
+        assert everything(session) == unbroken["patches"]
+
+
+def test_strokes_outlive_a_model_that_fails(clip, stack, tmp_path: Path) -> None:
+    """Strokes are written before the network runs; after an error, or a kill, propagation makes their masks."""
+
+    class Broken(FakePredictor):
+        def segment(self, requests):
+            raise RuntimeError("no")
+
+    with Session(stack, Broken(), tmp_path / "a.ivos") as session:
+        with pytest.raises(IvosError, match="strokes are kept"):
+            session.interact(clip.scribbles(8, 1))
+        assert len(session.strokes()) == 1
+        assert not session.labels[8].any()
+    with Session.open(tmp_path / "a.ivos", stack, FakePredictor()) as again:
+        assert len(list(again.propagate())) == 15
+        assert again.labels[8].any()
+        assert all(step.finished for step in again.log)
+
+
+WORKER = """
+import sys
+import numpy as np
+from napari_ivos.predictor import FakePredictor
+from napari_ivos.frames import open_frames
+from napari_ivos.session import Session
+path, video = sys.argv[1:]
+session = Session.open(path, open_frames(np.load(video), axes="TYXC"), FakePredictor())
+print("ready", flush=True)
+for result in session.propagate():
+    print(result.frame, flush=True)
+print("end", flush=True)
+sys.stdin.read()
+"""
+
+
+def start(path: Path, video: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path), str(video)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_killed_process_loses_nothing_that_it_reported(clip, stack, unbroken, tmp_path: Path, seed: int) -> None:
+    """After kill -9 at a random moment the project opens, holds every reported frame, and goes on to the same masks."""
+    chance = random.Random(seed)
+    path, video = tmp_path / "a.ivos", tmp_path / "video.npy"
+    np.save(video, clip.video)
+    with Session(stack, FakePredictor(), path) as session:
+        annotate(session, clip)
+    process = start(path, video)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    reported = [process.stdout.readline().strip() for _ in range(chance.randrange(0, 14))]
+    for _ in range(chance.randrange(0, 200_000)):  # part of a frame's work, on no clock
+        pass
+    process.send_signal(signal.SIGKILL)
+    more, _ = process.communicate()
+    reported += more.split()
+    frames = {int(line) for line in reported if line.isdigit()}
+    with Session.open(path, stack, FakePredictor()) as session:
+        assert session.read_only is None
+        state = everything(session)
+        expected = {key: value for key, value in unbroken["patches"].items() if key[0] in frames}
+        assert {key: value for key, value in state.items() if key[0] in frames} == expected
+        list(session.propagate())
+        assert everything(session) == unbroken["patches"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ivos", "video.npy"]
+
+
+def test_a_second_process_may_only_read_until_the_first_is_gone(clip, stack, tmp_path: Path) -> None:
+    """While another process holds a project it opens for reading and says so; once that is killed it can be written."""
+    path, video = tmp_path / "a.ivos", tmp_path / "video.npy"
+    np.save(video, clip.video)
+    with Session(stack, FakePredictor(), path) as session:
+        session.interact(clip.scribbles(8, 1))
+    process = start(path, video)
+    assert process.stdout is not None
+    while process.stdout.readline() != "end\n":
+        pass
+    with Session.open(path, stack, FakePredictor()) as second:
+        assert "another session" in str(second.read_only)
+        assert "read only" in repr(second)
+        assert all(second.labels[t].any() for t in range(16))
+        for write in (
+            lambda: second.interact(clip.scribbles(3, 1)),
+            lambda: next(second.propagate()),
+            lambda: second.annotate(0, clip.truth[0]),
+            second.undo,
+            second.add_object,
+        ):
+            with pytest.raises(ReadOnlyProject, match="another session"):
+                write()
+    process.kill()
+    process.communicate()
+    with Session.open(path, stack, FakePredictor()) as third:
+        assert third.read_only is None
+        third.add_object()
+
+
+class Grainy(FakePredictor):
+    """Its masks have a grain, so that they take room."""
+
+    grain = np.random.default_rng(0).uniform(-0.02, 0.02, (32, 32)).astype(np.float32)
+
+    def propagate(self, requests):
+        return [np.clip(p + self.grain, 0, 1) for p in super().propagate(requests)]
+
+
+@pytest.mark.parametrize("pages", [0, 1, 2, 4])
+def test_a_full_disk_keeps_what_was_finished(clip, stack, tmp_path: Path, pages: int) -> None:
+    """When the disk is full the message says so, finished frames stay, and with room again the work goes on."""
+    path = tmp_path / "a.ivos"
+    with Session(stack, Grainy(), path) as session:
+        session.interact(clip.scribbles(8, 1, 2))
+        connection = session._project._storage._writer
+        assert connection is not None
+        used = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {used + pages}")
+        done = []
+        with pytest.raises(ProjectError, match="disk full.*kept"):
+            done.extend(result.frame for result in session.propagate())
+        assert len(done) < 15
+        with pytest.raises(ProjectError, match="disk full"):
+            session.annotate(0, np.random.default_rng(0).integers(0, 200, (96, 128)))
+        shown = [t for t in range(16) if session.labels[t].any()]
+        assert set(shown) >= {8, *done}
+    with Session.open(path, stack, Grainy()) as again:
+        assert [t for t in range(16) if again.labels[t].any()] == shown
+        list(again.propagate())
+        resumed = everything(again)
+    with Session(stack, Grainy()) as unbroken_run:
+        unbroken_run.interact(clip.scribbles(8, 1, 2))
+        list(unbroken_run.propagate())
+        assert resumed == everything(unbroken_run)
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_a_file_cut_short_is_called_damaged(clip, stack, tmp_path: Path, keep: int) -> None:
+    """A project of which the end is missing raises a letter, on opening or on reading, and not a crash."""
+    path = tmp_path / "a.ivos"
+    with Session(stack, FakePredictor(), path) as session:
+        session.interact(clip.scribbles(8, 1, 2))
+        list(session.propagate())
+    path.write_bytes(path.read_bytes()[: 4096 * keep + 100])
+    with pytest.raises(ProjectError):  # noqa: PT012
+        with Session.open(path) as again:
+            np.asarray(again.labels)
+            np.asarray(again.quality)
+
+
+def test_a_hostile_row_is_a_letter_not_a_crash(clip, stack, tmp_path: Path) -> None:
+    """Rows that no session writes (unknown objects, odd types) never show and never crash."""
+    path = tmp_path / "a.ivos"
+    with Session(stack, FakePredictor(), path) as session:
+        session.interact(clip.scribbles(8, 1, 2))
+        list(session.propagate())
+        labels = session.labels[3].copy()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "INSERT INTO patches (step, frame, object, stage, direction, origin, filled, quality, y0, x0, y1, x1, data)"
+            " SELECT step, frame, 77, stage, direction, origin, filled, quality, y0, x0, y1, x1, data FROM patches "
+            "WHERE frame = 3 AND object = 1"
+        )
+        connection.commit()
+    with Session.open(path, stack, FakePredictor()) as again:
+        np.testing.assert_array_equal(again.labels[3], labels)
+        again.interact(clip.scribbles(4, 1))
+        list(again.propagate())
+        again.annotate(3, clip.truth[3])
+
+
+def test_long_stacks_cost_no_more_a_frame(make_clip) -> None:
+    """On 100,000 frames a session holds nothing a frame: opening, painting, reading and undo touch what they must."""
+
+    class Long:
+        shape = (100_000, 64, 64)
+        name, source, contrast, contrast_known = "long", None, ((0.0, 1.0),), True
+
+        def read(self, frame, box=None):
+            return picture[box.slices]
+
+        def prefetch(self, frame, box=None):
+            """Nothing to read ahead."""
+
+        def fingerprint(self):
+            return "long"
+
+        def describe(self):
+            return {}
+
+        def close(self):
+            """Nothing to close."""
+
+    mask = np.zeros((64, 64), int)
+    mask[10:30, 10:30] = 1
+    picture = np.repeat(mask[..., None], 3, axis=2).astype(np.float32)
+    with Session(Long(), FakePredictor()) as session:
+        for frame in (0, 50_000, 99_999):
+            session.annotate(frame, mask)
+        frames = [r.frame for r in session.propagate(start=49_990, stop=50_010)]
+        assert set(frames) == set(range(49_990, 50_010)) - {50_000}
+        assert session.labels[99_999].any()
+        assert session.quality[50_000:50_003].shape == (3, 1)
+        session.undo()
+        assert session.annotated_frames() == (0, 50_000, 99_999)
