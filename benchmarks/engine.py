@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -407,8 +408,11 @@ def _segment(
     arguments = ["segment", str(source), "--scribbles", str(scribbles), "--output", str(place), "--overwrite"]
     arguments += ["--json", "--quiet", "--format", "ome-tiff,contact-sheet,table"]
     arguments += [part for key in ("model", "device") if (v := getattr(options, key)) for part in (f"--{key}", v)]
+    model: Any = contextlib.nullcontext()
+    if options.model == "fake":
+        model = mock.patch("napari_ivos.load_model", return_value=the_model(options))
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), model:
         code = main(arguments)
     facts: dict[str, Any] = json.loads(said.getvalue())
     if code != 0:

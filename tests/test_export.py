@@ -713,6 +713,17 @@ def test_the_video_holds_every_frame(content, tmp_path):
     assert corner[1] < 90
 
 
+@pytest.mark.parametrize("rate", [3, 25])
+def test_the_video_runs_as_fast_as_its_source(rate, content, tmp_path):
+    """Without a rate, the overlay of a video has the video's own."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    export(content, tmp_path / "source.mp4", fps=rate)
+    with open_frames(tmp_path / "source.mp4") as stack:
+        export(Content(np.zeros(stack.shape, np.uint8), frames=stack), tmp_path / "overlay.mp4")
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        assert float(container.streams.video[0].average_rate) == rate
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 501), (2, 333, 5)])
 def test_videos_of_odd_frames_are_written(shape, tmp_path):
     """Frames of a single pixel, and of odd or very long sides, give a video that opens."""

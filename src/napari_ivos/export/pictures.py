@@ -114,15 +114,15 @@ def _enlarged(image: Picture) -> Picture:
     return np.asarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def video(content: Content, path: Path, tick: Tick, fps: float = RATE, title: str = "") -> None:
+def video(content: Content, path: Path, tick: Tick, fps: float | None = None, title: str = "") -> None:
     """Write the frames with their masks as an MP4 video: H.264 where it can be written, else MPEG-4.
 
     Parameters
     ----------
     content, path, tick
         What, where to, and the progress.
-    fps : float
-        Frames a second.
+    fps : float, optional
+        Frames a second; that of the source where it has one, else 10.
     title : str
         Kept in the file's title.
 
@@ -131,6 +131,9 @@ def video(content: Content, path: Path, tick: Tick, fps: float = RATE, title: st
     InputError
         PyAV isn't installed, or a rate that is not above 0.
     """
+    if fps is None:
+        facts = {} if content.frames is None else content.frames.describe()
+        fps = float(facts.get("frames_per_second") or RATE)
     if not 0 < fps <= 1000:
         raise InputError(f"A video of {fps:g} frames a second can't be written; give fps above 0, at most 1000.")
     try:
