@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from napari_ivos.cli.output import Output
 
-TRAINING_PACKAGES = {"cv2": "opencv-python-headless"}
+TRAINING_PACKAGES = {"cv2": "opencv-python-headless", "skimage": "scikit-image"}
 
 
 def segment(options: argparse.Namespace, output: Output) -> int:
