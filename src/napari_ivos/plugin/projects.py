@@ -1,0 +1,183 @@
+"""Where a project lies, which file a layer comes from, and the session of both; no Qt."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import InputError, IvosError, ProjectError
+from napari_ivos.plugin import geometry
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_ivos.frames import FrameStack
+    from napari_ivos.plugin.geometry import Layout
+    from napari_ivos.session import Session
+
+SUFFIX = ".ivos"
+HINTS = "napari_ivos"
+"""Key of a layer's metadata under which our own readers say where its frames are."""
+
+
+def default_folder() -> Path:
+    """Where projects go whose stack has no folder that can be written."""
+    return Path.home() / "napari-ivos"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be segmented.
+
+    Parameters
+    ----------
+    image : Image
+    layout : Layout
+    channels : tuple of int, optional
+        Of the layer's channel axis; None: as `open_frames` does it.
+    more : tuple of Image
+        Further layers of the same shape, as channels.
+    """
+
+    image: Image
+    layout: Layout
+    channels: tuple[int, ...] | None = None
+    more: tuple[Image, ...] = ()
+
+
+def stack_file(image: Image) -> Path | None:
+    """The file or folder that a layer comes from, as far as the layer says so."""
+    source = getattr(image.source, "path", None)
+    hints = image.metadata.get(HINTS)
+    named = source or (hints.get("file") if isinstance(hints, dict) else None)
+    path = None if not named else Path(str(named))
+    return path if path is not None and path.exists() else None
+
+
+def project_path(image: Image, folder: Path | None = None) -> Path:
+    """Where the project of a layer belongs: beside its stack, else in `folder` (default: `default_folder`)."""
+    source = getattr(image.source, "path", None)
+    if folder is None and source and os.access(Path(source).parent, os.W_OK):
+        path = Path(source)
+        return path.with_name(_stem(path.name) + SUFFIX)
+    return (folder or default_folder()) / (_stem(image.name) + SUFFIX)
+
+
+def _stem(name: str) -> str:
+    """A name for a file: without endings that say the format, and without what file systems don't like."""
+    short = re.sub(r"(\.ome)?\.(tiff?|zarr|mp4|avi|mov|mkv|webm|npy|png|jpe?g)$", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w\-. ()]+", "_", short).strip(" .") or "stack"
+
+
+def free_name(path: Path) -> Path:
+    """The path, or with -2, -3 ... what is free."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def stack_of(choice: Choice) -> FrameStack:
+    """The frames of a choice: from its file where that holds the same, so that the project can find it again."""
+    from napari_ivos.frames import open_frames
+
+    if choice.more:
+        layers = [choice.image, *choice.more]
+        options = choice.layout.options()
+        arrays = geometry.ChannelStack([geometry.full_data(layer) for layer in layers])
+        return open_frames(arrays, **{**options, "axes": "C" + options["axes"]})
+    options = {**choice.layout.options(), "channels": choice.channels}
+    shown = open_frames(geometry.full_data(choice.image), **options)
+    file = stack_file(choice.image)
+    found = None if file is None else _from_file(file, shown, options)
+    return shown if found is None else found
+
+
+def _from_file(file: Path, shown: FrameStack, options: dict[str, Any]) -> FrameStack | None:
+    """The stack of a file, if it is the one that is shown."""
+    from napari_ivos.frames import open_frames
+
+    try:
+        stack = open_frames(file, channels=options["channels"], index=options["index"] or None)
+    except InputError:
+        return None  # read by another plugin, from a format that we don't read or with other axes
+    if stack.shape == shown.shape and stack.dtype == shown.dtype and _same_pixels(stack, shown):
+        return stack
+    stack.close()
+    return None
+
+
+def _same_pixels(one: FrameStack, other: FrameStack) -> bool:
+    import numpy as np
+
+    from napari_ivos.regions import Box
+
+    frames, height, width = one.shape
+    box = Box(height // 4, width // 4, min(height // 4 + 256, height), min(width // 4 + 256, width))
+    return all(np.array_equal(one.raw(f, box), other.raw(f, box)) for f in {0, frames // 2, frames - 1})
+
+
+def open_session(choice: Choice, path: Path | None, fresh: bool = False) -> tuple[Session, str]:
+    """The session of a choice, and what is to be said about it.
+
+    A project that is at `path` already is gone on with if it was made from this stack, unless `fresh`; else a free
+    name beside it is taken. Where nothing can be written, the session is in memory, and the note says so.
+    """
+    from napari_ivos.session import Session
+
+    stack = stack_of(choice)
+    if path is None:
+        return Session(stack), "The project is only in memory: nothing is saved."
+    if path.exists() and not fresh:
+        try:
+            return Session.open(path, frames=stack), f"Goes on with {path.name}."
+        except (ProjectError, InputError) as error:
+            note = f"{path.name} is not of this stack ({error})"
+            return Session(stack, project=free_name(path)), f"{note} A new project was begun beside it."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = free_name(path)
+        return Session(stack, project=target), f"Saved all the time as {target}."
+    except (OSError, ProjectError) as error:
+        return Session(stack), f"NOTHING IS SAVED: {path} can't be made ({error}). Choose another folder, press Start."
+
+
+def copied_beside(session: Session, name: str) -> Path:
+    """Where an export goes by default: beside the project."""
+    folder = default_folder() if session.path is None else session.path.parent
+    return folder / name
+
+
+def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
+    """A lazy array of a session's frames, and how an image layer should show it.
+
+    Raises
+    ------
+    IvosError
+        The stack was not found.
+    """
+    if session.stack is None:
+        raise IvosError("The frames of this project were not found beside it: open the stack, then the project.")
+    return frames_array(session.stack), {"name": session.stack.name}
+
+
+def frames_array(stack: Any) -> Any:
+    """Frames as a dask array that reads one at a time: (T, H, W) or, for several shown channels, (T, H, W, 3)."""
+    import dask.array as da
+    import numpy as np
+
+    first = stack.raw(0)
+    dtype, shape = first.dtype, first.shape
+
+    def read(block_info: Any = None) -> Any:
+        frame = block_info[None]["array-location"][0][0]
+        return np.asarray(stack.raw(frame), dtype)[None]
+
+    chunks = ((1,) * stack.shape[0], *((n,) for n in shape))
+    return da.map_blocks(  # type: ignore[no-untyped-call]
+        read, chunks=chunks, dtype=dtype, meta=np.empty((0,) * (len(shape) + 1), dtype)
+    )

@@ -1,0 +1,139 @@
+"""What can be done now: one pure function of one small record; no Qt, no napari."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides which commands are possible.
+
+    Parameters
+    ----------
+    image : bool
+        An image layer is chosen.
+    session : bool
+        Its session is open.
+    opening : bool
+        A session is being opened.
+    model : str
+        "" before it is asked for, "loading", "ready", or why there is none.
+    read_only : str
+        Why the project can't be changed; "" where it can.
+    running : str
+        Kind of the job that runs or waits: "propagate", "interact", "export" ...; "" where nothing does.
+    objects : int
+        How many there are.
+    selected : int or None
+        The chosen object; 0 for background.
+    locked : bool
+        The chosen object is locked.
+    annotated : bool
+        There is something to propagate.
+    propagated : bool
+        Something was propagated.
+    can_undo, can_redo : bool
+    comparing : bool
+        The result before the last round is shown.
+    """
+
+    image: bool = False
+    session: bool = False
+    opening: bool = False
+    model: str = ""
+    read_only: str = ""
+    running: str = ""
+    objects: int = 0
+    selected: int | None = None
+    locked: bool = False
+    annotated: bool = False
+    propagated: bool = False
+    can_undo: bool = False
+    can_redo: bool = False
+    comparing: bool = False
+
+
+COMMANDS = (
+    "start",
+    "add_object",
+    "draw_background",
+    "next_object",
+    "edit_object",
+    "remove_object",
+    "divide",
+    "import_labels",
+    "propagate",
+    "stop",
+    "undo",
+    "redo",
+    "undo_round",
+    "redo_round",
+    "compare",
+    "next_frame",
+    "export",
+    "copy_script",
+    "copy_methods",
+    "adapt",
+)
+"""Names of the commands, as the window has them."""
+
+
+def reasons(state: State) -> dict[str, str]:
+    """Why each command can't be used now, "" where it can: what the window's tooltips say.
+
+    Every command has an entry.
+    """
+    said = dict.fromkeys(COMMANDS, "")
+    said["start"] = _start(state)
+    began = "" if state.session else "Choose a stack and press Start first."
+    writable = began or (f"The project is read-only: {state.read_only}." if state.read_only else "")
+    after = "The result before the last round is shown: switch back first." if state.comparing else ""
+    writable = writable or after
+    quiet = writable or (f"Wait until it is done ({state.running}), or stop it." if state.running else "")
+    chosen = "" if state.selected else "Choose an object in the table first."
+    for name in ("add_object", "draw_background"):
+        said[name] = writable
+    said["next_object"] = writable or ("" if state.objects else "Add an object first.")
+    said["edit_object"] = quiet or chosen
+    said["remove_object"] = quiet or chosen or ("The object is locked." if state.locked else "")
+    said["divide"] = said["remove_object"]
+    said["import_labels"] = quiet
+    said["propagate"] = _propagate(state, quiet)
+    said["stop"] = "" if state.running else "Nothing is running."
+    said["undo"] = quiet or ("" if state.can_undo else "There is nothing to take back.")
+    said["redo"] = quiet or ("" if state.can_redo else "There is nothing to bring back.")
+    said["undo_round"] = said["undo"]
+    said["redo_round"] = said["redo"]
+    said["compare"] = _compare(state, began)
+    said["next_frame"] = began or ("" if state.propagated else "Propagate first: then the worst frame is known.")
+    for name in ("export", "copy_script", "copy_methods"):
+        said[name] = began or ("" if state.objects else "There is no object yet.")
+    said["adapt"] = quiet or ("" if state.annotated else "Annotate some frames first.")
+    return said
+
+
+def _start(state: State) -> str:
+    if state.opening:
+        return "The stack is being opened."
+    return "" if state.image else "Open an image first: File > Open, or File > Open Sample."
+
+
+def _propagate(state: State, quiet: str) -> str:
+    if quiet:
+        return quiet
+    if not state.annotated:
+        return "Draw a stroke on an object first."
+    if state.model == "loading":
+        return "The model is being loaded."
+    return "" if state.model == "ready" else state.model or "No model is loaded yet."
+
+
+def _compare(state: State, began: str) -> str:
+    if began or state.comparing:
+        return began
+    if state.running:
+        return "Wait until it is done, or stop it."
+    if state.read_only:
+        return "The project is read-only."
+    return "" if state.propagated else "Nothing was propagated yet."
