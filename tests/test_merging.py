@@ -20,10 +20,10 @@ from napari_ivos.merging import (
     compose,
     extent_of,
     merged,
-    objects_that_meet,
     overlap,
     passes,
     sample,
+    that_meet,
 )
 from napari_ivos.regions import Box
 
@@ -480,9 +480,23 @@ def test_annotated_frames_are_never_passed_over(lengths):
                 assert not set(one.frames) & (now | earlier)
 
 
-def test_objects_that_meet_a_box():
-    """Only patches whose boxes share a pixel with one of the boxes are named."""
-    frame = {1: flat(Box(0, 0, 4, 4), 255), 2: flat(Box(4, 4, 8, 8), 255), 3: flat(Box(20, 20, 22, 22), 255)}
-    assert set(objects_that_meet(frame, [Box(0, 0, 4, 5)])) == {1}
-    assert set(objects_that_meet(frame, iter([Box(3, 3, 5, 5), Box(21, 21, 30, 30)]))) == {1, 2, 3}
-    assert objects_that_meet(frame, []) == {}
+def test_objects_that_meet_an_object():
+    """For each object asked for, those patches are named whose boxes share a pixel with its own, itself included."""
+    frame = {1: flat(Box(0, 0, 4, 4), 255), 2: flat(Box(3, 3, 8, 8), 255), 3: flat(Box(8, 8, 22, 22), 255)}
+    assert {i: list(near) for i, near in that_meet(frame, [3, 1]).items()} == {3: [3], 1: [1, 2]}
+    assert that_meet(frame, iter([2]))[2] == {1: frame[1], 2: frame[2]}
+    assert that_meet({}, []) == {}
+
+
+def test_the_support_of_a_patch_holds_all_that_shows():
+    """Nothing of a patch is above 0 outside its support, wherever its cells lie; an empty patch has an empty one."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        cells = np.zeros(rng.integers(1, 9, 2), np.uint8)
+        cells.flat[rng.integers(cells.size)] = 200
+        patch = Patch(Box(5, 3, 5 + int(rng.integers(9, 40)), 3 + int(rng.integers(9, 40))), cells)
+        shown = sample(patch, Box(0, 0, 60, 60), (60, 60)) > 0
+        shown[patch.support.slices] = False
+        assert not shown.any()
+        assert patch.box.intersect(patch.support) == patch.support
+    assert flat(Box(1, 2, 3, 4), 0).support.empty

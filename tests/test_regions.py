@@ -13,7 +13,9 @@ from napari_ivos.regions import (
     Box,
     grow,
     mask_box,
+    meeting,
     region_around,
+    stacked,
     touched_sides,
 )
 
@@ -111,3 +113,14 @@ def test_the_image_border_never_counts_as_touched():
     assert touched_sides(full, Box(0, 0, *SHAPE), SHAPE) == (False,) * 4
     assert touched_sides(full, Box(0, 5, SHAPE[0], 20), SHAPE) == (False, True, False, True)
     assert touched_sides(full, Box(1, 0, SHAPE[0] - 1, 20), SHAPE) == (True, False, True, True)
+
+
+def test_meeting_is_sharing_a_pixel():
+    """Of many boxes those are found that share a pixel with one, as by intersecting them one by one."""
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.integers(0, 12, (200, 2, 2)), axis=1)
+    boxes = [Box(int(a[0]), int(a[1]), int(b[0]), int(b[1])) for a, b in corners]
+    for one in boxes[:40]:
+        expected = [k for k, other in enumerate(boxes) if not one.intersect(other).empty]
+        assert meeting(one, stacked(boxes)).tolist() == expected
+    assert meeting(boxes[0], stacked([])).tolist() == []

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos.regions import MASK_LEVEL, Box, mask_box
+from napari_ivos.regions import MASK_LEVEL, Box, mask_box, meeting, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -90,6 +90,16 @@ class Patch:
     def extent(self) -> Box | None:
         """Box in the frame around what is mask in this patch alone; None where nothing is."""
         return extent_of(self.probability >= FULL * MASK_LEVEL, self.box)
+
+    @cached_property
+    def support(self) -> Box:
+        """Box in the frame that holds every pixel above 0, with a cell to spare; empty where there is none."""
+        around = extent_of(self.probability > 0, self.box)
+        if around is None:
+            return Box(self.box.y0, self.box.x0, self.box.y0, self.box.x0)
+        h, w = self.probability.shape
+        py, px = _divide_up(self.box.height, h), _divide_up(self.box.width, w)
+        return Box(around.y0 - py, around.x0 - px, around.y1 + py, around.x1 + px).intersect(self.box)
 
     @property
     def empty(self) -> bool:
@@ -193,8 +203,8 @@ def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[
     if object_id not in patches:
         return np.zeros(shape, np.float32)
     own = patches[object_id]
-    rivals = [p for i, p in patches.items() if i != object_id and not p.box.intersect(box).empty]
-    rivals = [p for p in rivals if not p.box.intersect(own.box).empty]
+    contested = own.support.intersect(box)
+    rivals = [p for i, p in patches.items() if i != object_id and not p.support.intersect(contested).empty]
     if not rivals:
         return sample(own, box, shape)
     every = np.stack([sample(p, box, shape) for p in (own, *rivals)])
@@ -264,7 +274,7 @@ def compose(patches: Mapping[int, Patch], window: Box) -> npt.NDArray[np.uint16]
     labels = np.zeros(window.shape, np.uint16)
     tiers: tuple[list[tuple[Origin, int, Box]], ...] = ([], [])
     for object_id, patch in patches.items():
-        inside = _support(patch).intersect(window)
+        inside = patch.support.intersect(window)
         if not inside.empty:
             tiers[0 if patch.origin.annotated else 1].append((patch.origin, object_id, inside))
     for tier in tiers:
@@ -282,16 +292,6 @@ def compose(patches: Mapping[int, Patch], window: Box) -> npt.NDArray[np.uint16]
         free = (labels == 0) & (best >= rest) & (best > 0)
         np.copyto(labels, won, where=free)
     return labels
-
-
-def _support(patch: Patch) -> Box:
-    """Pixels where a patch is above 0, generously: saves work where it is mostly empty."""
-    around = extent_of(patch.probability > 0, patch.box)
-    if around is None:
-        return Box(0, 0, 0, 0)
-    h, w = patch.probability.shape
-    py, px = _divide_up(patch.box.height, h), _divide_up(patch.box.width, w)
-    return Box(around.y0 - py, around.x0 - px, around.y1 + py, around.x1 + px).intersect(patch.box)
 
 
 def blend(new: Patch, old: Patch | None, weight: float) -> Patch:
@@ -404,7 +404,7 @@ def passes(annotated: Collection[int], earlier: Collection[int], lifetime: range
     return tuple(found)
 
 
-def objects_that_meet(patches: Mapping[int, Patch], boxes: Iterable[Box]) -> dict[int, Patch]:
-    """The patches whose boxes meet any of `boxes`."""
-    asked = list(boxes)
-    return {i: p for i, p in patches.items() if any(not p.box.intersect(b).empty for b in asked)}
+def that_meet(patches: Mapping[int, Patch], object_ids: Iterable[int]) -> dict[int, dict[int, Patch]]:
+    """For each of these objects, its patch and those that meet its box, in the order of `patches`."""
+    ids, boxes = list(patches), stacked(p.box for p in patches.values())
+    return {i: {ids[k]: patches[ids[k]] for k in meeting(patches[i].box, boxes)} for i in object_ids}

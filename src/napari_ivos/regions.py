@@ -7,10 +7,13 @@ the mask that came out touches its border.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MINIMUM_SIDE = 24
 """Smallest side of a region, in pixels of the frame: below this a network sees interpolation only."""
@@ -77,6 +80,18 @@ def mask_box(mask: npt.NDArray[np.bool_]) -> Box | None:
         return None
     columns = np.flatnonzero(mask.any(axis=0))
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def stacked(boxes: Iterable[Box]) -> npt.NDArray[np.int64]:
+    """Boxes as one array (N, 4), for `meeting`."""
+    return np.array([tuple(box) for box in boxes], np.int64).reshape(-1, 4)
+
+
+def meeting(box: Box, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of many boxes (N, 4) meet one: their places; whole arrays, because there may be thousands."""
+    y0, x0, y1, x1 = others.T
+    common = (np.maximum(y0, box.y0) < np.minimum(y1, box.y1)) & (np.maximum(x0, box.x0) < np.minimum(x1, box.x1))
+    return np.flatnonzero(common)
 
 
 def region_around(box: Box, margin: float, image_shape: tuple[int, int], minimum: int = MINIMUM_SIDE) -> Box:

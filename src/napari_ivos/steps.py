@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos import regions
-from napari_ivos.merging import Origin, Patch, extent_of, merged, sample
+from napari_ivos.merging import Origin, Patch, extent_of, merged, sample, that_meet
 from napari_ivos.predictor import Interaction, Predictor, Propagation, Reference, Segmentation
 from napari_ivos.regions import MASK_LEVEL, Box
 from napari_ivos.scribbles import BACKGROUND, Stroke, rasterise, strokes_box
@@ -232,12 +232,13 @@ def propagate(
         One for each object in `references`; not yet blended with earlier rounds.
     """
     found: dict[int, Patch] = {}
-    todo = {i: propagation_region(neighbours, previous.get(i), i, image_shape) for i in references}
+    near = that_meet(neighbours, references)
+    todo = {i: propagation_region(near[i], previous.get(i), i, image_shape) for i in references}
     for growths in range(GROWTHS + 1):
         if not todo:
             break
         requests = [
-            _propagation(read(region), region, i, neighbours, previous.get(i), references[i], predictor.size)
+            _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
             for i, region in todo.items()
         ]
         again: dict[int, Box] = {}

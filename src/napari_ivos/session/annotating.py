@@ -11,11 +11,11 @@ import numpy.typing as npt
 from napari_ivos import steps
 from napari_ivos.errors import InputError
 from napari_ivos.merging import FULL, Origin, Patch, certainty, overlap, sample
-from napari_ivos.regions import MASK_LEVEL, Box
+from napari_ivos.regions import MASK_LEVEL, Box, meeting, stacked
 from napari_ivos.scribbles import BACKGROUND, Stroke, covered_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from napari_ivos.predictor import Predictor, Reference
 
@@ -194,22 +194,11 @@ def _patch_of(places: npt.NDArray[np.int64], width: int) -> Patch:
     return Patch(box, mask, Origin.PAINTED)
 
 
-def sides(boxes: Iterable[Box]) -> npt.NDArray[np.int64]:
-    """Boxes as an array (N, 4)."""
-    return np.array([tuple(box) for box in boxes], np.int64).reshape(-1, 4)
-
-
-def meeting(box: Box, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which of many boxes (N, 4) meet one: their places; whole arrays, because there may be thousands."""
-    y0, x0, y1, x1 = others.T
-    return np.flatnonzero((box.y0 < y1) & (y0 < box.y1) & (box.x0 < x1) & (x0 < box.x1))
-
-
 def cut_by(painted: Mapping[int, Patch], others: Mapping[int, Patch]) -> dict[int, Patch]:
     """Painted masks among `others` that new painted masks cover in part, without what is covered."""
     cut = {}
     new = list(painted.values())
-    boxes = sides(p.box for p in new)
+    boxes = stacked(p.box for p in new)
     for object_id, patch in others.items():
         if patch.origin is not Origin.PAINTED or object_id in painted:
             continue

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from napari_ivos.merging import Origin, Patch
 from napari_ivos.project import ObjectState, Project, StrokeRecord, Writer, WrittenPatch
+from napari_ivos.regions import meeting, stacked
 from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke, strokes_box
 from napari_ivos.session import edits
-from napari_ivos.session.annotating import Change, covered, meeting, painted_changes, scribble, sides
+from napari_ivos.session.annotating import Change, covered, painted_changes, scribble
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.labels import composed
 
@@ -158,7 +159,7 @@ class Annotator:
         made = edits.missing(states, painted)
         free = {i for i, state in states.items() if state.alive(frame) and state.locked is None}
         others = [row for i, row in self._project.rows(frame).items() if row.origin is Origin.PAINTED and i in free]
-        boxes = sides(patch.box for patch in painted.values())
+        boxes = stacked(patch.box for patch in painted.values())
         old = self._project.patches(row for row in others if meeting(row.box, boxes).size)
         changes = painted_changes(painted, old, spreads)
         number = self.open_round()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.merging import compose
-from napari_ivos.regions import Box
+from napari_ivos.regions import Box, meeting, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,10 @@ def composed(project: Project, frame: int, window: Box) -> Composed:
     alive = {i for i, state in objects.items() if state.alive(frame)}
     rows = {i: row for i, row in project.rows(frame).items() if i in alive and not row.box.intersect(window).empty}
     fixed = {}
+    boxes, steps = stacked(row.box for row in rows.values()), np.array([row.step for row in rows.values()], np.int64)
     for i, row in rows.items():
         locked = objects[i].locked
-        if locked is not None and any(r.step > locked and not r.box.intersect(row.box).empty for r in rows.values()):
+        if locked is not None and (steps[meeting(row.box, boxes)] > locked).any():
             fixed[i] = locked
     labels = compose(project.patches(row for i, row in rows.items() if i not in fixed), window)
     for i, step in fixed.items():

@@ -11,7 +11,7 @@ import numpy as np
 from napari_ivos import steps
 from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap, passes
 from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, WrittenPatch
-from napari_ivos.regions import FOLLOW, Box, region_around
+from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Track, pair
 
@@ -204,13 +204,12 @@ class Sweep:
         """Patches on the neighbouring frame of the objects looked for, and of those whose boxes meet theirs."""
         looked_for = {t.object_id for t in here if not t.lost}
         rows = self._project.rows(frame, direction=direction, round_number=self._task.round)
-        boxes = [rows[i].box for i in looked_for if i in rows]
+        boxes = stacked(rows[i].box for i in looked_for if i in rows)
         objects = self._project.objects()
         chosen = [
             row
             for row in rows.values()
-            if row.object_id in looked_for
-            or (there(objects, row.object_id, frame) and any(not row.box.intersect(b).empty for b in boxes))
+            if row.object_id in looked_for or (there(objects, row.object_id, frame) and meeting(row.box, boxes).size)
         ]
         return _locked_first(self._project.patches(chosen), objects)
 
