@@ -101,6 +101,95 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_masks(
     session.close()
 
 
+def story(session: Session, clip, chance: random.Random, propagate) -> None:
+    """Three rounds of whatever a user may do: strokes, paint, absences, one direction, parts of the stack."""
+    frames = session.shape[0]
+    for _ in range(3):
+        for _ in range(chance.randrange(1, 4)):
+            frame, object_id = chance.randrange(frames), chance.choice((1, 2, 3))
+            there = bool((clip.truth[frame] == object_id).any())
+            if there and chance.random() < 0.6:
+                session.interact(clip.scribbles(frame, object_id))
+            else:
+                session.annotate(frame, clip.truth[frame] == object_id, objects=[object_id])
+        if chance.random() < 0.4:
+            propagate(session, direction=chance.choice(("forward", "backward")))
+        if chance.random() < 0.3:
+            propagate(session, stop=chance.randrange(5, frames))
+        propagate(session)
+
+
+def enter_and_leave(make_clip, square):
+    """Three objects: one leaves, one stays, one enters late."""
+    return make_clip(
+        30,
+        (96, 128),
+        square((12, 10), (1, 4), 22, range(14)),
+        square((40, 90), (0, -3)),
+        square((60, 20), (0, 1), 20, range(9, 30)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_any_story_only_reported_frames_change(make_clip, square, seed: int) -> None:
+    """Whatever is annotated: a propagation reports each frame that it changes, once, and no annotated mask changes."""
+    clip = enter_and_leave(make_clip, square)
+
+    def checked(session: Session, **options) -> None:
+        before, labels = everything(session), np.asarray(session.labels)
+        mine = {(t, i) for i in (1, 2, 3) if i in clip_ids(session) for t in session.annotated_frames(i)}
+        reported = [result.frame for result in session.propagate(**options)]
+        after = everything(session)
+        assert len(set(reported)) == len(reported)
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        assert {frame for frame, _ in changed} == set(reported)
+        assert not changed & mine
+        differing = np.flatnonzero((np.asarray(session.labels) != labels).any(axis=(1, 2)))
+        assert set(differing.tolist()) <= set(reported)
+
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as session:
+        story(session, clip, random.Random(seed), checked)
+
+
+def clip_ids(session: Session) -> set[int]:
+    return {o.id for o in session.objects}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_story_told_with_stops_ends_the_same(make_clip, square, tmp_path: Path, seed: int) -> None:
+    """Random rounds on objects that enter, leave and pass, stopped and reopened anywhere, give bit-identical masks."""
+    clip = enter_and_leave(make_clip, square)
+    stack = open_frames(clip.video, axes="TYXC")
+    with Session(stack, FakePredictor()) as session:
+        story(session, clip, random.Random(seed), lambda s, **options: list(s.propagate(**options)))
+        expected, labels = everything(session), np.asarray(session.labels)
+        rounds = [(r.number, r.annotated) for r in session.rounds]
+    stops = random.Random(-seed)
+    path = tmp_path / "a.ivos"
+    holder = [Session(stack, FakePredictor(), path)]
+
+    def broken(_: Session, **options) -> None:
+        while True:
+            running = holder[0].propagate(**options)
+            if not any(True for _ in zip(range(stops.randrange(1, 9)), running, strict=False)):
+                return
+            running.close()
+            holder[0].close()
+            holder[0] = Session.open(path, stack, FakePredictor())
+
+    class Holder:
+        """Whichever session is open now."""
+
+        def __getattr__(self, name: str):
+            return getattr(holder[0], name)
+
+    story(Holder(), clip, random.Random(seed), broken)
+    with holder[0] as session:
+        assert everything(session) == expected
+        np.testing.assert_array_equal(np.asarray(session.labels), labels)
+        assert [(r.number, r.annotated) for r in session.rounds] == rounds
+
+
 class Failing(FakePredictor):
     """Raises when it has been called so many times."""
 
