@@ -131,6 +131,18 @@ def test_only_the_frames_and_objects_asked_for_change(clip, session) -> None:
     assert rest[9] == (1, 2)
 
 
+def test_what_remains_can_be_counted(clip, session) -> None:
+    """The number of frames that a call may still change is known before it, and 0 after it."""
+    assert session.remaining() == 0
+    session.interact(clip.scribbles(5, 1, 2))
+    assert session.remaining() == 11
+    assert session.remaining("backward", start=2) == 3
+    run(session, direction="forward")
+    assert session.remaining() == 5
+    run(session)
+    assert session.remaining() == 0
+
+
 def test_frames_behind_a_gap_wait(clip, session) -> None:
     """Nothing is done on frames that can only be reached through frames that were left out."""
     session.interact(clip.scribbles(2, 1))

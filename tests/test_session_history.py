@@ -183,6 +183,25 @@ def test_a_stroke_of_a_closed_round_stays(session, clip) -> None:
         session.remove_stroke(99)
 
 
+def test_compacting_frees_what_cant_come_back(clip, tmp_path) -> None:
+    """Masks that were undone and dropped are deleted, the file shrinks, and all that counts stays."""
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor(), tmp_path / "a.ivos") as session:
+        noise = np.random.default_rng(0).integers(0, 2, (8, 96, 128))
+        for frame in range(8):
+            session.annotate(frame, noise[frame])
+        for _ in range(7):
+            session.undo()
+        assert session.compact() == 0
+        session.redo()
+        session.rename(1, "kept")
+        seen = state(session)
+        assert session.compact() > 0
+        assert state(session) == seen
+    with Session.open(tmp_path / "a.ivos") as again:
+        assert state(again) == seen
+        assert len(again.log) == 9
+
+
 # -- objects
 
 

@@ -21,7 +21,7 @@ from napari_ivos.errors import InputError, ProjectError
 from napari_ivos.merging import Origin, Patch
 from napari_ivos.project.blobs import pack_array, pack_cells, unpack_array, unpack_cells
 from napari_ivos.project.records import Annotation, ObjectState, Step, StepState, StoredModel, StrokeRecord
-from napari_ivos.project.storage import Storage
+from napari_ivos.project.storage import Storage, database_size
 from napari_ivos.regions import Box
 
 if TYPE_CHECKING:
@@ -174,6 +174,13 @@ class Project:
         with self._storage.transaction() as connection:
             yield Writer(connection)
         self._version += 1
+
+    def compact(self) -> int:
+        """Delete the masks and references of dropped steps, and shrink the file; the bytes that it became smaller."""
+        with self.transaction() as writer:
+            before = writer.size()
+            writer.sweep_out()
+        return before - self._storage.vacuum()
 
     def version(self) -> tuple[int, int]:
         """Changes with every write, of this process and (where it is open for reading only) of others."""
@@ -550,6 +557,15 @@ class Writer:
 
     def set_state(self, steps: Iterable[int], state: StepState) -> None:
         self._connection.executemany("UPDATE steps SET state = ? WHERE id = ?", [(int(state), s) for s in steps])
+
+    def size(self) -> int:
+        """Bytes of the database."""
+        return database_size(self._connection)
+
+    def sweep_out(self) -> None:
+        """Delete what only dropped steps made; the steps themselves and their strokes stay in the log."""
+        for table in ("patches", "annotations", "learned", "objects"):
+            self._connection.execute(f"DELETE FROM {table} WHERE step IN (SELECT id FROM steps WHERE state = -1)")
 
     # -- content
 

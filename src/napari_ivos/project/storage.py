@@ -205,6 +205,17 @@ class Storage:
                         connection.execute("ROLLBACK")
                     raise
 
+    def vacuum(self) -> int:
+        """Shrink the file to what is in it; its size in bytes."""
+        with self.writing, translated(self.name):
+            connection = self._memory()
+            allowed = connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)  # where SQLite writes the new file
+            try:
+                connection.execute("VACUUM")
+            finally:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, allowed)
+            return database_size(connection)
+
     def _refusal(self) -> ProjectError:
         if self._closed.is_set():
             return ProjectError(f"{self.name} is closed; open it again with Session.open.")
@@ -297,6 +308,12 @@ class Storage:
             _log.info("%s keeps its write-ahead log: %s", self.name, error)
         finally:
             writer.close()
+
+
+def database_size(connection: sqlite3.Connection) -> int:
+    """Bytes that a database takes."""
+    pages, size = (connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
+    return int(pages) * int(size)
 
 
 def _connect(target: str) -> sqlite3.Connection:

@@ -36,7 +36,7 @@ from napari_ivos.session.results import FrameResult, RoundInfo, summarise
 from napari_ivos.session.sweep import Sweep, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from napari_ivos.scribbles import Scribbles
@@ -426,37 +426,55 @@ class Session:
             A frame or the model failed; the frames before it are kept.
         SessionBusy, ReadOnlyProject, ProjectError
         """
+        sweep = self._sweeper(direction, start, stop, objects)
+        if self._work.locked():
+            raise self._busy("propagate")
+        return self._propagation(sweep)
+
+    def remaining(
+        self,
+        direction: Direction = "both",
+        start: int | None = None,
+        stop: int | None = None,
+        objects: Iterable[int] | None = None,
+    ) -> int:
+        """How many frames `propagate`, called like this, may still change; for progress bars."""
+        return len(self._sweeper(direction, start, stop, objects)().planned)
+
+    def _sweeper(
+        self, direction: str, start: int | None, stop: int | None, wanted: Iterable[int] | None
+    ) -> Callable[[], Sweep]:
+        """Check what is asked of a propagation, now; plan it when the result is called."""
         if direction not in _DIRECTIONS:
             raise InputError(f'Direction {direction!r}: choose "both", "forward" or "backward".')
         states = self._project.objects()
-        wanted = None if objects is None else {edits.known(states, i).id for i in objects}
+        chosen = None if wanted is None else {edits.known(states, i).id for i in wanted}
         low = 0 if start is None else self._frame(start)
-        high = self.shape[0] if stop is None else min(int(stop), self.shape[0])
+        within = range(low, self.shape[0] if stop is None else min(int(stop), self.shape[0]))
         model, stack = self._need_model(), self._need_stack()
-        if self._work.locked():
-            raise self._busy("propagate")
-        return self._propagation(model, stack, _DIRECTIONS[direction], range(low, high), wanted)
 
-    def _propagation(
-        self, model: Predictor, stack: Stack, directions: tuple[int, ...], within: range, wanted: set[int] | None
-    ) -> Generator[FrameResult]:
-        with self._working("propagate"):
-            self._cancelled.clear()
-            for frame in self._annotator.unfinished_frames():
-                self._told(self._annotator.segment(frame, model, stack))
-            number = self._project.round_now()[0]
+        def plan() -> Sweep:
             carried = {
                 i: state
                 for i, state in self._project.objects().items()
-                if not state.removed and state.locked is None and (wanted is None or i in wanted)
+                if not state.removed and state.locked is None and (chosen is None or i in chosen)
             }
-            task = Task(number, directions, within, carried)
-            sweep = Sweep(self._project, stack, model, task, self._cancelled.is_set, self._cache.forget)
+            task = Task(self._project.round_now()[0], _DIRECTIONS[direction], within, carried)
+            return Sweep(self._project, stack, model, task, self._cancelled.is_set, self._cache.forget)
+
+        return plan
+
+    def _propagation(self, plan: Callable[[], Sweep]) -> Generator[FrameResult]:
+        with self._working("propagate"):
+            self._cancelled.clear()
+            for frame in self._annotator.unfinished_frames():
+                self._told(self._annotator.segment(frame, self._need_model(), self._need_stack()))
+            sweep = plan()
             try:
                 self._changing = sweep.planned
                 for done in sweep.run():
                     ids = tuple(sorted(done.quality))
-                    yield FrameResult(done.frame, number, ids, done.quality, done.seconds, self)
+                    yield FrameResult(done.frame, sweep.round, ids, done.quality, done.seconds, self)
             except ProjectError:
                 if self._finalizer.alive:
                     raise
@@ -642,6 +660,17 @@ class Session:
     ) -> tuple[StrokeRecord, ...]:
         """Strokes in the order they were drawn, of one frame, object or round, or of all."""
         return self._project.strokes(frame, object_id, round)
+
+    def compact(self) -> int:
+        """Give back the room of masks that nothing can bring back (undone, and then other work done).
+
+        Returns
+        -------
+        int
+            Bytes by which the project became smaller.
+        """
+        with self._working("compact"):
+            return self._project.compact()
 
     @property
     def rounds(self) -> tuple[RoundInfo, ...]:

@@ -94,6 +94,10 @@ class Sweep:
         }
 
     @property
+    def round(self) -> int:
+        return self._task.round
+
+    @property
     def planned(self) -> Frames:
         """All frames that may change."""
         return Frames([t.planned for t in self._tracks if t.direction in self._task.directions], 1)
