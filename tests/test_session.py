@@ -528,6 +528,27 @@ def test_a_tiff_beside_the_project_is_found_by_itself(clip, tmp_path: Path) -> N
         assert again.contrast == ((0.0, 300.0),)
 
 
+def test_an_array_is_read_as_it_was_when_the_project_was_made(tmp_path: Path) -> None:
+    """An array given when opening is taken with the axes that the project was made with."""
+    volume = np.zeros((3, 40, 4, 50), np.uint8)
+    volume[:, 10:30, :, 10:30] = 200
+    Session(open_frames(volume, axes="TYCX", channels=[2]), None, tmp_path / "a.ivos").close()
+    with Session.open(tmp_path / "a.ivos", volume) as again:
+        assert again.stack.axes == "TYCX"
+        assert again.stack.channels == (2,)
+
+
+def test_odd_options_of_a_strangers_project_are_refused(clip, tmp_path: Path) -> None:
+    """Options that no stack has, or of odd types, give a letter and call nothing."""
+    from napari_ivos.session import stacks
+
+    with pytest.raises((ProjectError, InputError)):
+        stacks.as_stack(clip.video, {"axes": 7, "evil": "os.system"})
+    stack, owned = stacks.as_stack(clip.video, {"evil": 1})
+    assert owned
+    assert stack.shape == (12, 96, 128)
+
+
 def test_another_stack_is_refused(clip, make_clip, tmp_path: Path) -> None:
     """A stack of other pixels is refused unless it is forced; one of another shape always."""
     Session(open_frames(clip.video, axes=AXES), None, tmp_path / "a.ivos").close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from napari_ivos.merging import Bound, Pass, passes
+from napari_ivos.regions import Box
 from napari_ivos.session.plan import Frames, Track, pair
+from napari_ivos.session.sweep import AHEAD_WASTE, join
 from napari_ivos.steps import LOST_FRAMES
 
 EVERYTHING = range(1000)
@@ -85,3 +87,13 @@ def test_frames_are_visited_once_and_in_order(direction: int) -> None:
     assert len(frames) == len(expected)
     assert [t for t in range(60) if t in frames] == sorted(expected)
     assert list(Frames([], direction)) == []
+
+
+def test_regions_are_read_ahead_together_where_that_wastes_little() -> None:
+    """Every region lies in one that is read ahead; near ones share it, far ones don't."""
+    near, far = [Box(0, 0, 10, 10), Box(2, 8, 12, 18)], Box(500, 500, 520, 510)
+    joined = join([near[1], far, near[0]])
+    assert joined == [Box(0, 0, 12, 18), far]
+    for box in joined:
+        inside = [b for b in (*near, far) if b.intersect(box) == b]
+        assert box.height * box.width <= AHEAD_WASTE * sum(b.height * b.width for b in inside)

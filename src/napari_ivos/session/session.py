@@ -7,6 +7,7 @@ project. Reading never waits for a network.
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 import weakref
 from contextlib import contextmanager
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
     from napari_ivos.scribbles import Scribbles
     from napari_ivos.session.stacks import Stack
 
+_log = logging.getLogger(__name__)
+
 Direction = Literal["both", "forward", "backward"]
+_MOMENT = 5.0  # seconds to wait for paint that is becoming an annotation, which takes a few milliseconds
 _DIRECTIONS: Mapping[str, tuple[int, ...]] = {"both": (1, -1), "forward": (1,), "backward": (-1,)}
 
 
@@ -125,6 +129,8 @@ class Session:
         self._changing = Frames((), 1)
         self._view: weakref.ref[Labels] | None = None
         self._finalizer = weakref.finalize(self, _end, project, stack if owned else None)
+        if project.read_only is not None:
+            _log.warning("%s: reading only, because %s.", project.name, project.read_only)
         self._use_kept_contrast()
 
     # -- what it is
@@ -172,7 +178,7 @@ class Session:
         """Be the one thing that writes; paint that waits becomes an annotation first."""
         if self._project.read_only is not None:
             raise ReadOnlyProject(f"{self._project.name} is open for reading only: {self._project.read_only}.")
-        if not self._work.acquire(blocking=False):
+        if not self._work.acquire(blocking=False) and (self._doing or not self._work.acquire(timeout=_MOMENT)):
             raise self._busy(doing)
         self._doing = doing
         try:
@@ -427,7 +433,7 @@ class Session:
         SessionBusy, ReadOnlyProject, ProjectError
         """
         sweep = self._sweeper(direction, start, stop, objects)
-        if self._work.locked():
+        if self._doing:
             raise self._busy("propagate")
         return self._propagation(sweep)
 
@@ -766,11 +772,10 @@ def _find_stack(project: Project, frames: Any, force: bool) -> tuple[Stack | Non
     kept = project.meta("stack", {})
     if not isinstance(kept, dict):
         raise ProjectError(f"{project.name} is damaged: it does not say which stack it was made from.")
-    options = kept.get("options") if isinstance(kept.get("options"), dict) else {}
     source = frames if frames is not None else stacks.find(kept, project.path)
     if source is None:
         return None, False
-    stack, owned = stacks.as_stack(source, options if isinstance(source, str | Path) else None)
+    stack, owned = stacks.as_stack(source, kept.get("options"))
     try:
         stacks.check_same(stack, project.shape, kept, force)
     except BaseException:

@@ -41,13 +41,33 @@ class Stack(Protocol):
     def close(self) -> None: ...
 
 
-def as_stack(frames: Any, options: Mapping[str, Any] | None = None) -> tuple[Stack, bool]:
-    """A stack of whatever was given, and whether it was opened here (and is to be closed here)."""
+OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")
+"""What a project keeps of how its stack was opened."""
+
+
+def as_stack(frames: Any, kept: Any = None) -> tuple[Stack, bool]:
+    """A stack of whatever was given, and whether it was opened here (and is to be closed here).
+
+    Parameters
+    ----------
+    frames : stack, array or path
+        Anything but a stack goes through `open_frames`.
+    kept : mapping, optional
+        How a project says that it was opened; a stranger may have written it.
+    """
     if callable(getattr(frames, "prefetch", None)) and callable(getattr(frames, "fingerprint", None)):
         return cast("Stack", frames), False
     from napari_ivos.frames import open_frames
 
-    return open_frames(frames, **(options or {})), True
+    options = {name: kept[name] for name in OPTIONS if name in kept} if isinstance(kept, dict) else {}
+    try:
+        return open_frames(frames, **options), True
+    except (TypeError, KeyError, AttributeError) as error:
+        if not options:
+            raise
+        raise ProjectError(
+            f"What the project says of its stack's axes can't be used ({error!r}): {options}."
+        ) from error
 
 
 def identity(stack: Stack, project: Path | None) -> dict[str, Any]:
