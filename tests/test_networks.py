@@ -117,6 +117,8 @@ def test_a_model_file_gives_back_the_same_masks(predictor: TorchPredictor) -> No
     blob = weights.to_bytes(predictor.interaction, predictor.propagation, SMALL, name="mine")
     again, third = weights.load_bytes(blob, "x", "cpu"), weights.load_bytes(blob, "x", "cpu")
     assert (again.name, again.size, again.checksum) == ("mine", 64, weights.checksum_of(blob))
+    assert again.portable_weights() is None
+    assert weights.load_bytes(blob, "x", "cpu", portable=True).portable_weights() == blob
     ask = interaction(np.random.default_rng(3))
     p, q, r = (m.segment([ask])[0].probability for m in (predictor, again, third))
     np.testing.assert_array_equal(q, r)

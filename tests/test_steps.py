@@ -12,7 +12,7 @@ from napari_ivos.merging import Origin, Patch, compose, merged
 from napari_ivos.predictor import FakePredictor, Interaction, Propagation, Segmentation
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke, rasterise
-from napari_ivos.steps import GROWTHS, learn, propagate, propagation_region, segment
+from napari_ivos.steps import CLOSE_LOOKS, GROWTHS, learn, propagate, propagation_region, segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,7 +100,7 @@ def test_fresh_scribbles_are_looked_at_wide_then_close():
     found = segment(frame, SHAPE, predictor, [stroke], {}, [1])
     wide = regions.region_around(Box(60, 70, 61, 81), regions.WIDE, SHAPE)
     assert frame.read[0] == wide
-    assert len(frame.read) == 3
+    assert len(frame.read) == 1 + CLOSE_LOOKS
     assert all(box.union(wide) == wide for box in frame.read)
     assert frame.read[1].height < wide.height
     assert found[1].patch.box == frame.read[-1]
@@ -169,7 +169,7 @@ def test_objects_of_a_frame_are_one_batch():
     strokes = [Stroke(1, [(30, 30)]), Stroke(2, [(80, 120)])]
     predictor = Scripted(middle)
     segment(Frame(), SHAPE, predictor, strokes, {3: mask_of(Box(90, 20, 100, 30))}, [1, 2, 3])
-    assert [len(batch) for batch in predictor.batches] == [3, 2, 2]
+    assert [len(batch) for batch in predictor.batches] == [3] + [2] * CLOSE_LOOKS
 
 
 def test_an_object_without_stroke_or_mask_is_left_out():
@@ -187,7 +187,7 @@ def test_a_network_that_finds_nothing_gives_an_empty_mask():
     frame = Frame()
     found = segment(frame, SHAPE, Scripted(nowhere), [Stroke(1, [(60, 70), (64, 90)])], {}, [1])
     assert found[1].patch.empty
-    assert len(frame.read) == 3
+    assert len(frame.read) == 1 + CLOSE_LOOKS
     assert frame.read[1].width < frame.read[0].width
 
 

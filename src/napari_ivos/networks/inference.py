@@ -44,6 +44,9 @@ class TorchPredictor:
         What the model is called, and what identifies its weights.
     device : str, optional
         Where to compute; the best there is if left out.
+    portable : bytes, optional
+        The weights as a .safetensors file, for a model that exists nowhere else (one adapted to a stack): a project
+        keeps them.
 
     Notes
     -----
@@ -64,9 +67,10 @@ class TorchPredictor:
         name: str,
         checksum: str,
         device: str | None = None,
+        portable: bytes | None = None,
     ) -> None:
         self._device = pick_device(device)
-        self._name, self._checksum = name, checksum
+        self._name, self._checksum, self._portable = name, checksum, portable
         self.architecture: Architecture = propagation.architecture
         self.interaction = self._ready(interaction)
         self.propagation = self._ready(propagation)
@@ -92,6 +96,10 @@ class TorchPredictor:
     @property
     def device(self) -> str:
         return str(self._device)
+
+    def portable_weights(self) -> bytes | None:
+        """The weights as a .safetensors file where a project has to keep them; None where they can be had again."""
+        return self._portable
 
     def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         """Scribbles to masks; see `napari_ivos.Predictor`.

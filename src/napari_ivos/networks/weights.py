@@ -63,13 +63,21 @@ def load_model(name: str | Path | None = None, device: str | None = None) -> Tor
     return load_bytes(_read(path), known, device)
 
 
-def load_bytes(blob: bytes, name: str, device: str | None = None) -> TorchPredictor:
-    """The model in the bytes of a .safetensors file, such as one that a project keeps; see `load_model`."""
+def load_bytes(blob: bytes, name: str, device: str | None = None, portable: bool = False) -> TorchPredictor:
+    """The model in the bytes of a .safetensors file, such as one that a project keeps; see `load_model`.
+
+    `portable` says that they exist nowhere else, so that a project that uses the model keeps them.
+    """
     from napari_ivos.networks.inference import TorchPredictor
 
     interaction, propagation, meta = build(blob, name)
     return TorchPredictor(
-        interaction, propagation, name=meta.get("name", name), checksum=checksum_of(blob), device=device
+        interaction,
+        propagation,
+        name=meta.get("name", name),
+        checksum=checksum_of(blob),
+        device=device,
+        portable=blob if portable else None,
     )
 
 
