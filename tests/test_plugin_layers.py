@@ -444,18 +444,18 @@ def test_ending_hides_layers_and_leaves_no_callbacks(desks):
 def test_objects_are_named_coloured_hidden_and_locked(desks):
     """The result layer and the strokes follow the table of objects."""
     desk = desks()
-    desk.rename(1, "cell")
-    desk.recolour(1, "#ff0000")
+    desk.rename_object(1, "cell")
+    desk.recolour_object(1, "#ff0000")
     layer = desk.viewer.layers.selection.active
     assert layer.name == "cell (strokes)"
     np.testing.assert_allclose(desk.binding.labels.get_color(1), [1, 0, 0, 1])
-    desk.hide(1)
+    desk.hide_object(1)
     assert desk.binding.labels.get_color(1)[3] == 0
     assert not layer.visible
-    desk.hide(1, False)
-    desk.lock(1)
+    desk.hide_object(1, False)
+    desk.lock_object(1)
     assert not layer.editable
-    desk.lock(1, False)
+    desk.lock_object(1, False)
     assert layer.editable
 
 
@@ -527,7 +527,7 @@ def test_a_project_is_gone_on_with(desks, tmp_path):
     """Started again with the same stack, strokes, masks and colours are there again."""
     first = desks(path=tmp_path / "movie.ivos")
     drawn_at(first, 2)
-    first.recolour(1, "#00ff00")
+    first.recolour_object(1, "#00ff00")
     masks = np.array(first.session.labels[2])
     first.close()
     second = desks(path=tmp_path / "movie.ivos")

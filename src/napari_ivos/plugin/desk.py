@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from psygnal import Signal
 
 from napari_ivos.errors import InputError, IvosError, OutOfMemory, SessionBusy, WeightsError
-from napari_ivos.plugin import geometry, importing, projects, telling
+from napari_ivos.plugin import geometry, importing, loading, projects, telling
 from napari_ivos.plugin.engine import Engine, Event, Job
 from napari_ivos.plugin.layers import Binding, Drawn
 from napari_ivos.plugin.review import Review
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, ObjectInfo, Session
 
+LONG = ("open", "model", "propagate", "export", "tracks")
+"""Kinds of jobs whose progress is shown."""
 PATIENCE = 50
 """How often a job asks again for a session that is writing paint at that moment."""
 Direction = Literal["both", "forward", "backward"]
@@ -118,7 +120,8 @@ class Desk:
         for event in self._current(events):
             self._take_in(event)
         self._look()
-        if events:
+        if any(event.kind != "item" for event in events):
+            self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
             self.changed.emit()
 
     def wait(self, seconds: float = 60.0) -> None:
@@ -149,7 +152,8 @@ class Desk:
         elif event.kind == "item":
             self._take_item(job, event.value)
         else:
-            self.progressed.emit(None)
+            if job.kind in LONG:
+                self.progressed.emit(None)
             if event.kind == "failed":
                 self._take_error(job, event.value)
             elif job.then is not None:
@@ -171,7 +175,7 @@ class Desk:
 
     def _start_clock(self, job: Job) -> None:
         self._begun, self._done = time.monotonic(), 0
-        if job.kind not in ("interact", "edit", "remove stroke"):
+        if job.kind in LONG:
             self.progressed.emit(Progress(job.kind, 0, self._total if job.kind == "propagate" else 0))
 
     def _take_error(self, job: Job, error: IvosError) -> None:
@@ -299,18 +303,18 @@ class Desk:
                 file = projects.stack_file(layer)
                 if file is not None and file == session.stack.source:
                     return layer
-        image = Image(data, rgb=data.ndim == 4, **options)
+        image = Image(data, **options)
         self.viewer.add_layer(image)
         return image
 
     def _begin(self, session: Session, choice: Choice, review: Review) -> None:
         if tuple(session.shape) != choice.layout.stack_shape:
             raise InputError(f"{choice.image.name} has {choice.layout.words}; the project {session.shape}.")
-        self.session, self.review = session, review
-        self.binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
+        binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
+        self.session, self.review, self.binding = session, review, binding
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
-        self.binding.colour()
+        binding.colour()
         self._sync()
         objects = session.objects
         if objects:
@@ -354,9 +358,7 @@ class Desk:
         """Load a model in the background: the shipped one, another's name, or a .safetensors file."""
 
         def run(job: Job) -> Predictor:
-            from napari_ivos.networks import load_model
-
-            return load_model(name, device)
+            return loading.load(name, device)
 
         self.model_state = "loading"
         self.engine.submit(Job("model", run, then=self.use_model))
@@ -498,24 +500,24 @@ class Desk:
         else:
             self.add_object()
 
-    def rename(self, object_id: int, name: str) -> None:
+    def rename_object(self, object_id: int, name: str) -> None:
         """Give an object another name."""
         session, _ = self._live()
         self._edit(lambda: session.rename(object_id, name), self._objects_changed)
 
-    def recolour(self, object_id: int, colour: str) -> None:
+    def recolour_object(self, object_id: int, colour: str) -> None:
         """Show an object in another colour, "#rrggbb"."""
         session, _ = self._live()
         self._edit(lambda: session.recolour(object_id, colour), self._objects_changed)
 
-    def hide(self, object_id: int, hidden: bool = True) -> None:
+    def hide_object(self, object_id: int, hidden: bool = True) -> None:
         """Hide an object's mask and strokes, or show them again."""
         _, binding = self._live()
         (binding.hidden.add if hidden else binding.hidden.discard)(object_id)
         binding.colour()
         self.changed.emit()
 
-    def lock(self, object_id: int, locked: bool = True) -> None:
+    def lock_object(self, object_id: int, locked: bool = True) -> None:
         """Let nothing change an object, or let it be changed again."""
         session, _ = self._live()
         self._edit(lambda: (session.lock if locked else session.unlock)(object_id), self._objects_changed)

@@ -162,7 +162,19 @@ def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     """
     if session.stack is None:
         raise IvosError("The frames of this project were not found beside it: open the stack, then the project.")
-    return frames_array(session.stack), {"name": session.stack.name}
+    data = frames_array(session.stack)
+    options: dict[str, Any] = {"name": session.stack.name, "rgb": data.ndim == 4}
+    if data.ndim == 4 and not coloured(data):
+        data = data.transpose(0, 3, 1, 2)
+        options |= {"rgb": False, "axis_labels": ("t", "c", "y", "x")}
+    if session.stack.source is not None:
+        options["metadata"] = {HINTS: {"file": str(session.stack.source)}}
+    return data, options
+
+
+def coloured(frames: Any) -> bool:
+    """Whether the last axis of frames (T, H, W, C) is red, green and blue of a picture."""
+    return bool(frames.shape[-1] in (3, 4) and frames.dtype == "uint8")
 
 
 def frames_array(stack: Any) -> Any:

@@ -1,0 +1,83 @@
+"""Readers and writers for napari's File menu: projects and videos in, labels out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import InputError
+from napari_ivos.plugin import projects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LayerData = tuple[Any, dict[str, Any], str]
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def project_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
+    """A reader for one project; None for anything else."""
+    return read_project if isinstance(path, str) and path.lower().endswith(projects.SUFFIX) else None
+
+
+def video_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
+    """A reader for one video; None for anything else."""
+    return read_video if isinstance(path, str) and path.lower().endswith(VIDEOS) else None
+
+
+def read_video(path: str) -> list[LayerData]:
+    """A video as a lazy image layer: each frame is decoded when it is looked at, by its exact number."""
+    from napari_ivos.frames import open_frames
+
+    return [_image_data(open_frames(path), Path(path))]
+
+
+def _image_data(stack: Any, file: Path | None) -> LayerData:
+    data = projects.frames_array(stack)
+    picture = data.ndim == 4 and projects.coloured(data)
+    options: dict[str, Any] = {"name": stack.name, "rgb": picture}
+    if data.ndim == 4 and not picture:
+        options = {"name": stack.name, "channel_axis": 3}
+    if file is not None:
+        options["metadata"] = {projects.HINTS: {"file": str(file)}}
+    return data, options, "image"
+
+
+def read_project(path: str) -> list[LayerData]:
+    """Open a project in the current viewer: its frames, masks, strokes and history, in the plugin's widget.
+
+    Without a viewer, or where its frames are not found, the masks come as a plain Labels layer.
+    """
+    import napari
+
+    from napari_ivos.session import Session
+
+    viewer = napari.current_viewer()
+    with Session.open(path) as session:
+        found = session.stack is not None
+        name = Path(path).stem
+        if viewer is None or not found:
+            import numpy as np
+
+            return [(np.asarray(session.labels), {"name": f"{name} [objects]"}, "labels")]
+    from napari_ivos.plugin.docking import open_dock
+
+    open_dock(viewer).open_project(path)
+    return [(None,)]  # type: ignore[list-item] # npe2's sign for "read, but no layer to add"
+
+
+def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write one Labels layer in the format that the path's ending means."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from napari_ivos.export import export
+
+    labels = getattr(data, "labels", data)  # a session's labels with more axes
+    if labels.ndim == 2:
+        labels = np.asarray(labels)[None]
+    if labels.ndim != 3:
+        raise InputError(f"Labels of shape {labels.shape}: only (frames, rows, columns) can be written.")
+    source = SimpleNamespace(labels=labels)
+    return [str(export(source, path, overwrite=True).path)]

@@ -1,0 +1,261 @@
+"""The groups of the window, top to bottom in the order of the work; each only has widgets, and decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QGridLayout, QGroupBox, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_ivos.plugin.table import ObjectTable
+from napari_ivos.plugin.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_ivos.plugin.geometry import Layout
+
+KEYS = {
+    "next_object": "N",
+    "draw_background": "K",
+    "propagate": "G",
+    "stop": "Q",
+    "undo": "U",
+    "redo": "Shift-U",
+    "next_frame": "J",
+}
+"""Command -> key; none of them is one of napari's, for any kind of layer."""
+HELP = (
+    "<b>1</b>&nbsp; Press <b>Start</b> and draw a line on an object: its mask appears.<br>"
+    "<b>2</b>&nbsp; Press <b>Propagate</b>: the mask goes to all other frames.<br>"
+    "<b>3</b>&nbsp; Draw where it is wrong, propagate again. Everything is saved as you go."
+)
+
+
+class Section(QGroupBox):
+    """A titled group; `buttons` are its commands by name."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.buttons: dict[str, PushButton] = {}
+        self.tips: dict[str, str] = {}
+        self.body = QVBoxLayout(self)
+        self.body.setContentsMargins(8, 6, 8, 8)
+        self.body.setSpacing(5)
+
+    def button(self, name: str, text: str, tip: str) -> PushButton:
+        """A command's button; a key is named in its tip and beside its text."""
+        key = KEYS.get(name)
+        made = PushButton(text=f"{text}  [{key}]" if key else text, tooltip=tip)
+        made.native.setMinimumWidth(10)
+        self.buttons[name], self.tips[name] = made, tip
+        return made
+
+    def row(self, *widgets: Any) -> None:
+        """Put widgets beside each other."""
+        line = QHBoxLayout()
+        line.setSpacing(5)
+        for widget in widgets:
+            line.addWidget(getattr(widget, "native", widget), 1)
+        self.body.addLayout(line)
+
+    def grid(self, *rows: tuple[Any, ...]) -> None:
+        """Put widgets into columns of equal width."""
+        layout = QGridLayout()
+        layout.setSpacing(5)
+        for r, widgets in enumerate(rows):
+            for c, widget in enumerate(widgets):
+                layout.addWidget(getattr(widget, "native", widget), r, c)
+                layout.setColumnStretch(c, 1)
+        self.body.addLayout(layout)
+
+
+def _form(*widgets: Any) -> QWidget:
+    """Widgets with their labels."""
+    container = Container(widgets=list(widgets), labels=True)
+    container.margins = (0, 0, 0, 0)
+    native: QWidget = container.native
+    native.setProperty("container", container)  # keeps it alive with its widget
+    return native
+
+
+def _folded(title: str, inside: QWidget) -> QCollapsible:
+    folded = QCollapsible(title)
+    folded.setDuration(0)
+    folded.addWidget(inside)
+    folded.collapse(animate=False)
+    return folded
+
+
+def _words(text: str = "", name: str = "") -> QLabel:
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setObjectName(name)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+class StackSection(Section):
+    """Which frames: layer, axis, channels, project, model."""
+
+    def __init__(self, images: Callable[[Any], list[tuple[str, Any]]]) -> None:
+        super().__init__("Stack")
+        self.image = ComboBox(label="Image", choices=images, nullable=True, tooltip="The layer to segment.")
+        self.words = _words()
+        start = self.button("start", "Start", "Begin with this stack, or go on with its project.")
+        self.frames = ComboBox(label="Frames along", choices=(), tooltip="Axis along which the frames lie.")
+        self.channels = Select(label="Channels", choices=(), tooltip="One to three; none chosen: the first three.")
+        self.channels.native.setMaximumHeight(70)
+        self.folder = FileEdit(
+            label="Project folder",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+            nullable=True,
+            tooltip="Where the project is. Empty: beside the stack.",
+        )
+        self.fresh = CheckBox(label="", text="New project", tooltip="Begin anew although there is a project already.")
+        self.model = FileEdit(
+            label="Model",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.safetensors",
+            nullable=True,
+            tooltip="A trained model's file. Empty: the one that comes with the plugin.",
+        )
+        self.device = ComboBox(
+            label="Device", choices=("automatic", "cpu", "cuda", "mps"), tooltip="Where the networks run."
+        )
+        self.shown_device = _words()
+        load = self.button("load_model", "Load model", "Load this model on this device.")
+        open_project = self.button("open_project", "Open project …", "Go on with a project (.ivos) from elsewhere.")
+        self.body.addWidget(_form(self.image))
+        self.body.addWidget(self.words)
+        self.row(start, open_project)
+        more = QWidget()
+        column = QVBoxLayout(more)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(_form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device))
+        column.addWidget(load.native)
+        self.body.addWidget(_folded("Advanced", more))
+        self.body.addWidget(self.shown_device)
+
+    def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]]) -> None:
+        """Offer the axes and channels of a layer, and layers like it as channels."""
+        self.words.setText(words)
+        axes = (
+            []
+            if layout is None
+            else [(f"{layout.letters[a].lower()} ({layout.shape[a]})", a) for a in layout.frame_axes]
+        )
+        self.frames.choices = axes
+        if layout is not None and layout.frame is not None:
+            self.frames.value = layout.frame
+        own = [] if layout is None or layout.channel is None else range(layout.shape[layout.channel])
+        self.channels.choices = [(f"channel {c}", c) for c in own] + others
+        self.channels.value = []
+
+
+class ObjectsSection(Section):
+    """The objects, their timeline, and what can be done with them."""
+
+    def __init__(self) -> None:
+        super().__init__("Objects")
+        self.table = ObjectTable()
+        self.timeline = Timeline()
+        self.body.addWidget(self.table)
+        self.body.addWidget(self.timeline)
+        add = self.button("add_object", "New object", "Add an object and draw it next.")
+        remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
+        divide = self.button("divide", "Divide", "End the chosen object before this frame, where two daughters begin.")
+        self.row(add, divide, remove)
+
+
+class DrawSection(Section):
+    """Strokes: for whom, and from where else."""
+
+    def __init__(self, labels: Callable[[Any], list[tuple[str, Any]]]) -> None:
+        super().__init__("Draw")
+        following = self.button("next_object", "Next object", "Draw for the next object; after the last, a new one.")
+        ground = self.button("draw_background", "Background", "Draw what belongs to no object.")
+        undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
+        redo = self.button("redo", "Redo", "Bring back what was undone.")
+        self.grid((following, ground), (undo, redo))
+        self.labels = ComboBox(
+            label="Labels", choices=labels, nullable=True, tooltip="Painted by you, or by another plugin."
+        )
+        self.how = ComboBox(
+            label="Taken as",
+            choices=[
+                ("new objects", "objects"),
+                ("finished masks of these ids", "masks"),
+                ("scribbles of these ids", "scribbles"),
+            ],
+            tooltip="What the labels of this frame become.",
+        )
+        take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(_form(self.labels, self.how))
+        column.addWidget(take.native)
+        self.body.addWidget(_folded("From a Labels layer", inside))
+
+
+class PropagateSection(Section):
+    """Carry the masks to the other frames."""
+
+    def __init__(self) -> None:
+        super().__init__("Propagate")
+        go = self.button("propagate", "Propagate", "Carry the masks from the frames you drew on to the others.")
+        stop = self.button("stop", "Stop", "Stop within a frame; what is done is kept.")
+        self.row(go, stop)
+        self.bar = QProgressBar()
+        self.bar.setFormat("")
+        self.bar.setMaximumHeight(18)
+        self.body.addWidget(self.bar)
+        self.direction = ComboBox(
+            label="Direction",
+            choices=[("both ways", "both"), ("forward", "forward"), ("backward", "backward")],
+            tooltip="Where to, from the frames you drew on.",
+        )
+        self.follow = CheckBox(label="", text="Follow: show each frame as it is done", tooltip="This is slower.")
+        self.ranged = CheckBox(label="", text="Only frames", tooltip="Change only a range of frames.")
+        self.first = SpinBox(label="from", min=0, max=0, tooltip="First frame to change.")
+        self.last = SpinBox(label="to", min=0, max=0, tooltip="Last frame to change.")
+        self.body.addWidget(_form(self.direction))
+        self.row(self.ranged, self.first, self.last)
+        self.body.addWidget(self.follow.native)
+        for box in (self.first, self.last):
+            box.native.setMinimumWidth(70)
+
+
+class ReviewSection(Section):
+    """Look where it went wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("Review")
+        go = self.button("next_frame", "Worst frame", "Go to the frame whose masks are the least certain.")
+        compare = self.button("compare", "Show before", "Show the result as it was before the last round.")
+        self.grid((go, compare))
+        undo = self.button("undo_round", "Undo round", "Take back the last round: its strokes and its propagation.")
+        redo = self.button("redo_round", "Redo round", "Bring back the round that was undone.")
+        adapt = self.button("adapt", "Adapt to this stack …", "Train the model on your corrections for a while.")
+        self.grid((undo, redo))
+        self.body.addWidget(adapt.native)
+
+
+class SaveSection(Section):
+    """Where everything is, and out into the world."""
+
+    def __init__(self) -> None:
+        super().__init__("Save")
+        self.words = _words("Nothing is saved yet: a project is made when you start.")
+        export = self.button("export", "Export …", "Write labels, tables, videos and tracks for other programs.")
+        script = self.button("copy_script", "Copy as script", "The same work as Python, to the clipboard.")
+        methods = self.button("copy_methods", "Copy methods text", "Sentences with the numbers, to the clipboard.")
+        self.body.addWidget(self.words)
+        self.grid(
+            (export,),
+        )
+        self.row(script, methods)

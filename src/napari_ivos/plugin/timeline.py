@@ -1,0 +1,153 @@
+"""The timeline: a row for each object, a column for each frame (or several), drawn as one small picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QEvent, QPoint, QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QColor, QImage, QPainter
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+from napari_ivos.plugin.review import Review, columns, marked
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QHelpEvent, QMouseEvent, QPaintEvent
+
+ROW = 14
+"""Height of an object's row in pixels."""
+GUTTER = 10
+"""Width of the objects' colours on the left."""
+ROWS_AT_MOST = 40
+UNKNOWN_COLOUR = (62, 66, 74)
+WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
+BAD, GOOD = 0.5, 0.95
+"""Qualities that are shown as the worst and as the best colour."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+def coloured(quality: npt.NDArray[np.float32]) -> Picture:
+    """Colours (N, 3) of qualities (N,): red, yellow, green; grey where it is -1."""
+    place = np.clip((quality - BAD) / (GOOD - BAD), 0, 1)
+    stops = np.array([WORST, MIDDLE, BEST], float)
+    mixed = np.stack([np.interp(place, [0, 0.5, 1], stops[:, c]) for c in range(3)], axis=-1)
+    mixed[quality < 0] = UNKNOWN_COLOUR
+    return mixed.astype(np.uint8)
+
+
+def picture(review: Review, width: int) -> Picture:
+    """The rows as an image (rows * ROW, width, 3): quality, white marks for annotated frames, a line for the round.
+
+    Costs a pass over each row, whatever the number of frames.
+    """
+    objects = review.objects[:ROWS_AT_MOST]
+    image = np.full((max(len(objects), 1) * ROW, width, 3), 30, np.uint8)
+    spans = columns(np.where(review.changed, 1.0, -1.0), width) > 0 if len(review.changed) else np.zeros(width, bool)
+    for k, info in enumerate(objects):
+        top = k * ROW
+        row = review.quality.get(info.id)
+        if row is None:
+            continue
+        image[top + 1 : top + ROW - 2] = coloured(columns(row, width))
+        image[top + ROW - 2, spans] = (150, 190, 255)
+        notes = marked(review.frames, review.annotated.get(info.id, ()), width)
+        image[top + 3 : top + ROW - 4, notes] = 255
+    return image
+
+
+class Timeline(QWidget):
+    """Shows a `Review`; a click asks for a frame.
+
+    Attributes
+    ----------
+    jumped : Signal(int)
+        The frame that was clicked.
+    """
+
+    jumped = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._review = Review()
+        self._rows = 1
+        self._frame = 0
+        self._image: Picture | None = None
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setAccessibleName("Quality of each object on each frame")
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """As many rows as there are objects."""
+        return QSize(200, self._rows * ROW + 2)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Never less than all rows."""
+        return QSize(80, self.sizeHint().height())
+
+    def show_review(self, review: Review) -> None:
+        """Show this, now or when it has changed."""
+        rows = max(len(review.objects[:ROWS_AT_MOST]), 1)
+        self._review, self._image = review, None
+        if rows != self._rows:
+            self._rows = rows
+            self.updateGeometry()
+        self.update()
+
+    def show_frame(self, frame: int) -> None:
+        """Mark the frame on screen."""
+        if frame != self._frame:
+            self._frame = frame
+            self.update()
+
+    def frame_at(self, x: int) -> int:
+        """The frame at a place of the widget."""
+        width = max(self.width() - GUTTER, 1)
+        return int(np.clip((x - GUTTER) * self._review.frames // width, 0, max(self._review.frames - 1, 0)))
+
+    def _x_of(self, frame: int) -> int:
+        return GUTTER + int((frame + 0.5) * (self.width() - GUTTER) / max(self._review.frames, 1))
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Draw the picture, made anew only where something changed."""
+        width = max(self.width() - GUTTER, 1)
+        if self._image is None or self._image.shape[1] != width:
+            self._image = np.ascontiguousarray(picture(self._review, width))
+        height = self._image.shape[0]
+        painter = QPainter(self)
+        shown = QImage(self._image.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        painter.drawImage(QPoint(GUTTER, 1), shown)
+        for k, info in enumerate(self._review.objects[:ROWS_AT_MOST]):
+            painter.fillRect(0, k * ROW + 2, GUTTER - 3, ROW - 3, QColor(info.colour))
+        if self._review.frames > 1:
+            painter.setPen(QColor("#ffffff"))
+            painter.drawLine(self._x_of(self._frame), 0, self._x_of(self._frame), height + 1)
+        painter.end()
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Go to the frame under the mouse."""
+        if event is not None and self._review.frames:
+            self.jumped.emit(self.frame_at(int(event.position().x())))
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Go along with the mouse."""
+        self.mousePressEvent(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Say what is under the mouse."""
+        if event is not None and event.type() == QEvent.Type.ToolTip:
+            self._tell(event)
+            return True
+        return bool(super().event(event))
+
+    def _tell(self, event: QHelpEvent | Any) -> None:
+        frame, row = self.frame_at(event.pos().x()), event.pos().y() // ROW
+        words = f"frame {frame}"
+        if 0 <= row < len(self._review.objects):
+            info = self._review.objects[row]
+            quality = float(self._review.quality[info.id][frame])
+            said = "no mask yet" if quality < 0 else f"quality {quality:.2f}"
+            said = "annotated" if frame in self._review.annotated.get(info.id, ()) else said
+            words = f"{info.name}, {words}: {said}"
+        QToolTip.showText(event.globalPos(), words, self)

@@ -1,0 +1,486 @@
+"""The dock widget: shows a desk, and turns buttons and keys into calls of its methods."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from napari_ivos.errors import InputError, IvosError
+from napari_ivos.plugin import geometry, preferences, projects
+from napari_ivos.plugin.desk import Desk, Progress
+from napari_ivos.plugin.dialogs import TRACKS, ExportDialog
+from napari_ivos.plugin.sections import (
+    HELP,
+    KEYS,
+    DrawSection,
+    ObjectsSection,
+    PropagateSection,
+    ReviewSection,
+    SaveSection,
+    Section,
+    StackSection,
+)
+from napari_ivos.plugin.state import reasons
+
+if TYPE_CHECKING:
+    import napari
+    from qtpy.QtGui import QHideEvent, QShowEvent
+
+    from napari_ivos.session import Session
+
+LOG = logging.getLogger("napari_ivos")
+COLOURS = {"info": "#2f4858", "warning": "#7a5a10", "error": "#7d2630"}
+_desks: dict[int, tuple[Desk, Bridge]] = {}
+"""One desk for each viewer that is open, by `id`: it outlives its dock, so that closing that one loses nothing."""
+
+
+class Bridge(QObject):
+    """Brings the engine's bell from its thread into the window's."""
+
+    rung = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk: weakref.ref[Desk] | None = None
+        self.rung.connect(self._handle, Qt.ConnectionType.QueuedConnection)
+
+    def ring(self) -> None:
+        """Ask for `Desk.handle`; from any thread."""
+        try:
+            self.rung.emit()
+        except RuntimeError:  # the window is gone
+            LOG.debug("a bell rang after the window was closed")
+
+    def _handle(self) -> None:
+        desk = None if self.desk is None else self.desk()
+        if desk is not None:
+            guarded(desk, desk.handle)
+
+
+def guarded(desk: Desk, call: Any, *arguments: Any) -> Any:
+    """Call; what goes wrong is shown to the user, because an exception in a slot could end the process."""
+    try:
+        return call(*arguments)
+    except IvosError as error:
+        desk.notice(str(error), "error")
+    except Exception as error:
+        LOG.exception("napari-ivos")
+        desk.notice(f"{type(error).__name__}: {error}", "error")
+    return None
+
+
+def desk_of(viewer: Any) -> Desk:
+    """The desk of a viewer; made where there is none. It ends with the viewer's window."""
+    raw = getattr(viewer, "__wrapped__", viewer)
+    found = _desks.get(id(raw))
+    if found is not None and not found[0].closed:
+        return found[0]
+    bridge = Bridge()
+    desk = Desk(raw, bridge.ring)
+    bridge.desk = weakref.ref(desk)
+    _desks[id(raw)] = (desk, bridge)
+
+    def end() -> None:
+        _desks.pop(id(raw), None)
+        desk.close()
+
+    window = getattr(raw.window, "_qt_window", None)
+    if window is not None:
+        window.destroyed.connect(end)
+    app = QApplication.instance()
+    if app is not None:
+        app.aboutToQuit.connect(desk.close)
+    return desk
+
+
+class IvosWidget(QWidget):
+    """Interactive video segmentation, as a dock widget.
+
+    Every button is one call of a method of the desk, and each of these can be called here too:
+    ``dock().propagate("forward")``; see `Desk`.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+
+    Attributes
+    ----------
+    desk : Desk
+        What it shows.
+    session : Session or None
+        The live session; None before a stack is chosen.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.desk = desk_of(napari_viewer)
+        self.viewer = self.desk.viewer
+        self._activity: Any = None
+        self._bound = False
+        self._offered: object = ()
+        self.stack = StackSection(self._images)
+        self.objects = ObjectsSection()
+        self.draw = DrawSection(self._labels)
+        self.going = PropagateSection()
+        self.review = ReviewSection()
+        self.save = SaveSection()
+        self.sections: tuple[Section, ...] = (
+            self.stack,
+            self.objects,
+            self.draw,
+            self.going,
+            self.review,
+            self.save,
+        )
+        self._lay_out()
+        self._connect()
+        preferences.apply(self.stack)
+        self.reset_choices()
+
+    @property
+    def session(self) -> Session | None:
+        return self.desk.session
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "desk":
+            raise AttributeError(name)
+        return getattr(self.desk, name)
+
+    # -- making
+
+    def _lay_out(self) -> None:
+        self.setMinimumWidth(320)
+        self.help = QLabel(HELP)
+        self.help.setWordWrap(True)
+        self.banner = QLabel()
+        self.banner.setWordWrap(True)
+        self.banner.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.banner.hide()
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(4, 4, 4, 4)
+        column.setSpacing(6)
+        column.addWidget(self.help)
+        for section in self.sections:
+            column.addWidget(section)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setWidget(inside)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        outer.addWidget(area, 1)
+        outer.addWidget(self.banner)
+
+    def _connect(self) -> None:
+        desk, run = self.desk, self.run
+        desk.changed.connect(self.refresh)
+        desk.noticed.connect(self._notice)
+        desk.progressed.connect(self._progress)
+        self.stack.image.changed.connect(self._image_changed)
+        for section in self.sections:
+            for name, button in section.buttons.items():
+                button.changed.connect(lambda _=None, name=name: run(name))
+        table = self.objects.table
+        table.chosen.connect(lambda i: guarded(desk, desk.select, i))
+        table.renamed.connect(lambda i, text: guarded(desk, desk.rename_object, i, text))
+        table.recoloured.connect(lambda i, colour: guarded(desk, desk.recolour_object, i, colour))
+        table.hidden.connect(lambda i, on: guarded(desk, desk.hide_object, i, on))
+        table.locked.connect(lambda i, on: guarded(desk, desk.lock_object, i, on))
+        table.jumped.connect(lambda frame: guarded(desk, desk.go_to, frame))
+        self.objects.timeline.jumped.connect(lambda frame: guarded(desk, desk.go_to, frame))
+        self.going.follow.changed.connect(self._follow)
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.reordered):
+            event.connect(self.reset_choices)
+        self.viewer.dims.events.current_step.connect(self._frame_changed)
+        self.viewer.layers.selection.events.active.connect(self._active_changed)
+        self.destroyed.connect(_unhook(self))
+
+    def disconnect_viewer(self) -> None:
+        """Hear nothing more of viewer and desk."""
+        self._bind(False)
+        desk = self.desk
+        for signal, slot in (
+            (desk.changed, self.refresh),
+            (desk.noticed, self._notice),
+            (desk.progressed, self._progress),
+        ):
+            signal.disconnect(slot, missing_ok=True)
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.reordered):
+            event.disconnect(self.reset_choices)
+        self.viewer.dims.events.current_step.disconnect(self._frame_changed)
+        self.viewer.layers.selection.events.active.disconnect(self._active_changed)
+
+    # -- commands
+
+    def run(self, name: str) -> None:
+        """Do what a button or a key says, or say why it can't be done now."""
+        reason = reasons(self.desk.state(self.stack.image.value is not None)).get(name, "")
+        if reason:
+            self._notice(reason, "warning")
+        else:
+            guarded(self.desk, getattr(self, f"_do_{name}", None) or getattr(self.desk, name))
+
+    def _do_start(self) -> None:
+        stack = self.stack
+        chosen = list(stack.channels.value)
+        numbers = tuple(c for c in chosen if isinstance(c, int))
+        more = tuple(c for c in chosen if not isinstance(c, int))
+        choice = self.desk.choice(stack.image.value, stack.frames.value, channels=numbers or None, more=more)
+        folder = stack.folder.value
+        path = projects.project_path(stack.image.value, Path(str(folder)) if folder else None)
+        self.desk.start(choice, path, fresh=bool(stack.fresh.value))
+
+    def _do_open_project(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a project", filter="Projects (*.ivos)")
+        if path:
+            self.desk.open_project(path)
+
+    def _do_load_model(self) -> None:
+        device = self.stack.device.value
+        file = self.stack.model.value
+        self.desk.load_model(str(file) if file else None, None if device == "automatic" else device)
+        self.refresh()
+
+    def _do_propagate(self) -> None:
+        going = self.going
+        inside = (going.first.value, going.last.value + 1) if going.ranged.value else (None, None)
+        self.desk.propagate(going.direction.value, *inside)
+
+    def _do_remove_object(self) -> None:
+        self.desk.remove_object(self._chosen())
+
+    def _do_divide(self) -> None:
+        self.desk.divide(self._chosen())
+
+    def _chosen(self) -> int:
+        if not self.desk.selected:
+            raise InputError("Choose an object in the table first.")
+        return self.desk.selected
+
+    def _do_undo_round(self) -> None:
+        self.desk.undo("round")
+
+    def _do_redo_round(self) -> None:
+        self.desk.redo("round")
+
+    def _do_compare(self) -> None:
+        self.desk.show_before(not self.desk.comparing)
+
+    def _do_import_labels(self) -> None:
+        layer = self.draw.labels.value
+        if layer is None:
+            raise InputError("Choose a Labels layer first: one that you painted, or another plugin's result.")
+        self.desk.import_labels(layer, self.draw.how.value)
+
+    def _do_export(self) -> None:
+        session = self.desk.session
+        start = projects.copied_beside(session, "labels" if session.path is None else session.path.stem)  # type: ignore[arg-type,union-attr]
+        dialog = ExportDialog(self, start)
+        if dialog.exec():
+            kind, path, overwrite = dialog.choice
+            if kind == TRACKS:
+                self.desk.add_tracks()
+            else:
+                self.desk.export(path, kind, overwrite)
+
+    def _do_copy_script(self) -> None:
+        self._copy(self.desk.script(), "The script is on the clipboard.")
+
+    def _do_copy_methods(self) -> None:
+        self._copy(self.desk.methods_text(), "The text is on the clipboard.")
+
+    def _copy(self, text: str, said: str) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(text)
+        self._notice(said, "info")
+
+    def _follow(self, on: bool) -> None:
+        self.desk.follow = on
+
+    # -- showing
+
+    def refresh(self) -> None:
+        """Show the desk's state."""
+        desk = self.desk
+        state = desk.state(self.stack.image.value is not None)
+        said = reasons(state)
+        for section in self.sections:
+            for name, button in section.buttons.items():
+                reason = said.get(name, "")
+                button.enabled = not reason
+                button.tooltip = f"{section.tips[name]}\n{reason}" if reason else section.tips[name]
+        self.review.buttons["adapt"].visible = hasattr(desk, "adapt")
+        self.review.buttons["compare"].text = "Show after" if state.comparing else "Show before"
+        self.help.setVisible(not state.propagated)
+        hidden = set() if desk.binding is None else desk.binding.hidden
+        self.objects.table.show_objects(desk.review, hidden, desk.selected)
+        self.objects.timeline.show_review(desk.review)
+        self._show_session()
+        self._frame_changed()
+
+    def _show_session(self) -> None:
+        desk, session = self.desk, self.desk.session
+        loaded = desk.model
+        words = {"": "The model is loaded at the start.", "loading": "The model is being loaded …"}
+        if loaded is not None:
+            self.stack.shown_device.setText(f"Model {loaded.name} on {loaded.device}")
+        else:
+            self.stack.shown_device.setText(words.get(desk.model_state, f"No model: {desk.model_state}"))
+        if session is None:
+            return
+        last = session.shape[0] - 1
+        if self.going.last.max != last:
+            self.going.first.max = self.going.last.max = last
+            self.going.last.value = last
+        where = (
+            "NOTHING IS SAVED: the project is only in memory." if session.path is None else f"Saved in {session.path}"
+        )
+        self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
+
+    def _frame_changed(self, event: object = None) -> None:
+        if self.desk.session is not None and not self.desk.closed:
+            frame = self.desk.frame
+            self.objects.timeline.show_frame(frame)
+            self.objects.table.frame = frame
+            if event is not None:
+                guarded(self.desk, self.desk.frame_changed)
+
+    def _active_changed(self, event: object = None) -> None:
+        """A Shapes layer that is made active by hand chooses its object."""
+        binding = self.desk.binding
+        if binding is not None:
+            object_id = binding.object_of(self.viewer.layers.selection.active)
+            if object_id is not None and object_id != self.desk.selected:
+                guarded(self.desk, self.desk.select, object_id)
+
+    def _notice(self, text: str, kind: str) -> None:
+        self.banner.setText(text)
+        self.banner.setStyleSheet(f"background: {COLOURS.get(kind, COLOURS['info'])}; color: white; padding: 6px;")
+        self.banner.show()
+
+    def _progress(self, progress: Progress | None) -> None:
+        bar = self.going.bar
+        if progress is None:
+            bar.setRange(0, 1)
+            bar.setValue(0)
+            bar.setFormat("")
+            self._activity_ends()
+            return
+        bar.setRange(0, progress.total)
+        bar.setValue(progress.done)
+        left = "" if progress.seconds_left is None else f", {_time(progress.seconds_left)} left"
+        bar.setFormat(f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else progress.kind)
+        self._activity_shows(progress)
+        if progress.kind == "propagate":
+            self.objects.timeline.show_review(self.desk.review)
+
+    def _activity_shows(self, progress: Progress) -> None:
+        """The same in napari's activity dock."""
+        from napari.utils import progress as activity
+
+        if self._activity is None:
+            self._activity = activity(total=progress.total or None, desc=progress.kind)
+        ahead = progress.done - self._activity.n
+        if ahead > 0:
+            self._activity.update(ahead)
+
+    def _activity_ends(self) -> None:
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+
+    # -- layers
+
+    def _images(self, widget: object = None) -> list[tuple[str, Any]]:
+        from napari.layers import Image
+
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image)]
+
+    def _labels(self, widget: object = None) -> list[tuple[str, Any]]:
+        from napari.layers import Labels
+
+        ours = None if self.desk.binding is None else self.desk.binding.labels
+        return [(x.name, x) for x in self.viewer.layers if isinstance(x, Labels) and x is not ours]
+
+    def reset_choices(self, event: object = None) -> None:
+        """Offer the layers that are there now."""
+        chosen = self.stack.image.value
+        self.stack.image.reset_choices()
+        self.draw.labels.reset_choices()
+        images = [layer for _, layer in self._images()]
+        if chosen not in images:
+            self.stack.image.value = images[-1] if images else None
+        self._image_changed()
+
+    def _image_changed(self, event: object = None) -> None:
+        """Offer the chosen layer's axes and channels; what the user chose stays where nothing has changed."""
+        image = self.stack.image.value
+        shape = None if image is None else geometry.full_data(image).shape
+        like = [(n, x) for n, x in self._images() if x is not image and geometry.full_data(x).shape == shape]
+        offered = (image, shape, tuple(n for n, _ in like))
+        if offered != self._offered:
+            self._offered = offered
+            self._show_layout(image, like)
+        self.refresh()
+
+    def _show_layout(self, image: Any, like: list[tuple[str, Any]]) -> None:
+        if image is None:
+            self.stack.show_layout(None, "Open an image: File > Open, or File > Open Sample.", [])
+            return
+        try:
+            layout = geometry.layout_of(image)
+        except InputError as error:
+            self.stack.show_layout(None, str(error), [])
+        else:
+            self.stack.show_layout(layout, layout.words, like)
+
+    # -- keys, and coming and going
+
+    def _bind(self, on: bool) -> None:
+        """Bind the keys while the widget is open; napari's own stay as they are."""
+        if on == self._bound:
+            return
+        self._bound = on
+        for name, key in KEYS.items():
+            call = None if not on else (lambda viewer, name=name: self.run(name))
+            self.viewer.bind_key(key, call, overwrite=True)
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Take the keys."""
+        super().showEvent(event)
+        self._bind(True)
+        self.reset_choices()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Give the keys back; work goes on."""
+        super().hideEvent(event)
+        self._bind(False)
+
+
+def _unhook(widget: IvosWidget) -> Any:
+    """What to do when a widget is destroyed; must not use the widget's own Qt side."""
+    known = weakref.ref(widget)
+
+    def unhook() -> None:
+        found = known()
+        if found is not None:
+            found.disconnect_viewer()
+
+    return unhook
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
