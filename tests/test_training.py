@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path  # noqa: TC003 - pytest reads the annotations of fixtures
 
 import numpy as np
@@ -284,6 +285,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data: Path, tmp_path
     first, second = (t.networks.state_dict() for t in ends)
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert all(torch.equal(ends[0].average[k], ends[1].average[k]) for k in first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_that_end_programs_are_interrupts(number: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM stop a run the same way, and the handlers are as before afterwards."""
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), train.interruptible():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch) -> None:

@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -241,6 +242,11 @@ def train(settings: TrainingSettings, tell: Any = print) -> Path:
     """
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
+    with interruptible():
+        return _train(settings, folder, tell)
+
+
+def _train(settings: TrainingSettings, folder: Path, tell: Any) -> Path:
     trainer = Trainer(settings)
     if trainer.resume(folder):
         tell(f"going on from step {trainer.step} in {folder}")
@@ -263,9 +269,28 @@ def train(settings: TrainingSettings, tell: Any = print) -> Path:
     return path
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it Ctrl-C and a scheduler's SIGTERM both raise KeyboardInterrupt, even where a shell had them ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _calm_worker(_: int) -> None:
-    """A worker leaves Ctrl-C to the main process, and keeps to one thread."""
+    """A worker leaves Ctrl-C to the main process, ends when told to, and keeps to one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 
 
