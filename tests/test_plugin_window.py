@@ -35,6 +35,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PATIENCE = 30_000
+MOUSE_PACE = 12
+"""Milliseconds between moves of the mouse: vispy and napari drop those that come faster than 10."""
 
 
 class Slow(FakePredictor):
@@ -82,7 +84,7 @@ def drag(viewer, points) -> None:
     canvas = viewer.window._qt_viewer.canvas
     native = canvas.native
     zoom, centre = viewer.scene.camera.zoom, viewer.scene.camera.center[-2:]
-    height, width = native.height(), native.width()
+    height, width = viewer.canvas.size
     places = [
         QPoint(round((x - centre[1]) * zoom + width / 2), round((y - centre[0]) * zoom + height / 2))
         for y, x in np.asarray(points, float)
@@ -98,6 +100,7 @@ def drag(viewer, points) -> None:
             Qt.KeyboardModifier.NoModifier,
         )
         QApplication.sendEvent(native, event)
+        QTest.qWait(MOUSE_PACE)
     QTest.mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, places[-1])
 
 
@@ -116,6 +119,8 @@ def draw(qtbot, viewer, widget, frame: int) -> None:
     drag(viewer, scene.line(frame))
     qtbot.waitUntil(lambda: len(widget.session.strokes()) == before + 1, timeout=PATIENCE)
     settle(qtbot, widget)
+    drawn = widget.session.strokes()[-1].points
+    assert np.abs(drawn[[0, -1]] - scene.line(frame)[[0, -1]]).max() < 2, "the mouse was elsewhere"
 
 
 # --- what can be done when: pure -----------------------------------------------------------------------------------

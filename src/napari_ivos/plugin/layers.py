@@ -93,6 +93,7 @@ class Binding:
         self._earlier_shown: tuple[int, ...] = ()
         self._writing = False
         self.pressed = False
+        self._dragged = False
         self.painted = False
         self.hidden: set[int] = set()
         self.labels = self._add_labels()
@@ -178,9 +179,10 @@ class Binding:
         self._on_change()
 
     def _on_drag(self, layer: object, event: Any) -> Generator[None]:
-        self.pressed = True
+        self.pressed, self._dragged = True, False
         yield
         while event.type == "mouse_move":
+            self._dragged = True
             yield
         self.pressed = False
         self._on_change()
@@ -228,8 +230,9 @@ class Binding:
         present = [np.asarray(v, np.float32) for v in layer.data]
         known = self._drawn.setdefault(object_id, [])
         lost, fresh = difference([d.vertices for d in known], present)
-        if untidy and len(fresh) and fresh[-1] == len(present) - 1 and len(present[-1]) > 1:
-            present[-1] = present[-1][:-1]  # the vertex that followed the mouse
+        clicked = untidy and not self._dragged
+        if clicked and len(fresh) and fresh[-1] == len(present) - 1 and len(present[-1]) > 1:
+            present[-1] = present[-1][:-1]  # the vertex that follows the mouse
         gone += [known[k] for k in lost]
         self._drawn[object_id] = [d for k, d in enumerate(known) if k not in lost]
         for k in fresh:
