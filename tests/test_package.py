@@ -146,7 +146,7 @@ def distributions(tmp_path_factory) -> dict[str, Path]:
 def _shipped() -> set[str]:
     """What a wheel must hold besides Python, by its place in the package."""
     samples = {f"sample_data/{path.name}" for path in (TOP / "sample_data").iterdir()}
-    weights = {f"networks/weights/{path.name}" for path in (SOURCE / "networks" / "weights").glob("*.*")}
+    weights = {f"networks/models/{path.name}" for path in (SOURCE / "networks" / "models").glob("*.*")}
     return {"napari.yaml", "py.typed", *samples, *weights}
 
 
