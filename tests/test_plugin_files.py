@@ -1,0 +1,161 @@
+"""Projects and videos through napari's File menu, exports from the desk, and where projects lie."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_ivos import FakePredictor, Session
+from napari_ivos.plugin import projects, reading
+from napari_ivos.plugin.desk import Desk
+from napari_ivos.plugin.review import UNKNOWN, columns, marked
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plugin_scene as scene
+
+
+@pytest.fixture
+def desk():
+    """A desk without a window."""
+    made = Desk(ViewerModel())
+    made.said = []
+    made.noticed.connect(lambda text, kind: made.said.append((kind, text)))
+    made.use_model(FakePredictor())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def movie_file(tmp_path):
+    """The scene as a TIFF file."""
+    import tifffile
+
+    path = tmp_path / "movie.tif"
+    tifffile.imwrite(path, scene.movie(), metadata={"axes": "TYX"})
+    return path
+
+
+def layer_of(path: Path) -> Image:
+    """A layer that says which file it comes from."""
+    return Image(scene.movie(), name="movie", metadata={projects.HINTS: {"file": str(path)}})
+
+
+def test_a_project_opens_with_its_stack_beside_it(desk, movie_file):
+    """A project made from a file finds it again, and frames, masks and strokes are shown."""
+    image = layer_of(movie_file)
+    desk.viewer.add_layer(image)
+    desk.start(image, path=movie_file.with_suffix(".ivos"))
+    desk.wait()
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    masks = np.array(desk.session.labels[2])
+    desk.leave()
+    desk.wait()
+    desk.viewer.layers.clear()
+    desk.open_project(movie_file.with_suffix(".ivos"))
+    desk.wait()
+    np.testing.assert_array_equal(desk.session.labels[2], masks)
+    names = [layer.name for layer in desk.viewer.layers]
+    assert "movie.tif" in names
+    assert desk.viewer.layers["object 1 (strokes)"].nshapes == 1
+    np.testing.assert_array_equal(np.asarray(desk.viewer.layers["movie.tif"].data[3]), scene.movie()[3])
+
+
+def test_a_project_without_its_stack_says_what_to_do(desk, tmp_path):
+    """Frames that are not found are an error in words, and the window goes on."""
+    Session(scene.movie(), project=tmp_path / "lost.ivos").close()
+    desk.open_project(tmp_path / "lost.ivos")
+    with pytest.raises(Exception, match="not found beside it"):
+        desk.wait()
+    assert desk.session is None
+
+
+def test_readers_take_only_their_files(tmp_path):
+    """Readers decline what is not theirs."""
+    assert reading.project_reader("a.tif") is None
+    assert reading.video_reader(["a.mp4", "b.mp4"]) is None
+    assert reading.project_reader("a.ivos") is not None
+    assert reading.video_reader("a.MP4") is not None
+
+
+def test_videos_are_read_lazily_by_number(tmp_path):
+    """A video becomes an RGB layer whose frames are decoded when they are looked at."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * k, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    ((data, options, kind),) = reading.read_video(str(path))
+    assert (data.shape, kind, options["rgb"]) == ((6, 48, 64, 3), "image", True)
+    assert abs(int(np.asarray(data[4]).mean()) - 160) < 8
+    assert abs(int(np.asarray(data[1]).mean()) - 40) < 8
+
+
+def test_labels_are_written_by_ending(tmp_path):
+    """A Labels layer's data go where File > Save says."""
+    import tifffile
+
+    labels = np.zeros((3, 20, 30), np.uint16)
+    labels[:, 5:9, 5:9] = 2
+    (written,) = reading.write_labels(str(tmp_path / "out.ome.tif"), labels, {})
+    np.testing.assert_array_equal(tifffile.imread(written), labels)
+
+
+def test_exports_run_in_the_background(desk, tmp_path):
+    """An export is written by a thread of its own, and the user is told where."""
+    image = Image(scene.movie(), name="movie")
+    desk.viewer.add_layer(image)
+    desk.start(image, path=None)
+    desk.wait()
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    desk.export(tmp_path / "cells.csv")
+    desk.add_tracks()
+    desk.wait()
+    assert (tmp_path / "cells.csv").read_text().count("object 1") == 1
+    assert any("cells.csv" in text for _, text in desk.said)
+    assert desk.viewer.layers["movie [tracks]"].data.shape[1] == 4
+
+
+def test_projects_lie_beside_their_stack_or_in_a_folder(tmp_path):
+    """The name is the stack's; a folder is used where there is no file; a taken name gets a number."""
+    image = Image(np.zeros((2, 8, 8), np.uint8), name="a/b: c.ome.tif")
+    assert projects.project_path(image, tmp_path) == tmp_path / "a_b_ c.ivos"
+    assert projects.project_path(image).parent == projects.default_folder()
+    (tmp_path / "x.ivos").touch()
+    assert projects.free_name(tmp_path / "x.ivos") == tmp_path / "x-2.ivos"
+
+
+def test_a_place_that_can_not_be_written_is_said_aloud(tmp_path):
+    """Where no project can be made, the session is in memory and the note says that nothing is saved."""
+    (tmp_path / "file").touch()
+    image = Image(scene.movie(), name="movie")
+    desk = Desk(ViewerModel())
+    choice = desk.choice(image)
+    session, note = projects.open_session(choice, tmp_path / "file" / "movie.ivos")
+    assert session.path is None
+    assert note.startswith("NOTHING IS SAVED")
+    session.close()
+    desk.close()
+
+
+def test_columns_keep_the_worst_frame():
+    """Many frames in one column are shown by their worst; one without a mask doesn't count."""
+    row = np.full(1000, 0.9, np.float32)
+    row[555] = 0.2
+    row[:100] = UNKNOWN
+    shown = columns(row, 10)
+    np.testing.assert_allclose(shown, [UNKNOWN, 0.9, 0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9])
+    assert len(columns(row[:3], 10)) == 10
+    assert marked(1000, [0, 999], 10).tolist() == [True, *[False] * 8, True]
