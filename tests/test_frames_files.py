@@ -137,6 +137,31 @@ def test_a_tiff_cut_short_is_refused_or_fails_at_the_frame(tmp_path: Path, optio
             assert found.frame == k if isinstance(found, FrameReadError) else np.array_equal(found, values[k])
 
 
+@pytest.mark.parametrize("imagej", [False, True], ids=["plain", "ImageJ"])
+def test_a_tiff_cut_anywhere_is_whole_or_refused(tmp_path: Path, imagej: bool) -> None:
+    """Cut after any byte, a TIFF is refused by name, or gives all frames to the bit: its directory comes last."""
+    import tifffile
+
+    values = noise(3, 16, 16)
+    whole, path = tmp_path / "whole.tif", tmp_path / "cut.tif"
+    tifffile.imwrite(whole, values, photometric="minisblack", imagej=imagej, metadata={"axes": "TYX"})
+    content = whole.read_bytes()
+    for length in range(0, len(content), 5):
+        path.write_bytes(content[:length])
+        stack = result_or_error(lambda: open_frames(path))
+        if isinstance(stack, InputError):
+            assert "cut.tif" in str(stack)
+            continue
+        with stack:
+            assert np.array_equal([stack.raw(k) for k in range(len(stack))], values), length
+
+
+def test_no_path_is_no_folder() -> None:
+    """An empty path is refused; it does not mean the folder that one happens to be in."""
+    with pytest.raises(InputError, match="path of the frames is empty"):
+        open_frames("")
+
+
 def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     """Bytes overwritten in one compressed page fail at that frame only."""
     import tifffile

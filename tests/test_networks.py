@@ -198,8 +198,14 @@ def test_the_named_architectures_have_the_stated_sizes() -> None:
         (lambda b: b.replace(b'\\"width\\": 16', b'\\"width\\": 32'), "shape"),
         (lambda b: b.replace(b'\\"width\\"', b'\\"wodth\\"'), "does not know"),
         (lambda b: b.replace(b'\\"size\\": 64', b'\\"size\\": 65'), "impossible"),
+        (lambda b: b.replace(b'\\"size\\": 64', b'\\"size\\": null'), "impossible"),
+        (lambda b: b.replace(b'\\"width\\": 16', b'\\"width\\": -1'), "narrow or wide"),
+        (lambda b: b.replace(b'\\"width\\": 16', b'\\"width\\": []'), "impossible"),
     ],
-    ids=["pickle", "zip", "empty", "noise", "truncated", "format", "shape", "field", "size"],
+    ids=[
+        *("pickle", "zip", "empty", "noise", "truncated", "format"),
+        *("shape", "field", "size", "size-type", "width", "width-type"),
+    ],
 )
 def test_a_damaged_or_foreign_model_file_is_refused(predictor: TorchPredictor, damage, message: str) -> None:
     """Each kind of bad weights gives a WeightsError that says what is wrong, and nothing is unpickled."""
@@ -216,6 +222,9 @@ def test_a_wrong_checksum_is_named(tmp_path, predictor: TorchPredictor) -> None:
     (tmp_path / "mine.safetensors.sha256").write_text(weights.checksum_of(blob), encoding="ascii")
     assert load_model(path, device="cpu").checksum == weights.checksum_of(blob)
     path.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="checksum"):
+        load_model(path, device="cpu")
+    (tmp_path / "mine.safetensors.sha256").write_bytes(b"")
     with pytest.raises(WeightsError, match="checksum"):
         load_model(path, device="cpu")
 

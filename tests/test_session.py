@@ -607,11 +607,24 @@ def test_without_a_model_the_message_says_so(clip) -> None:
             session.interact(clip.scribbles(0, 1))
 
 
+def test_what_is_no_model_is_refused_at_once(clip, session, tmp_path: Path) -> None:
+    """A model's name in place of the model is refused when it is handed in, and no project is made."""
+    path = tmp_path / "a.ivos"
+    for use in (lambda: Session(clip.video, "compact", path), lambda: session.use_model("compact")):
+        with pytest.raises(InputError, match=r"model is a str; .*load_model\(\)"):
+            use()
+    assert not path.exists()
+    with pytest.raises(InputError, match="got a list"):
+        session.interact([Stroke(1, [(4, 4)])])
+
+
 def test_wrong_arguments_of_a_propagation_are_named(session) -> None:
     """Unknown directions, frames and objects are refused when the call is made."""
     for options, message in (
         ({"direction": "sideways"}, "sideways"),
         ({"start": 99}, "99"),
+        ({"stop": -1}, "stop=-1"),
+        ({"stop": "end"}, "stop='end'"),
         ({"objects": [4]}, "no object 4"),
     ):
         with pytest.raises(InputError, match=message):

@@ -85,7 +85,7 @@ def guess_axes(shape: tuple[int, ...]) -> str | None:
 
 def check_axes(axes: str, shape: tuple[int, ...], name: str) -> str:
     """`axes` in capitals, once it fits `shape`; InputError where it doesn't."""
-    letters = axes.upper()
+    letters = str(axes).upper()
     problem = ""
     if len(letters) != len(shape):
         problem = f"{len(letters)} letters for {len(shape)} axes"

@@ -249,6 +249,8 @@ def chunk_hint(source: Source, roles: Mapping[str, int | None]) -> str | None:
 def existing(source: str | os.PathLike[str]) -> Path:
     """Path of a source that exists; InputError with what was found otherwise."""
     text = os.fspath(source)
+    if not text:
+        raise InputError("The path of the frames is empty: give a file, a folder, or an array.")
     if "://" in text:
         raise InputError(
             f"{text} is an address, not a file; open it with zarr, dask or fsspec and hand over the array: "

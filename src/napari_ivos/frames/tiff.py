@@ -47,7 +47,7 @@ def tiff_source(path: Path, series: int | None = None) -> ArraySource:
     with damage:
         try:
             file = tifffile.TiffFile(path)
-        except (tifffile.TiffFileError, OSError, ValueError) as error:
+        except Exception as error:  # whatever the parsing of damaged bytes runs into
             raise InputError(
                 f"{path} can't be read as TIFF ({error}). Either it is another format under a TIFF's name, or it is "
                 "damaged: copy it again from its origin."
@@ -133,6 +133,10 @@ def _check_complete(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, pa
     needed = 0
     if series.dataoffset is not None:
         needed = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
+        # ImageJ writes one directory for all its images; where they can't all be there, tifffile gives the first only
+        declared = (file.imagej_metadata or {}).get("images") if len(file.pages) == 1 else None
+        if isinstance(declared, int) and declared > len(series):
+            needed = max(needed, series.dataoffset + declared * file.pages.first.nbytes)
     else:
         for number in {0, len(series) // 2, len(series) - 1}:
             page = series[number]

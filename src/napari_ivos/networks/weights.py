@@ -106,7 +106,7 @@ def _read(path: Path) -> bytes:
     blob = path.read_bytes()
     expected = path.with_name(path.name + ".sha256")
     if expected.exists():
-        wanted = expected.read_text(encoding="ascii").split()[0]
+        wanted = (expected.read_text(encoding="ascii", errors="replace").split() or ["nothing"])[0]
         found = checksum_of(blob)
         if found != wanted:
             raise WeightsError(
@@ -192,11 +192,13 @@ def _architecture(values: dict[str, Any], name: str) -> Architecture:
         architecture = Architecture(**values)
     except TypeError as error:
         raise WeightsError(f"{name} describes an architecture this version does not know: {error}.") from error
-    fits = architecture.size % 32 == 0 and 64 <= architecture.size <= 512
+    widths = (architecture.width, architecture.fine_width, architecture.key)
+    whole = all(type(number) is int for number in (architecture.size, *widths))  # neither 64.0 nor True
+    fits = whole and architecture.size % 32 == 0 and 64 <= architecture.size <= 512
     if not fits or architecture.encoder not in ("mobilenet_v2", "resnet18", "resnet50"):
         raise WeightsError(f"{name} describes an impossible architecture: {values}.")
-    if max(architecture.width, architecture.fine_width, architecture.key) > 1024:
-        raise WeightsError(f"{name} describes an impossibly wide architecture: {values}.")
+    if min(widths) < 1 or max(widths) > 1024:
+        raise WeightsError(f"{name} describes an architecture that is impossibly narrow or wide: {values}.")
     return architecture
 
 

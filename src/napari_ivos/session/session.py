@@ -76,6 +76,7 @@ class Session:
 
     def __init__(self, stack: Any, model: Predictor | None = None, project: str | Path | None = None) -> None:
         path = None if project is None or str(project) == ":memory:" else Path(project)
+        _check_model(model)
         opened, owned = stacks.as_stack(stack)
         try:
             made = Project.create(path, opened.shape, {"stack": stacks.identity(opened, path)})
@@ -106,6 +107,7 @@ class Session:
         ProjectError
             Not a project, damaged, of a newer version, or made from another stack.
         """
+        _check_model(model)
         project = Project.open(Path(path))
         try:
             stack, owned = _find_stack(project, frames, force)
@@ -277,6 +279,8 @@ class Session:
             return self._told(self._annotator.segment(frame, model, stack))
 
     def _check_scribbles(self, scribbles: Scribbles) -> int:
+        if not hasattr(scribbles, "strokes"):
+            raise InputError(f"Scribbles(frame, strokes) are needed; got a {type(scribbles).__name__}.")
         frame = self._frame(scribbles.frame)
         if not scribbles.strokes:
             raise InputError(f"The scribbles of frame {frame} hold no stroke: draw at least one.")
@@ -456,7 +460,10 @@ class Session:
         states = self._project.objects()
         chosen = None if wanted is None else {edits.known(states, i).id for i in wanted}
         low = 0 if start is None else self._frame(start)
-        within = range(low, self.shape[0] if stop is None else min(int(stop), self.shape[0]))
+        end: Any = self.shape[0] if stop is None else stop
+        if not isinstance(end, int | np.integer) or end < 0:
+            raise InputError(f"stop={stop!r}: give the frame before which to stop, a whole number from 0.")
+        within = range(low, min(int(end), self.shape[0]))
         model, stack = self._need_model(), self._need_stack()
 
         def plan() -> Sweep:
@@ -687,6 +694,7 @@ class Session:
 
     def use_model(self, model: Predictor) -> None:
         """Go on with another model; one that says how it is stored is kept in the project with its weights."""
+        _check_model(model)
         with self._working("use model"):
             weights = model.portable_weights() if isinstance(model, Storable) else None
             if weights is not None:
@@ -747,6 +755,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_model(model: object) -> None:
+    if model is not None and not isinstance(model, Predictor):
+        raise InputError(
+            f"The model is a {type(model).__name__}; give what load_model returns: Session(stack, load_model())."
+        )
 
 
 def _exporter() -> Any:
