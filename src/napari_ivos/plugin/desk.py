@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, ObjectInfo, Session
 
+TELL_EVERY = 0.5
+"""Seconds between two words about a propagation's progress: drawing them takes time from the networks."""
 LONG = ("open", "model", "propagate", "export", "tracks")
 """Kinds of jobs whose progress is shown."""
 PATIENCE = 50
@@ -101,6 +103,7 @@ class Desk:
         self._begun = 0.0
         self._total = 0
         self._done = 0
+        self._told = 0.0
         self.closed = False
 
     # -- the loop
@@ -167,7 +170,10 @@ class Desk:
             self._show_result(item, propagated=True)
             if self.follow and self.binding is not None and not job.stop.is_set():
                 self.binding.show_frame(item.frame)
-            spent = time.monotonic() - self._begun
+            now = time.monotonic()
+            if now - self._told < TELL_EVERY:
+                return
+            self._told, spent = now, now - self._begun
             left = spent / self._done * max(self._total - self._done, 0)
             self.progressed.emit(Progress("propagate", self._done, max(self._total, self._done), left))
         else:

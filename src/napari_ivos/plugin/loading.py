@@ -35,8 +35,6 @@ def without_triton() -> Iterator[None]:
 def load(name: str | Path | None, device: str | None) -> Predictor:
     """`napari_ivos.load_model`, safely in a process with a window."""
     with without_triton():
-        import torchvision  # noqa: F401 - what pulls triton in is imported here, once
-
         from napari_ivos.networks import load_model
 
         return load_model(name, device)

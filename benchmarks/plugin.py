@@ -1,0 +1,165 @@
+"""How quick the window is, measured in the real one.
+
+``xvfb-run -a -s "-screen 0 1400x900x24" python benchmarks/plugin.py``
+
+Prints a table: time the plugin adds at the start, from releasing the mouse to the changed mask (480p frame), frames per
+second while propagating against the engine alone, and gaps of the event loop meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+HEIGHT, WIDTH = 480, 854
+TICK_MS = 2
+
+
+def movie(frames: int) -> np.ndarray:
+    """A textured disc that moves over another texture: (T, 480, 854, 3) uint8."""
+    draw = np.random.default_rng(0)
+    ground = draw.normal(90, 12, (HEIGHT, WIDTH, 3))
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    stack = np.empty((frames, HEIGHT, WIDTH, 3), np.uint8)
+    for t in range(frames):
+        inside = np.hypot(rows - 240, columns - 200 - 4 * t) < 70
+        stack[t] = np.clip(np.where(inside[..., None], ground[..., ::-1] + 80, ground), 0, 255)
+    return stack
+
+
+def press_and_move(viewer: Any, points: Any) -> tuple[Any, Any]:
+    """Press the mouse and move it along (row, col) world points; the canvas and the last place."""
+    from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+
+    native = viewer.window._qt_viewer.canvas.native
+    camera, (height, width) = viewer.scene.camera, viewer.canvas.size
+    cy, cx = camera.center[-2:]
+    places = [
+        QPoint(round((x - cx) * camera.zoom + width / 2), round((y - cy) * camera.zoom + height / 2)) for y, x in points
+    ]
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    QTest.mousePress(native, left, none, places[0])
+    for place in places[1:]:
+        at = QPointF(native.mapToGlobal(place))
+        move = QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, Qt.MouseButton.NoButton, left, none)
+        QApplication.sendEvent(native, move)
+        QTest.qWait(12)
+    return native, places[-1]
+
+
+def release_to_mask(viewer: Any, widget: Any, frame: int) -> float:
+    """Seconds from the release of the mouse to the changed data of the result layer; no repaint in it."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+
+    widget.go_to(frame)
+    QTest.qWait(300)  # the slider's own repaint is over
+    before = np.array(widget.session.labels[frame])
+    points = [(240, 170 + 4 * frame + 6 * k) for k in range(10)]
+    native, place = press_and_move(viewer, points)
+    begun = time.perf_counter()
+    QTest.mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
+    while (np.asarray(widget.session.labels[frame]) == before).all():
+        QApplication.processEvents()
+        if time.perf_counter() - begun > 30:
+            raise SystemExit("no mask within 30 s")
+    spent = time.perf_counter() - begun
+    widget.wait()
+    return spent
+
+
+def propagate(widget: Any) -> tuple[float, np.ndarray]:
+    """Frames per second, and the gaps between ticks of a timer (milliseconds beyond its interval)."""
+    from qtpy.QtCore import QEventLoop, Qt, QTimer
+
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(TICK_MS)
+    loop, watch = QEventLoop(), QTimer()
+    watch.timeout.connect(lambda: None if widget.desk.engine.busy else loop.quit())
+    begun = time.perf_counter()
+    widget.run("propagate")
+    watch.start(20)
+    loop.exec()
+    spent = time.perf_counter() - begun
+    timer.stop()
+    gaps = np.diff(ticks) * 1000 - TICK_MS
+    return widget.desk._done / spent, gaps
+
+
+def engine_alone(stack: np.ndarray, model: Any, points: Any) -> float:
+    """Frames per second without a window."""
+    import napari_ivos as ivos
+
+    with ivos.Session(stack, model) as session:
+        session.interact(ivos.Scribbles(0, [ivos.Stroke(1, points)]))
+        begun = time.perf_counter()
+        count = sum(1 for _ in session.propagate())
+        return count / (time.perf_counter() - begun)
+
+
+def write(line: str) -> None:
+    """Print a line of the table."""
+    sys.stdout.write(line + "\n")
+
+
+def main() -> int:
+    """Measure and print; returns 0."""
+    parser = argparse.ArgumentParser(description="How quick the window is.")
+    parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
+    parser.add_argument("--frames", type=int, default=60)
+    arguments = parser.parse_args()
+    import napari
+    from qtpy.QtTest import QTest
+
+    from napari_ivos.plugin.loading import load
+
+    stack = movie(arguments.frames)
+    viewer = napari.Viewer(show=True)
+    viewer.window._qt_window.resize(1380, 860)
+    viewer.add_image(stack, rgb=True, name="disc")
+    begun = time.perf_counter()
+    from napari_ivos.plugin import dock
+
+    widget = dock(viewer)
+    opened = time.perf_counter() - begun
+    model = load(arguments.model, "cpu")
+    alone = engine_alone(stack, model, [(240, 170 + 6 * k) for k in range(10)])
+    widget.use_model(model)
+    widget.start(viewer.layers[0], path=None)
+    widget.wait()
+    QTest.qWait(500)
+    widget.desk.frame_changed()
+    strokes = [release_to_mask(viewer, widget, frame) for frame in (0, 3, 6, 9, 12)]
+    networks = [step.seconds for step in widget.session.log if step.kind == "interact"]
+    widget.start(viewer.layers[0], path=None)
+    widget.wait()
+    release_to_mask(viewer, widget, 0)
+    rate, gaps = propagate(widget)
+    write(f"the plugin's dock opens in        {opened:6.2f} s")
+    write(f"release to mask, first            {strokes[0] * 1000:6.0f} ms")
+    write(f"release to mask, median of others {np.median(strokes[1:]) * 1000:6.0f} ms")
+    write(f"  of which networks               {np.median(networks[1:]) * 1000:6.0f} ms")
+    write(f"frames per second, engine alone   {alone:6.1f}")
+    write(f"frames per second, in the window  {rate:6.1f}   ({rate / alone:.2f} of it)")
+    write(
+        f"event loop gaps, ms: median {np.median(gaps):.1f}, 95 % {np.percentile(gaps, 95):.1f}, max {gaps.max():.0f}; "
+        f"{np.mean(gaps < 50) * 100:.1f} % under 50"
+    )
+    widget.desk.close()
+    viewer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
