@@ -278,6 +278,20 @@ def test_new_scribbles_are_a_new_round(run):
         assert [r.number for r in session.rounds] == [1, 2]
 
 
+def test_another_stack_is_refused_unless_forced(run):
+    """A stack of other pixels is refused for a project, with the way out, which goes on with it."""
+    assert run(*SEGMENT, "--project", "p.ivos", "--output", "a.tif")[0] == 0
+    tifffile.imwrite("movie.tif", 255 - tifffile.imread("movie.tif"))
+    for command in ((*SEGMENT, "--project", "p.ivos"), ("export", "p.ivos", "--frames", "movie.tif", "--quiet")):
+        code, _, said = run(*command, "--output", "b.tif")
+        assert code == 1
+        assert "other pixels" in said
+        assert "--force" in said
+        assert run(*command, "--output", "b.tif", "--force")[0] == 0
+        assert np.array_equal(tifffile.imread("b.tif"), tifffile.imread("a.tif"))
+        Path("b.tif").unlink()
+
+
 def test_a_broken_frame_keeps_what_is_before_it(run, monkeypatch):
     """An error midway is one line, and says where what is done is kept."""
     broken = FrameReadError("frame 7 of movie.tif can't be read: damaged", 7)

@@ -61,6 +61,7 @@ def _segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame", type=int, metavar="N", help="frame that a label image belongs to (0)")
     parser.add_argument("--background", type=int, metavar="V", help="value of painted strokes that means background")
     parser.add_argument("--project", type=Path, metavar="FILE", help="project to make, or to go on with")
+    _forcing(parser)
     _writing(parser)
     _model(parser)
     _reading(parser)
@@ -78,8 +79,15 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", type=Path, metavar="PROJECT")
     parser.add_argument("--frames", metavar="INPUT", help="the project's stack, where it isn't found beside it")
+    _forcing(parser)
     _writing(parser)
     parser.set_defaults(run=commands.export)
+
+
+def _forcing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="take a stack of other pixels than those that the project was made from"
+    )
 
 
 def _writing(parser: argparse.ArgumentParser) -> None:

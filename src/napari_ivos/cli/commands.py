@@ -40,7 +40,7 @@ def export(options: argparse.Namespace, output: Output) -> int:
     from napari_ivos.cli.writing import plan, write
 
     wanted = plan(options.output, options.format, options.overwrite)
-    with Session.open(options.project, frames=options.frames) as session:
+    with Session.open(options.project, frames=options.frames, force=options.force) as session:
         if session.stack is None:
             output.note("the project's frames were not found beside it: pictures are without images; give --frames")
         written = write(session, wanted, options.overwrite, output)

@@ -46,6 +46,7 @@ class Job:
     overwrite: bool = False
     model: str | None = None
     device: str | None = None
+    force: bool = False
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Job:
@@ -62,6 +63,7 @@ class Job:
             options.overwrite,
             options.model,
             options.device,
+            options.force,
         )
 
     @property
@@ -141,7 +143,7 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
     """The session of a job; kept beside the output until the job is done, where no project was named."""
     path = job.kept
     if path.exists():
-        session = napari_ivos.Session.open(path, frames=stack, model=model)
+        session = napari_ivos.Session.open(path, frames=stack, model=model, force=job.force)
         if job.project is None:
             output.note(f"going on with {path}, left by a run that was stopped; delete it to start anew")
     else:

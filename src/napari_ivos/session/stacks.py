@@ -125,7 +125,7 @@ def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any
         raise ProjectError(
             f"{stack.name} has the shape of {name}, from which this project was made, but other pixels (fingerprint "
             f"{stack.fingerprint()}, expected {kept.get('fingerprint')}). Give the right stack as frames=, or "
-            "force=True to take this one."
+            "force=True (on the command line: --force) to take this one."
         )
 
 
