@@ -185,15 +185,15 @@ def run(
         new = _new(session, scribbles)
         if new:
             tally.masks += len(session.interact(Scribbles(scribbles.frame, new)).objects)
-    total = session.shape[0] - len(session.annotated_frames())
+    total = session.remaining()
     with output.progress("segmenting", total) as show, _stoppable(session) as stopped:
         for result in session.propagate():
             tally.masks += len(result.objects)
             tally.frames += 1
             show(tally.frames)
-    tally.seconds = time.perf_counter() - began
-    if stopped.is_set():
-        raise Interrupted("Stopped.", {"frames_done": tally.frames, "frames_at_most": total})
+        tally.seconds = time.perf_counter() - began
+        if stopped.is_set():  # in here, so that the bar stays where it is
+            raise Interrupted("Stopped.", {"frames_done": tally.frames, "frames_at_most": total})
     return tally
 
 
