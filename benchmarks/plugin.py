@@ -19,6 +19,13 @@ HEIGHT, WIDTH = 480, 854
 TICK_MS = 2
 
 
+def _qtest() -> Any:
+    """Qt's test mouse, untyped: PyQt's stubs take its static methods for instance methods."""
+    from qtpy.QtTest import QTest
+
+    return QTest
+
+
 def movie(frames: int) -> np.ndarray:
     """A textured disc that moves over another texture: (T, 480, 854, 3) uint8."""
     draw = np.random.default_rng(0)
@@ -35,7 +42,6 @@ def press_and_move(viewer: Any, points: Any) -> tuple[Any, Any]:
     """Press the mouse and move it along (row, col) world points; the canvas and the last place."""
     from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
     from qtpy.QtGui import QMouseEvent
-    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
     native = viewer.window._qt_viewer.canvas.native
@@ -45,28 +51,27 @@ def press_and_move(viewer: Any, points: Any) -> tuple[Any, Any]:
         QPoint(round((x - cx) * camera.zoom + width / 2), round((y - cy) * camera.zoom + height / 2)) for y, x in points
     ]
     left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    QTest.mousePress(native, left, none, places[0])
+    _qtest().mousePress(native, left, none, places[0])
     for place in places[1:]:
         at = QPointF(native.mapToGlobal(place))
         move = QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, Qt.MouseButton.NoButton, left, none)
         QApplication.sendEvent(native, move)
-        QTest.qWait(12)
+        _qtest().qWait(12)
     return native, places[-1]
 
 
 def release_to_mask(viewer: Any, widget: Any, frame: int) -> float:
     """Seconds from the release of the mouse to the changed data of the result layer; no repaint in it."""
     from qtpy.QtCore import Qt
-    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
     widget.go_to(frame)
-    QTest.qWait(300)  # the slider's own repaint is over
+    _qtest().qWait(300)  # the slider's own repaint is over
     before = np.array(widget.session.labels[frame])
     points = [(240, 170 + 4 * frame + 6 * k) for k in range(10)]
     native, place = press_and_move(viewer, points)
     begun = time.perf_counter()
-    QTest.mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
+    _qtest().mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
     while (np.asarray(widget.session.labels[frame]) == before).all():
         QApplication.processEvents()
         if time.perf_counter() - begun > 30:
@@ -120,7 +125,6 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=60)
     arguments = parser.parse_args()
     import napari
-    from qtpy.QtTest import QTest
 
     from napari_ivos.plugin.loading import load
 
@@ -131,14 +135,14 @@ def main() -> int:
     begun = time.perf_counter()
     from napari_ivos.plugin import dock
 
-    widget = dock(viewer)
+    widget: Any = dock(viewer)
     opened = time.perf_counter() - begun
     model = load(arguments.model, "cpu")
     alone = engine_alone(stack, model, [(240, 170 + 6 * k) for k in range(10)])
     widget.use_model(model)
     widget.start(viewer.layers[0], path=None)
     widget.wait()
-    QTest.qWait(500)
+    _qtest().qWait(500)
     widget.desk.frame_changed()
     strokes = [release_to_mask(viewer, widget, frame) for frame in (0, 3, 6, 9, 12)]
     networks = [step.seconds for step in widget.session.log if step.kind == "interact"]

@@ -32,7 +32,7 @@ def strokes_of(widget: IvosWidget) -> dict[int, list[Any]]:
     return by_object
 
 
-def draw(widget: IvosWidget, frame: int, points: np.ndarray) -> None:
+def draw(widget: Any, frame: int, points: np.ndarray) -> None:
     """Add a stroke to the active layer, as if it had been drawn."""
     place = np.zeros((len(points), widget.desk.binding.layout.ndim))
     place[:, 0], place[:, -2:] = frame, points
@@ -60,7 +60,7 @@ def main() -> int:
     viewer.window._qt_window.resize(*SIZE)
     data, options, _ = cells()[0]
     viewer.add_image(data, **options)
-    widget = dock(viewer)
+    widget: Any = dock(viewer)
     viewer.window._qt_window.resizeDocks([widget.parent()], [380], Qt.Orientation.Horizontal)
     widget.use_model(load(arguments.model, "cpu"))
 
@@ -80,7 +80,7 @@ def main() -> int:
     return 0
 
 
-def work(widget: IvosWidget, picture: Any) -> None:
+def work(widget: Any, picture: Any) -> None:
     """From the first stroke to the review."""
     for object_id, strokes in strokes_of(widget).items():
         if object_id > len(widget.session.objects):
