@@ -128,7 +128,7 @@ class Rollout:
         self.frames = frames.to(self.device)
         self.truths = torch.from_numpy(np.stack([t.truth for t in tracks])[:, :, None]).to(self.device)
         first = self._first_round(tracks)
-        self._carry(tracks, [t.start for t in tracks], [[first]] * len(tracks), "propagated", again=False)
+        self._carry(tracks, [t.start for t in tracks], [first], "propagated", again=False)
         if settings.corrections:
             self._second_round(tracks, first)
         return self.outcome
@@ -206,7 +206,7 @@ class Rollout:
         self,
         tracks: Sequence[Track],
         starts: Sequence[int],
-        references: Sequence[Sequence[ReferenceTensors]],
+        references: Sequence[ReferenceTensors],
         stage: str,
         again: bool,
     ) -> None:
@@ -215,7 +215,7 @@ class Rollout:
         while any(queues):
             rows = [k for k, q in enumerate(queues) if q]
             hops = [queues[k].pop(0) for k in rows]
-            self._hop([tracks[k] for k in rows], rows, hops, references[0], stage, again)
+            self._hop([tracks[k] for k in rows], rows, hops, references, stage, again)
 
     @staticmethod
     def _route(track: Track, start: int) -> list[tuple[int, int]]:
@@ -281,7 +281,7 @@ class Rollout:
         for k, track in enumerate(tracks):
             track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
             self._score("corrected", track, at[k])
-        self._carry(tracks, at, [[first, second]], "again", again=True)
+        self._carry(tracks, at, [first, second], "again", again=True)
 
     def _worst(self, track: Track) -> int:
         free = [t for t in range(len(track.truth)) if t not in track.annotated and track.clip.known[t]]

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 EXPORT = "model.safetensors"
 LOG = "log.csv"
-STAGES = ("wide", "close", "propagated", "corrected", "again")
 _VALIDATION_SEED = 1_000_000_007
 
 
