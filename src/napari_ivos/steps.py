@@ -107,13 +107,21 @@ def _close_in(look: _Look, strokes: Sequence[Stroke], image_shape: tuple[int, in
     if result is None:
         return
     drawn = strokes_box([s for s in strokes if s.object_id == look.object_id], image_shape)
-    extent = extent_of(result.probability >= MASK_LEVEL, look.region)
+    look.previous = Patch.from_probability(look.region, result.probability, Origin.SCRIBBLED)
+    look.region = close_region(look.region, result.probability, drawn, image_shape)
+
+
+def close_region(region: Box, probability: Float, drawn: Box | None, image_shape: tuple[int, int]) -> Box:
+    """Where to look next: around the mask that a look at `region` gave and the strokes' box `drawn`.
+
+    Around the strokes alone, and wider, where it gave none; the same region again where there is neither.
+    """
+    extent = extent_of(probability >= MASK_LEVEL, region)
     around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
     if around is None:
-        return
+        return region
     margin = regions.CLOSE if extent is not None else regions.WIDE / 2
-    look.previous = Patch.from_probability(look.region, result.probability, Origin.SCRIBBLED)
-    look.region = regions.region_around(around, margin, image_shape)
+    return regions.region_around(around, margin, image_shape)
 
 
 def _see(

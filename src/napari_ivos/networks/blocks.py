@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-STRIDES = (2, 4, 8, 16, 32)
 
 EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
 

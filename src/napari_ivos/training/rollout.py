@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_ivos import regions, steps
-from napari_ivos.merging import Origin, Patch, extent_of, sample
+from napari_ivos.merging import Origin, Patch, sample
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
 from napari_ivos.networks.planes import crop, mask_plane, stroke_plane
 from napari_ivos.regions import Box
@@ -173,12 +173,7 @@ class Rollout:
 
     def _close_region(self, track: Track, region: Box, p: npt.NDArray[np.float32]) -> Box:
         drawn = strokes_box([s for s in track.strokes[track.start] if s.object_id == 1], track.shape)
-        extent = extent_of(p >= regions.MASK_LEVEL, region)
-        around = extent if drawn is None else drawn if extent is None else extent.union(drawn)
-        if around is None:
-            return region
-        margin = regions.CLOSE if extent is not None else regions.WIDE / 2
-        return regions.region_around(around, margin, track.shape)
+        return steps.close_region(region, p, drawn, track.shape)
 
     def _interact(
         self,
