@@ -20,10 +20,14 @@ from napari_ivos.predictor import FakePredictor
 from napari_ivos.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import TextIO
 
 KILLS = int(os.environ.get("NAPARI_IVOS_KILLS", "6"))
-"""At how many random moments a propagating process is killed; 50 for the whole promise."""
+"""At how many random moments a propagating process is killed; 200 for the whole promise."""
+REAL_KILLS = int(os.environ.get("NAPARI_IVOS_REAL_KILLS", "1"))
+"""The same with the shipped networks; 50 for the whole promise."""
 
 
 @pytest.fixture(scope="module")
@@ -269,71 +273,147 @@ def test_strokes_outlive_a_model_that_fails(clip, stack, tmp_path: Path) -> None
         assert all(step.finished for step in again.log)
 
 
-WORKER = """
-import sys
+NURSERY = """
+import os, signal, sys
 import numpy as np
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.frames import open_frames
 from napari_ivos.session import Session
-path, video = sys.argv[1:]
-session = Session.open(path, open_frames(np.load(video), axes="TYXC"), FakePredictor())
-print("ready", flush=True)
-for result in session.propagate():
-    print(result.frame, flush=True)
-print("end", flush=True)
-sys.stdin.read()
+if sys.argv[1] == "shipped":
+    from napari_ivos.networks import load_model
+    model = load_model(device="cpu")
+else:
+    model = FakePredictor()
+for line in sys.stdin:
+    path, video, told = line.rstrip().split("\\t")
+    child = os.fork()
+    if child == 0:
+        out = os.open(told, os.O_WRONLY)
+        session = Session.open(path, open_frames(np.load(video), axes="TYXC"), model)
+        os.write(out, b"%d\\n" % os.getpid())
+        for result in session.propagate():
+            os.write(out, b"%d\\n" % result.frame)
+        os.write(out, b"end\\n")
+        while True:
+            signal.pause()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Makes one process after another that opens a project and propagates; all are born with the imports done."""
 
 
-def start(path: Path, video: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(path), str(video)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+class Nursery:
+    """Processes to be killed; `born` starts the next one, `gone` waits for its end."""
+
+    def __init__(self, networks: str) -> None:
+        self._mother = subprocess.Popen(
+            [sys.executable, "-c", NURSERY, networks],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def born(self, path: Path, video: Path) -> tuple[int, TextIO]:
+        """Id of a new process, and the pipe in which it tells each frame that is reported."""
+        told = path.with_name("told")
+        os.mkfifo(told)
+        assert self._mother.stdin is not None
+        self._mother.stdin.write(f"{path}\t{video}\t{told}\n")
+        self._mother.stdin.flush()
+        pipe = told.open()
+        told.unlink()
+        return int(pipe.readline()), pipe
+
+    def gone(self) -> int:
+        """Exit status of the process, once it is gone with all its locks."""
+        assert self._mother.stdout is not None
+        return int(self._mother.stdout.readline())
+
+    def close(self) -> None:
+        self._mother.communicate()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize("seed", range(KILLS))
-def test_a_killed_process_loses_nothing_that_it_reported(clip, stack, unbroken, tmp_path: Path, seed: int) -> None:
-    """After kill -9 at a random moment the project opens, holds every reported frame, and goes on to the same masks."""
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """Processes with the fake predictor."""
+    made = Nursery("fake")
+    yield made
+    made.close()
+
+
+needs_kill = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs kill -9 and fork")
+
+
+def kill_and_go_on(clip, model, expected: dict, folder: Path, seed: int, nursery: Nursery) -> None:
+    """Kill a propagating process after a random number of frames and of a further moment; check, and go on."""
     chance = random.Random(seed)
-    path, video = tmp_path / "a.ivos", tmp_path / "video.npy"
+    path, video = folder / "a.ivos", folder / "video.npy"
+    stack = open_frames(clip.video, axes="TYXC")
     np.save(video, clip.video)
-    with Session(stack, FakePredictor(), path) as session:
+    with Session(stack, model, path) as session:
         annotate(session, clip)
-    process = start(path, video)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    reported = [process.stdout.readline().strip() for _ in range(chance.randrange(0, 14))]
-    for _ in range(chance.randrange(0, 200_000)):  # part of a frame's work, on no clock
-        pass
-    process.send_signal(signal.SIGKILL)
-    more, _ = process.communicate()
-    reported += more.split()
+    process, pipe = nursery.born(path, video)
+    with pipe:
+        reported = [pipe.readline().strip() for _ in range(chance.randrange(0, 14))]
+        moment = 200_000 if isinstance(model, FakePredictor) else 4_000_000
+        for _ in range(chance.randrange(0, moment)):  # part of a frame's work, on no clock
+            pass
+        os.kill(process, signal.SIGKILL)
+        reported += pipe.read().split()
+    assert nursery.gone() == -signal.SIGKILL
     frames = {int(line) for line in reported if line.isdigit()}
-    with Session.open(path, stack, FakePredictor()) as session:
+    with Session.open(path, stack, model) as session:
         assert session.read_only is None
         state = everything(session)
-        expected = {key: value for key, value in unbroken["patches"].items() if key[0] in frames}
-        assert {key: value for key, value in state.items() if key[0] in frames} == expected
+        kept = {key: value for key, value in expected.items() if key[0] in frames}
+        assert {key: value for key, value in state.items() if key[0] in frames} == kept
         list(session.propagate())
-        assert everything(session) == unbroken["patches"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ivos", "video.npy"]
+        assert everything(session) == expected
+    assert sorted(p.name for p in folder.iterdir()) == ["a.ivos", "video.npy"]
 
 
-def test_a_second_process_may_only_read_until_the_first_is_gone(clip, stack, tmp_path: Path) -> None:
+@needs_kill
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_killed_process_loses_nothing_that_it_reported(clip, unbroken, nursery, tmp_path: Path, seed: int) -> None:
+    """After kill -9 at a random moment the project opens, holds every reported frame, and goes on to the same masks."""
+    kill_and_go_on(clip, FakePredictor(), unbroken["patches"], tmp_path, seed, nursery)
+
+
+@pytest.fixture(scope="module")
+def shipped_run(clip) -> Iterator[tuple]:
+    """The shipped networks on one thread, what an unbroken run with them gives, and processes with them."""
+    from napari_ivos.networks import load_model
+
+    made = Nursery("shipped")
+    model = load_model(device="cpu")
+    with Session(open_frames(clip.video, axes="TYXC"), model) as session:
+        annotate(session, clip)
+        list(session.propagate())
+        expected = everything(session)
+    yield model, expected, made
+    made.close()
+
+
+@needs_kill
+@pytest.mark.skipif(os.environ.get("OMP_NUM_THREADS") != "1", reason="the same sums need one thread")
+@pytest.mark.parametrize("seed", range(REAL_KILLS))
+def test_a_killed_process_with_the_shipped_networks_loses_nothing(clip, shipped_run, tmp_path: Path, seed: int) -> None:
+    """The same promise is kept by the networks that ship: reported frames are there, and the end is bit-identical."""
+    model, expected, made = shipped_run
+    kill_and_go_on(clip, model, expected, tmp_path, seed, made)
+
+
+@needs_kill
+def test_a_second_process_may_only_read_until_the_first_is_gone(clip, stack, nursery, tmp_path: Path) -> None:
     """While another process holds a project it opens for reading and says so; once that is killed it can be written."""
     path, video = tmp_path / "a.ivos", tmp_path / "video.npy"
     np.save(video, clip.video)
     with Session(stack, FakePredictor(), path) as session:
         session.interact(clip.scribbles(8, 1))
-    process = start(path, video)
-    assert process.stdout is not None
-    while process.stdout.readline() != "end\n":
-        pass
+    process, pipe = nursery.born(path, video)
+    with pipe:
+        while pipe.readline() != "end\n":
+            pass
     with Session.open(path, stack, FakePredictor()) as second:
         assert "another session" in str(second.read_only)
         assert "read only" in repr(second)
@@ -347,8 +427,8 @@ def test_a_second_process_may_only_read_until_the_first_is_gone(clip, stack, tmp
         ):
             with pytest.raises(ReadOnlyProject, match="another session"):
                 write()
-    process.kill()
-    process.communicate()
+    os.kill(process, signal.SIGKILL)
+    nursery.gone()
     with Session.open(path, stack, FakePredictor()) as third:
         assert third.read_only is None
         third.add_object()
