@@ -60,6 +60,10 @@ MICROSCOPY = frozenset(
 )
 ONE_OBJECT = frozenset({"clothing_person_parts"})
 """Sources whose labels are parts of one object."""
+WHOLE_STACKS = ("fib25",)
+"""Real stacks, by the beginnings of their names, where an object without a label on a frame is not on that frame."""
+ENDING = 0.15
+"""Share of clips of things that move by themselves in which the target comes or goes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +124,7 @@ class Layer:
     label: int
     motion: list[npt.NDArray[np.float64]] = field(default_factory=list)  # T matrices (3, 3): canvas to source pixels
     bend: list[Float] = field(default_factory=list)  # T displacement grids (4, 4, 2) in canvas pixels
+    there: list[bool] = field(default_factory=list)  # on which of the T frames it is; empty: on all
 
 
 class ClipSource:
@@ -228,6 +233,8 @@ class ClipSource:
             layers = self._taken_apart(rng, image, labels, target, background)
         if not micro and self.settings.distractors and self.cutouts and rng.random() < 0.2:
             layers.append(self._cutout_layer(rng, layers[-1], label=0))
+        if not micro and rng.random() < 0.15:
+            layers.append(_post(rng, labels == target))
         return self._play(rng, layers, labels == target, micro, source)
 
     @staticmethod
@@ -336,6 +343,8 @@ class ClipSource:
                 centre = np.linalg.inv(view) @ (at[1], at[0], 1.0)
                 step = pace * (0.12 if micro else 0.2) * size
                 own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]))
+                if rng.random() < (ENDING if layer.label == TARGET else ENDING / 2):
+                    own, layer.there = _ending(rng, own, (centre[0], centre[1]))
             layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
             layer.bend.extend(_bends(rng, s.frames, (0.02 if k == 0 else 0.05) * size * pace))
         frames, labels = _draw(layers, s.side, s.frames)
@@ -348,7 +357,8 @@ class ClipSource:
         import cv2
 
         s = self.settings
-        images, masks = read_stack(str(self.stacks[int(rng.integers(len(self.stacks)))]))
+        stack = self.stacks[int(rng.integers(len(self.stacks)))]
+        images, masks = read_stack(str(stack))
         step = int(rng.choice([1, 2, 3, 5], p=[0.4, 0.3, 0.2, 0.1])) * int(rng.choice([-1, 1]))
         reach = abs(step) * (s.frames - 1)
         if len(images) <= reach:
@@ -359,7 +369,8 @@ class ClipSource:
         ids = ids[(ids > 0) & (areas >= MINIMUM_AREA)]
         if ids.size == 0:
             return None
-        target = int(rng.choice(ids))
+        ending = ids[~np.isin(ids, masks[picked[-1]])]
+        target = int(rng.choice(ending if ending.size and rng.random() < 0.3 else ids))
         rows, columns = np.nonzero(masks[picked[0]] == target)
         extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1
         view = _view(rng, s.side, extent, float(rows.mean()), float(columns.mean()), masks[0].shape)
@@ -374,7 +385,8 @@ class ClipSource:
             frames.append(cv2.warpAffine(image, view[:2], size, flags=linear, borderMode=cv2.BORDER_REFLECT_101))
             ids_ = np.where(masks[k] == target, TARGET, np.where(masks[k] > 0, 2 + masks[k] % 200, 0)).astype(np.uint8)
             labels.append(cv2.warpAffine(ids_, view[:2], size, flags=nearest, borderMode=cv2.BORDER_CONSTANT))
-        known = np.array([(masks[k] == target).any() for k in picked])
+        whole = stack.name.startswith(WHOLE_STACKS)
+        known = np.array([whole or (masks[k] == target).any() for k in picked])
         return Clip(film(rng, np.stack(frames), True, gentle=True), np.stack(labels), known, "real")
 
 
@@ -545,6 +557,41 @@ def _trajectory(
     return out
 
 
+def _ending(
+    rng: Rng, motion: list[npt.NDArray[np.float64]], centre: tuple[float, float]
+) -> tuple[list[npt.NDArray[np.float64]], list[bool]]:
+    """Let something end on a frame of the clip (or begin): shrinking on the frame before, or all at once."""
+    frames = len(motion)
+    last = int(rng.integers(0, frames - 1))  # the last frame on which it is
+    there = [t <= last for t in range(frames)]
+    motion = list(motion)
+    if rng.random() < 0.6:
+        scale = float(rng.uniform(0.45, 0.85))
+        shrink = np.diag([scale, scale, 1.0])
+        shrink[:2, 2] = (1 - scale) * np.array(centre)
+        motion[last] = motion[last] @ shrink
+    if rng.random() < 0.5:
+        return motion[::-1], there[::-1]
+    return motion, there
+
+
+def _post(rng: Rng, target: npt.NDArray[np.bool_]) -> Layer:
+    """A long narrow thing in front of the target, as a post, a pole or a stem: label 0."""
+    import cv2
+
+    rows, columns = np.nonzero(target)
+    extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1
+    at = int(rng.integers(rows.size))
+    angle = float(rng.normal(np.pi / 2, 0.3) if rng.random() < 0.7 else rng.uniform(0, np.pi))
+    along = np.array([np.cos(angle), np.sin(angle)]) * 2 * max(target.shape)
+    middle = np.array([columns[at], rows[at]], float)
+    mask = np.zeros(target.shape, np.uint8)
+    ends = [tuple(np.rint(middle + sign * along).astype(int).tolist()) for sign in (-1, 1)]
+    cv2.line(mask, ends[0], ends[1], 1, max(1, int(extent * rng.uniform(0.04, 0.35))))
+    skin = texture(rng, max(target.shape), False)[: target.shape[0], : target.shape[1]]
+    return Layer(skin, soft_edge(mask > 0), 0)
+
+
 def _bends(rng: Rng, frames: int, amount: float) -> list[Float]:
     """Elastic change: displacement grids (4, 4, 2) that grow linearly from frame to frame."""
     if rng.random() < 0.35:
@@ -565,6 +612,8 @@ def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8
         ids = np.zeros((side, side), np.uint8)
         shared: list[Any] = []
         for k, layer in enumerate(layers):
+            if layer.there and not layer.there[t]:
+                continue
             if not (k and layer.motion is layers[0].motion):
                 where = grid
                 if layer.bend[t].any():
