@@ -7,7 +7,6 @@ width of a pen matters.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,11 +19,14 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.regions import Box, mask_box
+from napari_ivos.untrusted import check_text_size, parse_json
 
 BACKGROUND = 0
 """Object id of a stroke that is a negative for all objects."""
 STROKE_WIDTH = 3.0
 """Width of every stroke in pixels of the network's input."""
+MAXIMUM_POINTS = 100_000
+"""A stroke of more points than this is refused: no hand draws it, and each point costs time."""
 
 Points = npt.NDArray[np.float64]
 
@@ -61,7 +63,7 @@ class Stroke:
     def __init__(self, object_id: int, points: npt.ArrayLike) -> None:
         try:
             points = np.array(points, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"A stroke's points can't be read as numbers ({error}); expected (row, col) pairs."
             ) from error
@@ -71,6 +73,10 @@ class Stroke:
             raise InputError("A stroke without points: give at least one (row, col) pair.")
         if points.ndim != 2 or points.shape[1] != 2:
             raise InputError(f"A stroke's points have shape {points.shape}; expected (N, 2): one (row, col) a line.")
+        if len(points) > MAXIMUM_POINTS:
+            raise InputError(
+                f"A stroke has {len(points):,} points; at most {MAXIMUM_POINTS:,} are taken: draw it in parts."
+            )
         bad = int((~np.isfinite(points)).any(axis=1).sum())
         if bad:
             raise InputError(f"A stroke has {bad} of {len(points)} points that are not finite: drop or mend them.")
@@ -370,7 +376,7 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
             ]
         except InputError as error:
             raise InputError(f"{name}, frame {frame}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name}: a stroke of frame {frame} can't be read ({error!r}).") from error
         found.append(Scribbles(frame, strokes))
     if not found:
@@ -383,10 +389,11 @@ def _load_json(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
         return "scribbles", source
     path = Path(source)
     try:
-        return path.name, json.loads(path.read_text(encoding="utf-8"))
+        check_text_size(path)
+        return path.name, parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"Scribbles file {path} can't be read: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(
             f"{path.name} is not JSON ({error}); expected scribbles of the DAVIS interactive kind."
         ) from error

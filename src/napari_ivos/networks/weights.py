@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import WeightsError
+from napari_ivos.untrusted import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -158,13 +159,15 @@ def read_header(blob: bytes, name: str = "the file") -> dict[str, Any]:
     if len(blob) < 8 or not 0 < size <= min(MAXIMUM_HEADER, len(blob) - 8):
         raise WeightsError(f"{name} is not a safetensors file (or is cut off): {len(blob)} bytes, header of {size}.")
     try:
-        header = json.loads(blob[8 : 8 + size])
+        header = parse_json(blob[8 : 8 + size])
         meta = header.get("__metadata__", {})
         if meta.get("format") != FORMAT:
             raise WeightsError(
                 f"{name} holds format {meta.get('format')!r}; expected {FORMAT!r}: not made by this package."
             )
-        return {**meta, "architecture": json.loads(meta["architecture"])}
+        if not all(isinstance(value, str) for value in meta.values()):
+            raise WeightsError(f"{name}: the notes in its header are not all text, as safetensors demands.")
+        return {**meta, "architecture": parse_json(meta["architecture"])}
     except (ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"{name}: the header of the safetensors file can't be read ({error}).") from error
 
@@ -175,11 +178,13 @@ def build(blob: bytes, name: str = "the file") -> tuple[InteractionNetwork, Prop
     from safetensors.torch import load
 
     meta = read_header(blob, name)
-    interaction, propagation = new_networks(_architecture(meta["architecture"], name))
+    architecture = _architecture(meta["architecture"], name)
+    _check_size(architecture, len(blob), name)
     try:
         tensors = load(blob)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{name} is damaged: {error}.") from error
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{name} is damaged: {error!r}.") from error
+    interaction, propagation = new_networks(architecture)
     for prefix, network in (("interaction.", interaction), ("propagation.", propagation)):
         fill(network, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, name)
     return interaction, propagation, meta
@@ -200,6 +205,17 @@ def _architecture(values: dict[str, Any], name: str) -> Architecture:
     if min(widths) < 1 or max(widths) > 1024:
         raise WeightsError(f"{name} describes an architecture that is impossibly narrow or wide: {values}.")
     return architecture
+
+
+def _check_size(architecture: Architecture, size: int, name: str) -> None:
+    """Refuse a file too small for its architecture, before memory is taken for the networks."""
+    import torch
+
+    with torch.device("meta"):
+        networks = new_networks(architecture)
+    values = sum(value.numel() for network in networks for value in network.state_dict().values())
+    if size < values:  # a byte a value is less than any weights need
+        raise WeightsError(f"{name} has {size:,} bytes; its architecture has {values:,} values: it is cut off.")
 
 
 def new_networks(architecture: Architecture) -> tuple[InteractionNetwork, PropagationNetwork]:
@@ -226,9 +242,20 @@ def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) 
             raise WeightsError(
                 f"{name}: tensor {key!r} has shape {tuple(tensors[key].shape)}, the architecture {tuple(value.shape)}."
             )
+        if tensors[key].dtype not in _kept_as(value.dtype):
+            raise WeightsError(f"{name}: tensor {key!r} holds {tensors[key].dtype}, which is not read.")
         if not bool(tensors[key].isfinite().all()):
             raise WeightsError(f"{name}: tensor {key!r} holds values that are not finite.")
     network.load_state_dict({k: tensors[k].to(own[k].dtype) for k in own})
+
+
+def _kept_as(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """Types in which a file may hold a tensor that is of `dtype` in a network."""
+    import torch
+
+    if dtype.is_floating_point:
+        return torch.float16, torch.bfloat16, torch.float32, torch.float64
+    return (dtype,)
 
 
 def to_bytes(

@@ -10,8 +10,34 @@ from typing import Any
 
 from napari_ivos.errors import InputError
 from napari_ivos.training.clips import ClipSettings
+from napari_ivos.untrusted import check_text_size
 
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "dict[str, Any]": (dict,),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with clips and regions of its own, such as small regions first and large ones later.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps in it.
+    size : int
+        Side of the region that the networks see, in pixels, a multiple of 32; 0: as the architecture says.
+    clips : ClipSettings
+        What clips look like; what a stage's table leaves out is as in the run's own ``[clips]``.
+    """
+
+    steps: int
+    size: int = 0
+    clips: ClipSettings = field(default_factory=ClipSettings)
 
 
 @dataclass(frozen=True)
@@ -34,7 +60,7 @@ class TrainingSettings:
     start_from : str
         A model of this package to start from; empty: none.
     steps : int
-        Optimiser steps in the whole run.
+        Optimiser steps in the whole run; with stages, their sum.
     batch : int
         Clips in a step.
     learning_rate, encoder_rate : float
@@ -48,7 +74,8 @@ class TrainingSettings:
     average : float
         Decay of the moving average of the weights that is exported.
     amp : bool
-        Autocast to bfloat16 (a gain on GPUs; not for depthwise convolutions on a CPU).
+        Autocast to bfloat16, on GPUs and CPUs (a gain on GPUs; on a CPU only for encoders without depthwise
+        convolutions, and only where it computes bfloat16 itself).
     corrections : float
         Share of steps with a second, correcting round.
     workers : int
@@ -64,9 +91,12 @@ class TrainingSettings:
     validate_every : int
         Steps between validations; 0: never.
     validation_clips : int
-        Held-out clips in a validation.
+        Held-out clips in a validation; they look as `clips` says in every stage.
     clips : ClipSettings
         What clips look like.
+    stages : tuple of Stage
+        The parts of the run, one after the other; empty: all of it is one. Learning rate, optimiser and moving average
+        run through.
     """
 
     data: str
@@ -94,6 +124,20 @@ class TrainingSettings:
     validate_every: int = 500
     validation_clips: int = 96
     clips: ClipSettings = field(default_factory=ClipSettings)
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def plan(self) -> tuple[Stage, ...]:
+        """The stages; of a run without any, itself as one."""
+        return self.stages or (Stage(self.steps, 0, self.clips),)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that optimiser step `step` (from 0) belongs to; the last one from the end on."""
+        for stage in self.plan:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.plan[-1]
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> TrainingSettings:
@@ -106,13 +150,16 @@ class TrainingSettings:
         """
         path = Path(path)
         try:
+            check_text_size(path)
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"Training settings {path} can't be read: {error.strerror or error}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path.name} is not TOML: {error}.") from error
         for key in ("data", "output", "imagenet", "start_from"):
             if isinstance(values.get(key), str) and values[key]:
+                if "\0" in values[key]:
+                    raise InputError(f"{path.name}: {key} = {values[key]!r} is no path.")
                 values[key] = (
                     str((path.parent / values[key]).resolve())
                     if key != "start_from" or "/" in values[key]
@@ -124,20 +171,56 @@ class TrainingSettings:
     def from_dict(cls, values: dict[str, Any], name: str = "settings") -> TrainingSettings:
         """Settings from a plain mapping; see `from_toml`."""
         values = dict(values)
-        clips = values.pop("clips", {})
-        if isinstance(clips, ClipSettings):
-            clips = dataclasses.asdict(clips)
-        if "exclude" in clips:
-            clips = {**clips, "exclude": tuple(clips["exclude"])}
-        checked = _checked(cls, values, name, skip="clips")
-        return cls(**checked, clips=ClipSettings(**_checked(ClipSettings, clips, f"{name} [clips]")))
+        clips = _clips(values.pop("clips", {}), {}, f"{name} [clips]")
+        stages = _stages(values.pop("stages", ()), dataclasses.asdict(clips), name)
+        total = sum(stage.steps for stage in stages)
+        if stages and values.setdefault("steps", total) != total:
+            raise InputError(f"{name}: steps = {values['steps']!r}, but its stages have {total} together; give one.")
+        checked = _checked(cls, values, name, skip=("clips", "stages"))
+        return cls(**checked, clips=clips, stages=stages)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-def _checked(kind: type, values: dict[str, Any], name: str, skip: str = "") -> dict[str, Any]:
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != skip}
+def _clips(values: Any, common: dict[str, Any], name: str) -> ClipSettings:
+    """Clip settings from a table; what it leaves out is as in `common`."""
+    if isinstance(values, ClipSettings):
+        return values
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: {values!r} is a {type(values).__name__}, expected a table.")
+    merged = {**common, **values}
+    if "exclude" in merged:
+        named = merged["exclude"]
+        if not isinstance(named, list | tuple) or not all(isinstance(one, str) for one in named):
+            raise InputError(f"{name}: exclude = {named!r}; expected a list of names.")
+        merged["exclude"] = tuple(named)
+    return ClipSettings(**_checked(ClipSettings, merged, name))
+
+
+def _stages(values: Any, common: dict[str, Any], name: str) -> tuple[Stage, ...]:
+    """Stages from an array of tables; `common` are the run's clip settings."""
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{name}: stages = {values!r}; expected tables [[stages]].")
+    found = []
+    for k, value in enumerate(values, start=1):
+        where = f"{name} [[stages]] {k}"
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: {value!r} is a {type(value).__name__}, expected a table.")
+        clips = _clips(value.get("clips", {}), common, f"{where} [clips]")
+        plain = _checked(Stage, {key: v for key, v in value.items() if key != "clips"}, where, skip=("clips",))
+        stage = Stage(**plain, clips=clips)
+        if stage.steps < 1 or (stage.size and (stage.size % 32 or not 64 <= stage.size <= 512)):
+            raise InputError(
+                f"{where}: {stage.steps} steps at {stage.size} px; expected at least one step, and a size of 64 to 512 "
+                "that is a multiple of 32."
+            )
+        found.append(stage)
+    return tuple(found)
+
+
+def _checked(kind: type, values: dict[str, Any], name: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in skip}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{name}: unknown key {unknown[0]!r}; known are {', '.join(sorted(fields))}.")

@@ -1,0 +1,49 @@
+"""``python -m fuzz``: hostile inputs for one target or all, with a report; see CONTRIBUTING.md."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+INSTRUMENTED = ("napari_ivos", "tifffile", "zarr", "PIL")
+"""Packages whose branches guide the search."""
+
+
+def main() -> int:
+    """Run what the arguments say; 1 where a defect was found."""
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="all by default")
+    parser.add_argument("--inputs", type=int, help="inputs for each target (by default what each is worth)")
+    parser.add_argument("--engine", choices=("atheris", "plain"), default="atheris", help="guided by coverage, or not")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--findings", type=Path, default=Path("out/fuzz"), help="where inputs that found a defect go")
+    parser.add_argument("--inside", action="store_true", help="one target, in this very process")
+    parser.add_argument("--replay", type=Path, help="run the inputs in this folder, or this one, and nothing else")
+    options = parser.parse_args()
+    with _instrumenting(options.inside and options.engine == "atheris" and options.replay is None):
+        from fuzz.campaign import attack, campaign
+        from fuzz.targets import TARGETS
+    names = options.targets or list(TARGETS)
+    unknown = sorted(set(names) - set(TARGETS))
+    if unknown:
+        parser.error(f"no target is called {unknown[0]}; there are {', '.join(TARGETS)}")
+    rest = (options.inputs, options.engine, options.seed, options.findings.absolute(), options.replay)
+    return attack(TARGETS[names[0]], *rest) if options.inside else campaign(names, *rest)
+
+
+def _instrumenting(wanted: bool) -> contextlib.AbstractContextManager[object]:
+    """The context in which imports are instrumented; they stay so for imports inside functions."""
+    if not wanted:
+        return contextlib.nullcontext()
+    import atheris
+
+    hook = contextlib.ExitStack()
+    hook.enter_context(atheris.instrument_imports(include=list(INSTRUMENTED)))
+    hook.pop_all()  # the import hook stays: much is imported at first use only
+    return contextlib.nullcontext()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
