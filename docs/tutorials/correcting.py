@@ -1,0 +1,136 @@
+# %% [markdown]
+# # Correcting well
+#
+# The first propagation is rarely the last. This page shows what each kind of correction does, on the simulated toy,
+# whose true masks are known: J below is the overlap with them, over all frames. The calls are those that the window
+# makes; what to press is said beside them.
+
+# %% [folded] Set-up: a first round from a poor start
+import numpy as np
+import tifffile
+from PIL import Image
+
+import napari_ivos as ivos
+from napari_ivos.export import Content, picture
+
+truth = tifffile.imread("sample_data/toy_masks.tif") == 1
+session = ivos.Session("sample_data/toy.tif", ivos.load_model(), project="toy.ivos")
+
+
+def overlap():
+    """J over all frames."""
+    ours = np.asarray(session.labels) == 1
+    return (ours & truth).sum() / (ours | truth).sum()
+
+
+def middle_line(mask):
+    """A stroke through a part of a mask: its rows' middles, as a hand would draw it."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    rows = rows[len(rows) // 5 : -len(rows) // 5 or None : 3]
+    return [(row, int(np.median(np.flatnonzero(mask[row])))) for row in rows]
+
+
+def largest(mask):
+    """The largest connected part of a mask."""
+    from skimage.measure import label
+
+    parts = label(mask)
+    return parts == np.bincount(parts[mask]).argmax() if mask.any() else mask
+
+
+def show(name, *frames):
+    """Frames with their masks, side by side."""
+    content = Content.of(session)
+    Image.fromarray(np.hstack([picture(content, frame) for frame in frames])).save(f"{name}.png")
+
+
+# %%
+session.interact(ivos.Scribbles(40, [ivos.Stroke(1, middle_line(truth[40])[:6])]))
+for _ in session.propagate():
+    pass
+worst = session.suggest_frame()
+print(f"after round 1: J {overlap():.3f}; least certain: frame {worst}")
+show("correcting_1", 40, worst)
+
+# %% [markdown]
+# ![The annotated frame, and the one that needs a look](correcting_1.png)
+#
+# ## 1. Go where it is worst, not where you are
+#
+# ++j++ goes to the frame with the least certain mask. A correction spreads until the next frame that you annotated, so
+# the frame that is furthest off helps the most. Draw only **what is wrong**: a line on what is missing, a background
+# line (++k++) on what is too much.
+
+# %%
+ours = session.labels[worst] == 1
+missing, excess = largest(truth[worst] & ~ours), largest(ours & ~truth[worst])
+strokes = [ivos.Stroke(1, middle_line(missing))] if missing.sum() > 30 else []
+strokes += [ivos.Stroke(0, middle_line(excess))] if excess.sum() > 30 else []
+strokes = strokes or [ivos.Stroke(1, middle_line(truth[worst]))]
+session.interact(ivos.Scribbles(worst, strokes))
+for _ in session.propagate():
+    pass
+print(f"after round 2: J {overlap():.3f}; annotated frames: {session.annotated_frames()}")
+show("correcting_2", worst, session.suggest_frame())
+
+# %% [markdown]
+# ![After the correction](correcting_2.png)
+#
+# Between two annotated frames both rounds are averaged: near the new one the new masks count, near the old one the old.
+# Frames that you annotated are yours: **no later round changes them**, unless you draw there again.
+#
+# ## 2. Paint where strokes don't help
+#
+# For a mask that has to be exact, paint it: choose the result layer in napari and use its brush, eraser or fill. When
+# you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a mask from another program
+# (Cellpose, StarDist, ilastik) comes in the same way.
+
+# %%
+frame = session.suggest_frame()
+session.annotate(frame, truth[frame].astype(np.uint16))
+for _ in session.propagate():
+    pass
+print(f"after round 3: J {overlap():.3f}; frame {frame} is exact: {bool(((session.labels[frame] == 1) == truth[frame]).all())}")
+
+# %% [markdown]
+# ## 3. Say when an object is gone
+#
+# A mask on a frame where the object is not costs more strokes than one command: `session.end_object(1, frame)` with the
+# first frame without it (from napari's console: `dock().session`). For a cell that divides, **Divide** ends the mother and starts two
+# daughters, and the lineage goes into the exports.
+#
+# ## 4. Lock what is done
+#
+# A locked object can't be changed any more, by no stroke and no propagation: lock the good ones before you work on their
+# neighbours.
+
+# %%
+session.lock(1)
+before = np.asarray(session.labels).copy()
+session.interact(ivos.Scribbles(10, [ivos.Stroke(2, [(200, 40), (205, 60)])]))
+for _ in session.propagate():
+    pass
+print(f"object 1 unchanged: {bool(((np.asarray(session.labels) == 1) == (before == 1)).all())}")
+
+# %% [markdown]
+# ## 5. Undo is free
+#
+# ++u++ takes back a stroke, an edit or a propagation; *Undo round* a whole round. It costs the same for ten frames and
+# for ten thousand, and redo brings everything back. So try things.
+
+# %%
+session.undo(to="round")
+print([(step.kind, step.state.name.lower()) for step in session.log][-4:])
+session.unlock(1)
+print(f"J {overlap():.3f}, rounds: {[r.number for r in session.rounds]}")
+session.close()
+
+# %% [markdown]
+# ## When it still doesn't work
+#
+# - **The stroke covers only a part that looks unlike the rest.** Draw across all parts: head, body, wheels.
+# - **Two look-alikes touch.** Make both of them objects: they compete for the pixels between them.
+# - **The contrast is set wrongly**, so that the object is black on black. `session.contrast = (low, high)`, or
+#   `--contrast` on the command line.
+# - **The object moves further than its own size between two frames.** Annotate more frames; the method follows, it
+#   doesn't search.
