@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,7 +106,7 @@ def _laid_out(shape: tuple[int, ...], letters: str, frame: int | None, channel: 
 
 
 def layout_of(image: Image) -> Layout:
-    """The layout of an image layer: from the names of its axes, else from its shape.
+    """The layout of an image layer: from the names of its axes, else as its file has them, else from its shape.
 
     Raises
     ------
@@ -114,7 +116,7 @@ def layout_of(image: Image) -> Layout:
     rgb = bool(image.rgb)
     data = full_data(image)
     shape = tuple(int(n) for n in data.shape[: len(data.shape) - rgb])
-    named = letters_of_names(image.axis_labels)
+    named = letters_of_names(image.axis_labels) or _letters_of_file(image, shape)
     letters = named.replace("S", "C") if named is not None else _guessed(shape)
     if letters[-2:] != "YX":
         raise InputError(
@@ -127,6 +129,31 @@ def layout_of(image: Image) -> Layout:
     long = [a for a in candidates if shape[a] > 1] or candidates
     ranked = sorted(long, key=lambda a: ("TZ".find(letters[a]) % 9, a))
     return _laid_out(shape, letters, ranked[0] if ranked else None, channel, rgb)
+
+
+def _letters_of_file(image: Image, shape: tuple[int, ...]) -> str | None:
+    """Letters for axes that the layer doesn't name, but the file that it was read from; asked only where it matters."""
+    path = getattr(image.source, "path", None)
+    if len(shape) <= 3 or not path or not Path(str(path)).exists():
+        return None
+    found = _told_by(str(path), Path(str(path)).stat().st_mtime_ns)
+    if found is None:
+        return None
+    letters, source_shape = found
+    return letters if source_shape == shape and letters.endswith("YX") else None
+
+
+@lru_cache(maxsize=16)
+def _told_by(path: str, changed: int) -> tuple[str, tuple[int, ...]] | None:
+    """Axes and shape of a file as we read it ourselves; None where we don't."""
+    from napari_ivos.frames import open_frames
+
+    try:
+        with open_frames(path) as stack:
+            facts = stack.describe()
+    except InputError:
+        return None
+    return str(facts["axes"]), tuple(facts["source_shape"])
 
 
 def _guessed(shape: tuple[int, ...]) -> str:
