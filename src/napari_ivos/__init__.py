@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from napari_ivos.session import FrameResult as FrameResult
     from napari_ivos.session import Session as Session
 
-__version__ = "0.1.0"
+__version__: str
+"""From the tags of the repository, when the package was built."""
 
 _HOME = {
     "FakePredictor": "predictor",
@@ -70,11 +71,25 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name's module at its first use (PEP 562)."""
-    if name not in _HOME:
+    value: object
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    """The installed version; "0+unknown" where the sources are used without being installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("napari-ivos")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:
