@@ -494,6 +494,7 @@ def test_labels_of_another_layer_are_taken(desks, how):
     other = desk.viewer.add_layer(Labels(painted, name="cellpose"))
     desk.go_to(3)
     desk.import_labels(other, how)
+    desk.wait()
     assert [o.id for o in desk.session.objects] == [1, 2]
     found = np.asarray(desk.session.labels[3])
     if how == "scribbles":
@@ -543,6 +544,7 @@ def test_a_project_of_another_stack_is_left_alone(desks, tmp_path):
     first.close()
     other = Image(scene.movie()[::-1].copy(), name="other")
     second = desks(other, path=tmp_path / "movie.ivos")
+    drawn_at(second, 2)
     assert second.session.path == tmp_path / "movie-2.ivos"
     with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
         assert len(kept.strokes()) == 1
@@ -569,6 +571,6 @@ def test_the_work_is_told_as_a_script_and_as_sentences(desks):
     desk.wait()
     script = desk.script()
     compile(script, "script", "exec")
-    assert "ivos.Stroke(1, [(14.00, 21.00)" in script
+    assert "ivos.Stroke(1, [(14.0, 21.0)" in script
     assert "session.propagate(" in script
     assert "1 scribbles on 1 of 8 frames" in desk.methods_text()

@@ -229,7 +229,7 @@ def test_stop_answers_within_a_frame_and_keeps_what_is_done(window, qtbot):
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release(2)
-    qtbot.waitUntil(lambda: widget.desk._done == 2, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 2, timeout=PATIENCE)
     assert not viewer.layers["movie [objects]"].editable
     widget.run("stop")
     model.gate.release()
@@ -245,7 +245,7 @@ def test_a_stroke_stops_a_propagation_and_runs(window, qtbot):
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release()
-    qtbot.waitUntil(lambda: widget.desk._done == 1, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 1, timeout=PATIENCE)
     widget.go_to(7)
     drag(viewer, scene.line(7))
     qtbot.waitUntil(lambda: widget.desk.engine.jobs[-1].kind == "interact", timeout=PATIENCE)

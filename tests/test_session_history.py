@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_ivos.errors import InputError
+from napari_ivos.errors import InputError, OutOfMemory, ProjectError
 from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.scribbles import Scribbles, Stroke
@@ -328,3 +328,205 @@ def test_objects_have_colours_of_their_own(session) -> None:
     made = [session.add_object() for _ in range(6)]
     assert len({o.colour for o in made}) == 6
     assert session.add_object(colour=(1, 0.5, 0)).colour == "#ff8000"
+
+
+# --- what outlives a round, and what a step did -----------------------------------------------------------------------
+
+
+def test_undoing_a_round_keeps_the_objects_that_were_added(session, clip) -> None:
+    """A round is strokes, paint and propagation: objects added or named meanwhile stay, without their masks."""
+    session.add_object("cell")
+    session.interact(clip.scribbles(2, 1))
+    session.add_object("other")
+    list(session.propagate())
+    session.rename(2, "nucleus")
+    full = state(session)
+    assert [s.kind for s in session.undo(to="round")] == ["propagate", "interact"]
+    assert [o.name for o in session.objects] == ["cell", "nucleus"]
+    assert not np.asarray(session.labels).any()
+    assert session.undo(to="round") == ()
+    session.redo(to="round")
+    assert state(session) == full
+
+
+def test_an_edit_that_outlived_its_round_opens_no_round(session, clip) -> None:
+    """After a round was taken back, propagation goes on with the round before it."""
+    session.interact(clip.scribbles(2, 1))
+    for _ in zip(range(3), session.propagate(), strict=False):
+        pass
+    session.interact(clip.scribbles(6, 2))
+    session.add_object("more")
+    assert session.open_round == 2
+    session.undo(to="round")
+    assert session.open_round == 2
+    assert {r.round for r in session.propagate()} == {1}
+
+
+def test_redoing_a_round_brings_the_edits_before_it_back(session, clip) -> None:
+    """Objects that were taken back step by step are there again with the strokes that need them."""
+    session.interact(clip.scribbles(2, 1))
+    session.add_object("cell", id=2)
+    session.interact(clip.scribbles(2, 2))
+    full = state(session)
+    for _ in range(3):
+        session.undo()
+    assert [s.kind for s in session.redo(to="round")] == ["interact", "add object", "interact"]
+    assert state(session) == full
+
+
+def test_the_spans_of_the_last_round_are_known_after_opening(clip, tmp_path) -> None:
+    """Which frames the last propagation wrote, object by object, is read from the project."""
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor(), tmp_path / "a.ivos") as session:
+        session.interact(clip.scribbles(2, 1, 2))
+        assert session.changed_frames(1) == ()
+        list(session.propagate())
+        assert session.changed_frames(2) == (0, 1, 3, 4, 5, 6, 7)
+        session.interact(clip.scribbles(5, 1))
+        list(session.propagate())
+        spans = [session.changed_frames(1), session.changed_frames(2)]
+    assert spans == [(3, 4, 6, 7), ()]
+    with Session.open(tmp_path / "a.ivos") as again:
+        assert [again.changed_frames(1), again.changed_frames(2)] == spans
+        again.undo(to="round")
+        assert again.changed_frames(2) == (0, 1, 3, 4, 5, 6, 7)
+
+
+def test_painted_masks_are_told_to_the_pixel(session, clip) -> None:
+    """Replaying what a step painted, with the same starts of propagation, gives the same labels everywhere."""
+    session.interact(clip.scribbles(2, 1, 2))
+    session.labels[4] = clip.truth[4]
+    session.labels[6, :5] = 0
+    session.commit_paint()
+    session.annotate(7, clip.truth[7], objects=[1])
+    list(session.propagate())
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as other:
+        other.interact(clip.scribbles(2, 1, 2))
+        for step in (s.number for s in session.log if s.kind == "annotate"):
+            painted = session.painted_by(step)
+            other.annotate(painted.frame, painted.labels, painted.objects, painted.spreads)
+        list(other.propagate())
+        np.testing.assert_array_equal(np.asarray(other.labels), np.asarray(session.labels))
+    with pytest.raises(InputError, match='"interact"'):
+        session.painted_by(session.log[0].number)
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 6, 9])
+def test_a_stopped_propagation_can_be_done_again(session, clip, stopped) -> None:
+    """`most` does as much as a call that was stopped, whatever is final by then."""
+    annotated = [clip.scribbles(1, 1, 2), clip.scribbles(6, 1)]
+    for scribbles in annotated:
+        session.interact(scribbles)
+    list(session.propagate(most=stopped))
+    step = session.log[-1]
+    assert step.frames == stopped
+    assert "complete" not in step.detail
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as other:
+        for scribbles in annotated:
+            other.interact(scribbles)
+        done = 0  # frames written: `cancel` stops at the same one
+        forget = other._cache.forget
+
+        def count(frame=None):
+            nonlocal done
+            done += 1
+            forget(frame)
+            if done == stopped:
+                other.cancel()
+
+        other._cache.forget = count
+        list(other.propagate())
+        np.testing.assert_array_equal(np.asarray(other.labels), np.asarray(session.labels))
+    list(session.propagate())
+    assert session.log[-1].detail["complete"]
+
+
+def test_objects_are_known_as_they_were(session) -> None:
+    """`objects_after` gives the table of objects after any step of the log."""
+    session.add_object("a")
+    session.rename(1, "b")
+    session.divide(1, 4)
+    assert [[o.name for o in session.objects_after(s.number)] for s in session.log] == [
+        ["a"],
+        ["b"],
+        ["b", "b.2", "b.3"],
+    ]
+
+
+def test_strokes_whose_model_failed_are_caught_up_with(session, clip, monkeypatch) -> None:
+    """Strokes are kept while a model fails; `catch_up` makes their masks, once."""
+    with monkeypatch.context() as patch:
+        patch.setattr(session.model, "segment", lambda requests: (_ for _ in ()).throw(MemoryError("full")))
+        with pytest.raises(OutOfMemory, match="frame 2"):
+            session.interact(clip.scribbles(2, 1))
+    assert len(session.strokes()) == 1
+    assert [r.frame for r in session.catch_up()] == [2]
+    assert session.catch_up() == ()
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as other:
+        other.interact(clip.scribbles(2, 1))
+        np.testing.assert_array_equal(session.labels[2], other.labels[2])
+
+
+# --- from memory into a file -----------------------------------------------------------------------------------------
+
+
+def test_a_session_in_memory_can_be_saved_and_gone_on_with(clip, tmp_path) -> None:
+    """`save` keeps everything that was done, redo too; work goes on in the file, which finds its stack."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "clip.tif", clip.video, photometric="rgb", metadata={"axes": "TYXS"})
+    with Session(open_frames(tmp_path / "clip.tif"), FakePredictor()) as session:
+        labels = session.labels
+        session.interact(clip.scribbles(2, 1))
+        list(session.propagate())
+        session.undo()
+        session.save(tmp_path / "a.ivos")
+        assert session.path == tmp_path / "a.ivos"
+        session.redo()
+        session.interact(clip.scribbles(5, 2))
+        full = np.asarray(session.labels)
+        assert session.labels is labels
+        with pytest.raises(ProjectError, match="in a file already"):
+            session.save(tmp_path / "b.ivos")
+        assert not (tmp_path / "b.ivos").exists()
+        assert Session.open(tmp_path / "a.ivos").read_only
+    with Session.open(tmp_path / "a.ivos") as again:
+        assert again.stack is not None
+        np.testing.assert_array_equal(np.asarray(again.labels), full)
+
+
+def test_a_session_that_can_not_be_saved_stays_in_memory(clip, tmp_path) -> None:
+    """Where the file exists or its folder is missing nothing is changed, and work goes on."""
+    (tmp_path / "a.ivos").write_text("something else")
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as session:
+        session.add_object()
+        for path in (tmp_path / "a.ivos", tmp_path / "missing" / "a.ivos"):
+            with pytest.raises(ProjectError):
+                session.save(path)
+        assert session.path is None
+        session.interact(clip.scribbles(2, 1))
+        session.save(tmp_path / "b.ivos")
+    assert (tmp_path / "a.ivos").read_text() == "something else"
+
+
+def test_readers_notice_nothing_of_a_save(clip, tmp_path) -> None:
+    """Threads that read while a session moves into its file always get the masks."""
+    import threading
+
+    with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as session:
+        session.interact(clip.scribbles(2, 1))
+        truth, seen, end = np.asarray(session.labels[2]), [], threading.Event()
+
+        def read() -> None:
+            while not end.is_set():
+                session._cache.forget()
+                seen.append(np.array_equal(session.labels[2], truth))
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        session.save(tmp_path / "a.ivos")
+        end.set()
+        for reader in readers:
+            reader.join()
+        assert all(seen)
+        assert seen

@@ -201,6 +201,12 @@ class TorchPredictor:
         return torch.autocast(self._device.type, dtype)
 
 
+def release_memory() -> None:
+    """Give memory of accelerators that nothing uses any more back to other programs."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def pick_device(name: str | None) -> torch.device:
     """The device of that name, or the best there is.
 
@@ -226,6 +232,11 @@ def pick_device(name: str | None) -> torch.device:
         found = [kind for kind, yes in there.items() if yes and kind != device.type]
         raise WeightsError(f"The device {name!r} is not there; this machine has: {', '.join(found)}.")
     return device
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices this process sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def pack(reference: ReferenceTensors, k: int) -> Reference:

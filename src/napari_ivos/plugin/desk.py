@@ -6,58 +6,49 @@ longer than a blink runs in the desk's engine; `handle` takes in what came of it
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal
 
-from napari_ivos.errors import InputError, IvosError, OutOfMemory, SessionBusy, WeightsError
-from napari_ivos.plugin import geometry, importing, loading, projects, telling
+from napari_ivos.errors import InputError, IvosError, OutOfMemory
+from napari_ivos.plugin import geometry, importing, loading, projects, scripting, telling
+from napari_ivos.plugin.adapting import Adapting
+from napari_ivos.plugin.drawing import Drawing, StrokesJob, patiently
 from napari_ivos.plugin.engine import Engine, Event, Job
-from napari_ivos.plugin.layers import Binding, Drawn
+from napari_ivos.plugin.layers import Binding
+from napari_ivos.plugin.progress import Meter, Progress
 from napari_ivos.plugin.review import Review
-from napari_ivos.plugin.state import State
-from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
+from napari_ivos.plugin.state import State, reasons, state_of
+from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
+    from napari_ivos.plugin.layers import Changes
     from napari_ivos.plugin.projects import Choice
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, ObjectInfo, Session
 
-TELL_EVERY = 0.5
-"""Seconds between two words about a propagation's progress: drawing them takes time from the networks."""
-LONG = ("open", "model", "propagate", "export", "tracks")
+LOG = logging.getLogger("napari_ivos")
+LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
-PATIENCE = 50
-"""How often a job asks again for a session that is writing paint at that moment."""
 Direction = Literal["both", "forward", "backward"]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a long job has come: for people, and in frames (`total` 0: unknown)."""
-
-    kind: str
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-
-
 @dataclass(eq=False)
-class StrokesJob(Job):
-    """Strokes of one frame on their way to the session."""
+class Run(Job):
+    """A propagation, as it was asked for, and about how many frames it will change."""
 
-    frame: int = 0
-    drawn: tuple[Drawn, ...] = ()
+    asked: tuple[Direction, int | None, int | None] = ("both", None, None)
+    total: int = 0
 
 
 class Desk:
@@ -90,20 +81,21 @@ class Desk:
         self._bell = threading.Event()
         self.engine = Engine(self.ring)
         self.exporter = Engine(self.ring)
+        self.adapting = Adapting(self)
         self.session: Session | None = None
         self.binding: Binding | None = None
+        self.drawing: Drawing | None = None
         self.review = Review()
+        self.meter = Meter()
         self.selected: int | None = None
         self.follow = False
         self.comparing = False
         self.model: Predictor | None = None
         self.model_state = ""
-        self._held: list[Drawn] = []
+        self.model_source: str | Path | None = None
+        self._target: Path | None = None
         self._opening = False
-        self._begun = 0.0
-        self._total = 0
-        self._done = 0
-        self._told = 0.0
+        self._again: Job | None = None
         self.closed = False
 
     # -- the loop
@@ -115,17 +107,29 @@ class Desk:
             self._ring()
 
     def handle(self) -> None:
-        """Take in what the engine did and what the user drew."""
+        """Take in what the engine did and what the user drew; each by itself, so that one error stops no other."""
         self._bell.clear()
         if self.closed:
             return
-        events = [*self.engine.take(), *self.exporter.take()]
-        for event in self._current(events):
-            self._take_in(event)
-        self._look()
+        events = [*self.engine.take(), *self.exporter.take(), *self.adapting.engine.take()]
+        for event in events:
+            if event.job.owner in (None, self.session):  # answers of sessions that are gone are dropped
+                self.safely(self._take_in, event)
+        self.safely(self._look)
         if any(event.kind != "item" for event in events):
             self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
             self.changed.emit()
+
+    def safely(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; what goes wrong is told to the user: nobody else would hear of it. The value; None after an error."""
+        try:
+            return call(*arguments)
+        except IvosError as error:
+            self.notice(str(error), "error")
+        except Exception as error:
+            LOG.exception("napari-ivos")
+            self.notice(f"{type(error).__name__}: {error}", "error")
+        return None
 
     def wait(self, seconds: float = 60.0) -> None:
         """Work until nothing is left to do; for scripts and notebooks, in the window's thread.
@@ -137,21 +141,19 @@ class Desk:
         """
         end = time.monotonic() + seconds
         self.handle()
-        while self.engine.busy or self.exporter.busy or self._bell.is_set():
+        while any(e.busy for e in (self.engine, self.exporter, self.adapting.engine)) or self._bell.is_set():
             left = end - time.monotonic()
             if left <= 0:
                 raise IvosError(f"Not done within {seconds:g} seconds.")
             self._bell.wait(min(left, 0.05))
             self.handle()
 
-    def _current(self, events: Iterable[Event]) -> list[Event]:
-        """Events that are still of interest: answers of sessions that are gone are dropped."""
-        return [e for e in events if e.job.owner is None or e.job.owner is self.session]
-
     def _take_in(self, event: Event) -> None:
         job = event.job
         if event.kind == "started":
-            self._start_clock(job)
+            self.meter.begin()
+            if job.kind in LONG:
+                self.progressed.emit(Progress(job.kind))
         elif event.kind == "item":
             self._take_item(job, event.value)
         else:
@@ -165,35 +167,27 @@ class Desk:
                 self._sync()
 
     def _take_item(self, job: Job, item: Any) -> None:
-        if job.kind == "propagate":
-            self._done += 1
-            self._show_result(item, propagated=True)
-            if self.follow and self.binding is not None and not job.stop.is_set():
-                self.binding.show_frame(item.frame)
-            now = time.monotonic()
-            if now - self._told < TELL_EVERY:
-                return
-            self._told, spent = now, now - self._begun
-            left = spent / self._done * max(self._total - self._done, 0)
-            self.progressed.emit(Progress("propagate", self._done, max(self._total, self._done), left))
-        else:
+        if not isinstance(job, Run):
             self.progressed.emit(Progress(job.kind, *item))
-
-    def _start_clock(self, job: Job) -> None:
-        self._begun, self._done = time.monotonic(), 0
-        if job.kind in LONG:
-            self.progressed.emit(Progress(job.kind, 0, self._total if job.kind == "propagate" else 0))
+            return
+        self._show_result(item, propagated=True)
+        if self.follow and self.binding is not None and not job.stop.is_set():
+            self.binding.show_frame(item.frame)
+        progress = self.meter.count(job.total)
+        if progress is not None:
+            self.progressed.emit(progress)
 
     def _take_error(self, job: Job, error: IvosError) -> None:
         if job.kind == "open":
             self._opening = False
         if job.kind == "model":
             self.model_state = str(error)
-        self.noticed.emit(str(error), "error")
+        self.notice(str(error), "error")
         device = "" if self.model is None else self.model.device
         if isinstance(error, OutOfMemory) and device not in ("", "cpu"):
-            self.noticed.emit(f"{device} is out of memory: the model goes on on the CPU.", "warning")
-            self.load_model(device="cpu")
+            self.notice(f"{device} is out of memory: the model goes on on the CPU. ({error})", "warning")
+            self._again = job
+            self.load_model(self.model_source, device="cpu")
 
     def notice(self, text: str, kind: str = "info") -> None:
         """Tell the user something."""
@@ -203,41 +197,38 @@ class Desk:
 
     def state(self, image: bool = False) -> State:
         """What decides which commands are possible; `image`: whether a layer is chosen."""
-        session = self.session
-        jobs = (*self.engine.jobs, *self.exporter.jobs)
+        jobs = (*self.adapting.engine.jobs, *self.engine.jobs, *self.exporter.jobs)
         running = next((j.kind for j in jobs if j.kind == "propagate"), jobs[0].kind if jobs else "")
-        base = State(image=image, opening=self._opening, model=self.model_state, running=running)
-        if session is None:
-            return base
-        objects = session.objects
-        active = [s for s in session.log if s.state == 1]
-        return replace(
-            base,
-            session=True,
-            read_only=session.read_only or "",
-            objects=len(objects),
-            selected=self.selected,
-            locked=any(o.id == self.selected and o.locked for o in objects),
-            annotated=any(s.kind in ("interact", "annotate", "remove stroke") for s in active),
-            propagated=any(s.kind == "propagate" for s in active),
-            can_undo=bool(active),
-            can_redo=any(s.state == 0 for s in session.log),
+        return state_of(
+            self.session,
+            self.selected,
+            image=image,
+            opening=self._opening,
+            model=self.model_state,
+            running=running,
             comparing=self.comparing,
         )
-
-    @property
-    def open_round(self) -> int:
-        """The round that the next stroke belongs to."""
-        if self.session is None:
-            return 1
-        active = [s for s in self.session.log if s.state == 1]
-        last = max((s.round for s in active), default=1)
-        return last + any(s.kind == "propagate" and s.round == last for s in active)
 
     @property
     def frame(self) -> int:
         """The frame on screen."""
         return 0 if self.binding is None else self.binding.frame
+
+    @property
+    def where(self) -> str:
+        """Where the work is kept, for people."""
+        if self.session is None:
+            return ""
+        if self.session.path is not None:
+            return f"Saved in {self.session.path}"
+        if self._target is not None:
+            return f"A project is made with your first stroke: {self._target}"
+        return f"{projects.UNSAVED}: the project is only in memory."
+
+    @property
+    def frames_done(self) -> int:
+        """Frames that the last propagation has changed so far."""
+        return self.meter.done
 
     def _live(self) -> tuple[Session, Binding]:
         if self.session is None or self.binding is None:
@@ -261,13 +252,14 @@ class Desk:
         chosen : Image or Choice
             What to segment.
         path : path or None, optional
-            The project file; None: in memory. By default beside the stack. One that exists is gone on with.
+            The project file, made with the first stroke; None: in memory. By default beside the stack. One that exists
+            is gone on with.
         fresh : bool
             Begin a new project even if there is one.
         """
         choice = chosen if isinstance(chosen, projects.Choice) else self.choice(chosen)
         target = projects.project_path(choice.image) if path == "auto" else path
-        self._open(lambda: projects.open_session(choice, target, fresh), choice)
+        self._open(lambda: projects.open_session(choice, target, fresh), choice, target)
 
     def open_project(self, path: str | Path, image: Image | None = None) -> None:
         """Open a project with its layers, colours, strokes and history.
@@ -280,7 +272,7 @@ class Desk:
         stack = None if choice is None else projects.stack_of(choice)
         self._open(lambda: (Session.open(path, frames=stack), f"Opened {Path(path).name}."), choice)
 
-    def _open(self, make: Callable[[], tuple[Session, str]], choice: Choice | None) -> None:
+    def _open(self, make: Callable[[], tuple[Session, str]], choice: Choice | None, target: Path | None = None) -> None:
         self.leave()
         self._opening = True
 
@@ -291,35 +283,26 @@ class Desk:
         def then(made: tuple[Session, str, Review]) -> None:
             session, note, review = made
             self._opening = False
-            self._begin(session, choice or self.choice(self._show_stack(session)), review)
-            self.notice(note, "warning" if note.startswith("NOTHING") else "info")
+            found = choice or self.choice(projects.layer_of(self.viewer, session))
+            self._begin(session, found, review)
+            self._target = target if session.path is None else None
+            self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
 
         self.engine.submit(Job("open", run, then=then))
         if self.model is None and self.model_state != "loading":
             self.load_model()
         self.changed.emit()
 
-    def _show_stack(self, session: Session) -> Image:
-        """The layer of a session's frames: one that is there, or a new one."""
-        from napari.layers import Image
-
-        data, options = projects.image_of(session)
-        for layer in self.viewer.layers:
-            if isinstance(layer, Image) and session.stack is not None:
-                file = projects.stack_file(layer)
-                if file is not None and file == session.stack.source:
-                    return layer
-        image = Image(data, **options)
-        self.viewer.add_layer(image)
-        return image
-
     def _begin(self, session: Session, choice: Choice, review: Review) -> None:
         if tuple(session.shape) != choice.layout.stack_shape:
             raise InputError(f"{choice.image.name} has {choice.layout.words}; the project {session.shape}.")
         binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
+        binding.on_history = self._by_key
         self.session, self.review, self.binding = session, review, binding
+        self.drawing = Drawing(session, binding, self.engine, self._show_result)
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
+        self.adapting.begin(session)
         binding.colour()
         self._sync()
         objects = session.objects
@@ -329,34 +312,59 @@ class Desk:
             self.add_object()
         self.changed.emit()
 
+    def _keep(self) -> None:
+        """Give the session its project file, before the first of the user's work is written."""
+        session, path = self.session, self._target
+        if session is None or path is None:
+            return
+        self._target = None
+        job = Job("save", lambda job: patiently(lambda: projects.keep(session, path)), session, precious=True)
+        job.then = lambda note: self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
+        self.engine.submit(job)
+
+    def save(self, path: str | Path) -> None:
+        """Give a session that is only in memory its project file, with all that was done so far."""
+        session, _ = self._live()
+        if session.path is not None:
+            raise InputError(f"Everything is saved in {session.path} already.")
+        self._target = Path(path)
+        self._keep()
+        self.changed.emit()
+
     def leave(self) -> None:
         """End the session: its project is whole, its layers are emptied and hidden."""
         session, binding = self.session, self.binding
         if session is None or binding is None:
             return
         self.show_before(False)
+        if session.strokes() or session.annotated_frames():
+            self._keep()
         binding.retire()
         self.stop()
-        self.session = self.binding = self.selected = None
+        self.adapting.leave()
+        self.session = self.binding = self.drawing = self.selected = self._target = None
         self.review = Review()
-        self.engine.submit(Job("close", lambda job: session.close()))
+        self.engine.submit(Job("close", lambda job: session.close(), precious=True))
         self.changed.emit()
 
     def close(self) -> None:
         """End everything; a job that runs stops at its frame, and what is done is kept."""
         if self.closed:
             return
-        if self.session is not None and self.comparing and not self.engine.busy:
-            self.show_before(False)
-        self.closed = True
         session, binding = self.session, self.binding
+        if session is not None:
+            if self.comparing and not self.engine.busy:
+                self.show_before(False)
+            if session.strokes() or session.annotated_frames():
+                self._keep()
+            session.cancel()
+        self.closed = True
         if binding is not None:
             binding.disconnect()
-        if session is not None:
-            session.cancel()
         self.exporter.close()
+        self.adapting.engine.close()
         self.engine.close(None if session is None else session.close)
-        self.session = self.binding = None
+        self.session = self.binding = self.drawing = None
 
     # -- models
 
@@ -366,18 +374,41 @@ class Desk:
         def run(job: Job) -> Predictor:
             return loading.load(name, device)
 
+        def then(model: Predictor) -> None:
+            self.use_model(model)
+            self.model_source = name
+
         self.model_state = "loading"
-        self.engine.submit(Job("model", run, then=self.use_model))
+        self.engine.submit(Job("model", run, then=then))
 
     def use_model(self, model: Predictor) -> None:
-        """Work with this model from now on."""
-        self.model, self.model_state = model, "ready"
+        """Work with this model from now on, and do again what another one had no memory for."""
+        self.model, self.model_state, self.model_source = model, "ready", None
+        self.adapting.note(model)
         session = self.session
         if session is not None and session.read_only is None:
             self._edit(lambda: session.use_model(model))
-        held, self._held = self._held, []
-        self._submit(held)
+        loading.release_memory()
+        if self.drawing is not None:
+            self.drawing.release()
+        again, self._again = self._again, None
+        if again is not None and again.owner is session and self.drawing is not None:
+            if isinstance(again, Run):
+                self.propagate(*again.asked)
+            elif isinstance(again, StrokesJob):
+                self.drawing.catch_up()
         self.changed.emit()
+
+    def adapt(self) -> None:
+        """Fine-tune the model on what is annotated here, for two minutes at most; `stop` leaves it as it was."""
+        session, _ = self._live()
+        self._look()
+        self.adapting.start(session)
+
+    def drop_adapted(self) -> None:
+        """Go back to the model as it was before it was adapted, and forget the adapted weights."""
+        session, _ = self._live()
+        self._edit(lambda: session.drop_adapted(self.adapting.plain), self.adapting.dropped)
 
     # -- drawing
 
@@ -393,68 +424,45 @@ class Desk:
             if changes.new or changes.gone:
                 self._sync()
             return
+        self._take_strokes(changes)
+        if binding.painted:
+            self._keep()
+            if not self.engine.busy:
+                binding.painted = False
+                session.commit_paint()
+                self._all_changed()
+
+    def _take_strokes(self, changes: Changes) -> None:
+        """Send what was drawn to the session; a propagation stops for it."""
+        drawing = self.drawing
+        if drawing is None or not (changes.new or changes.gone):
+            return
         for drawn in changes.gone:
-            self._take_back(drawn)
-        self._submit(changes.new)
-        if binding.painted and not self.engine.busy:
-            binding.painted = False
-            session.commit_paint()
-            self._sync()
-            self._reviewed()
-            self.changed.emit()
-
-    def _submit(self, strokes: Iterable[Drawn]) -> None:
-        """Send strokes to the session, those of a frame together; a propagation stops for them."""
-        for drawn in strokes:
+            if drawn.stroke is not None:
+                self._interrupt()
+            drawing.take_back(drawn)
+        if changes.new:
             self._interrupt()
-            if self.model_state not in ("ready", "loading"):
-                self._held.append(drawn)
-                self.notice(f"The stroke waits for a model. {self.model_state}", "error")
-            elif not self.engine.amend(partial(_joined, drawn=drawn)):
-                job = StrokesJob("interact", self._interact, self.session, frame=drawn.frame, drawn=(drawn,))
-                job.then = self._show_result
-                self.engine.submit(job)
-
-    def _interact(self, job: Job) -> FrameResult | None:
-        if not isinstance(job, StrokesJob) or not job.drawn:
-            return None
-        session = cast("Session", job.owner)
-        strokes = [Stroke(d.object_id, d.points) for d in job.drawn]
-        if session.model is None:
-            raise WeightsError(f"The stroke could not be segmented: {self.model_state}")
-        result: FrameResult = patiently(lambda: session.interact(Scribbles(job.frame, strokes)))
-        return result
-
-    def _take_back(self, drawn: Drawn) -> None:
-        session = self.session
-        stroke = drawn.stroke
-        if session is None:
-            return
-        if stroke is None:
-            self._held = [d for d in self._held if d is not drawn]
-            self.engine.amend(partial(_parted, drawn=drawn))
-            return
-        self._interrupt()
-        self.engine.submit(Job("remove stroke", partial(_remove, session, stroke), session, then=self._show_result))
+            self._keep()
+        if self.model_state in ("ready", "loading"):
+            drawing.submit(changes.new)
+        elif changes.new:
+            drawing.hold(changes.new)
+            self.notice(f"The stroke waits for a model. {self.model_state}", "error")
 
     def _show_result(self, result: FrameResult | None, propagated: bool = False) -> None:
         """Show a frame that changed; those of other sessions never come here."""
         if result is None or self.binding is None:
             return
-        self.review.note(result.frame, result.quality, propagated)
+        self.review.note(result.frame, result.quality, result.round if propagated else None)
         if self.binding.refresh([result.frame]) and not propagated:
             self.binding.describe(self.review.at(result.frame))
 
     def _sync(self) -> None:
         """Let layers and timeline show the session's strokes and annotations."""
-        session, binding = self.session, self.binding
-        if session is None or binding is None:
-            return
-        on_their_way = [d for j in self.engine.jobs if isinstance(j, StrokesJob) for d in j.drawn] + self._held
-        there = {o.id for o in session.objects} | {BACKGROUND}
-        records = [r for r in session.strokes() if r.object_id in there]
-        binding.adopt(records, self.open_round, on_their_way)
-        self.review.mark(session)
+        if self.session is not None and self.drawing is not None:
+            self.drawing.sync()
+            self.review.mark(self.session)
 
     def _interrupt(self) -> None:
         """Stop a propagation after its frame."""
@@ -470,16 +478,15 @@ class Desk:
 
     # -- objects
 
-    def _edit(self, call: Callable[[], Any], then: Callable[[Any], None] | None = None) -> Any:
-        """Change the session: now if it is free, else when what runs has stopped. Its value, if now."""
+    def _edit(self, call: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """Change the session: now if it is free, else when what runs has stopped."""
         if self.engine.busy:
             self._interrupt()
-            self.engine.submit(Job("edit", lambda job: patiently(call), self.session, then=then))
-            return None
+            self.engine.submit(Job("edit", lambda job: patiently(call), self.session, then=then, precious=True))
+            return
         value = call()
         if then is not None:
             then(value)
-        return value
 
     def add_object(self, name: str | None = None) -> None:
         """Make an object and draw it next."""
@@ -541,7 +548,7 @@ class Desk:
         def then(made: tuple[ObjectInfo, ...]) -> None:
             self._all_changed()
             self.select(made[0].id)
-            self.notice(f"Draw {made[0].name} and {made[1].name} here, then propagate.")
+            self.notice(f"Draw {' and '.join(o.name for o in made)} here, then propagate.")
 
         self._edit(lambda: session.divide(object_id, frame, daughters), then)
 
@@ -566,13 +573,12 @@ class Desk:
         self.changed.emit()
 
     def _reviewed(self) -> None:
-        """Read all qualities again, in the background."""
+        """Read all qualities and spans again, in the background."""
         session = self.session
         if session is None:
             return
 
         def then(review: Review) -> None:
-            review.changed = self.review.changed
             self.review = review
             if self.binding is not None:
                 self.binding.describe(review.at(self.binding.frame))
@@ -585,24 +591,26 @@ class Desk:
         """Carry the annotations of this round to the other frames, or on to those that are not done yet."""
         session, _ = self._live()
         self._look()
-        self._total = telling.frames_ahead(session, direction, start, stop)
-        self.review.begin_round()
 
         def run(job: Job) -> Generator[FrameResult]:
             if not job.stop.is_set():
+                task.total = session.remaining(direction, start, stop)
                 yield from patiently(lambda: session.propagate(direction, start, stop))
 
         def then(value: object) -> None:
-            self.notice(f"Propagated {self._done} frame{'s' * (self._done != 1)}.")
+            done = self.frames_done
+            self.notice(f"Propagated {done} frame{'s' * (done != 1)}.")
 
-        self.engine.submit(Job("propagate", run, session, then=then))
+        task = Run("propagate", run, session, then=then, asked=(direction, start, stop))
+        self.engine.submit(task)
         self._lock_result(True)
         self.changed.emit()
 
     def stop(self) -> None:
-        """Stop what runs within a frame; what is done is kept."""
+        """Stop what runs within a frame; what is done is kept, and so are strokes that wait."""
         self.engine.stop()
         self.exporter.stop()
+        self.adapting.engine.stop()
         if self.session is not None:
             self.session.cancel()
         self.changed.emit()
@@ -627,7 +635,7 @@ class Desk:
             binding.show_frame(frame)
 
     def undo(self, to: Literal["step", "round"] = "step") -> None:
-        """Take back the last step (a stroke, an edit, a propagation), or the whole last round."""
+        """Take back the last step (a stroke, an edit, a propagation), or the last round but for its new objects."""
         session, _ = self._live()
         self._edit(lambda: session.undo(to), self._all_changed)
 
@@ -635,6 +643,14 @@ class Desk:
         """Bring back what undo took."""
         session, _ = self._live()
         self._edit(lambda: session.redo(to), self._all_changed)
+
+    def _by_key(self, command: str) -> None:
+        """Ctrl-Z or Ctrl-Shift-Z in one of our layers: there is one history, whatever layer is asked."""
+        reason = reasons(self.state())[command]
+        if reason:
+            self.notice(reason, "warning")
+        else:
+            self.safely(getattr(self, command))
 
     def show_before(self, before: bool = True) -> None:
         """Show the result as it was before the last round, or as it is; nothing can be changed meanwhile."""
@@ -647,7 +663,7 @@ class Desk:
     # -- from and to elsewhere
 
     def import_labels(self, layer: Labels, how: Literal["objects", "masks", "scribbles"] = "objects") -> None:
-        """Take what a Labels layer has on the frame on screen.
+        """Take what a Labels layer has on the frame on screen, in the background.
 
         Parameters
         ----------
@@ -660,7 +676,13 @@ class Desk:
         session, binding = self._live()
         frame = self.frame
         image = importing.labels_on(layer, binding.image, binding.layout, frame)
-        self._edit(lambda: importing.IMPORTS[how](session, frame, image, layer.name), self._all_changed)
+        self._interrupt()
+        self._keep()
+        call = importing.IMPORTS[how]
+        job = Job("import", lambda job: patiently(lambda: call(session, frame, image, layer.name)), session)
+        job.then, job.precious = self._all_changed, True
+        self.engine.submit(job)
+        self.changed.emit()
 
     def export(self, path: str | Path, format: str | None = None, overwrite: bool = False) -> None:  # noqa: A002
         """Write the result for other programs, in the background."""
@@ -689,42 +711,17 @@ class Desk:
 
         self.exporter.submit(Job("tracks", lambda job: telling.tracks(session), session, then=then))
 
-    def script(self) -> str:
-        """The same work as Python code."""
-        session, binding = self._live()
-        return telling.script(session, projects.stack_file(binding.image))
+    def script(self, folder: str | Path | None = None) -> str:
+        """The same work as a Python program, which gives the same labels to the last bit on the same machine.
+
+        What does not fit into text (painted masks, adapted models) is written into `folder` (default: the project's),
+        where the program looks for it.
+        """
+        session, _ = self._live()
+        session.commit_paint()
+        beside = Path(folder) if folder is not None else projects.copied_beside(session, "").resolve()
+        return scripting.script(session, beside, self.model_source)
 
     def methods_text(self) -> str:
         """What was done, as sentences for a methods section."""
         return telling.methods_text(self._live()[0])
-
-
-def patiently(call: Callable[[], Any]) -> Any:
-    """Call, and call again while the session writes down paint."""
-    for _ in range(PATIENCE):
-        try:
-            return call()
-        except SessionBusy:
-            time.sleep(0.01)
-    return call()
-
-
-def _remove(session: Session, stroke: int, job: Job) -> FrameResult:
-    result: FrameResult = patiently(lambda: session.remove_stroke(stroke))
-    return result
-
-
-def _joined(job: Job, drawn: Drawn) -> bool:
-    """Add a stroke to a job that waits for the same frame."""
-    if not isinstance(job, StrokesJob) or job.frame != drawn.frame:
-        return False
-    job.drawn += (drawn,)
-    return True
-
-
-def _parted(job: Job, drawn: Drawn) -> bool:
-    """Take a stroke out of a job that waits."""
-    if not isinstance(job, StrokesJob) or drawn not in job.drawn:
-        return False
-    job.drawn = tuple(d for d in job.drawn if d is not drawn)
-    return True

@@ -36,6 +36,8 @@ class Job:
         Set when its results are not wanted any more.
     then : callable, optional
         Called with the value, in the window's thread, when it is done.
+    precious : bool
+        What the user did: neither stopping nor closing drops it while it waits.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Job:
     owner: object = None
     stop: threading.Event = field(default_factory=threading.Event)
     then: Callable[[Any], None] | None = None
+    precious: bool = False
     number: int = field(default_factory=itertools.count(1).__next__)
 
 
@@ -118,9 +121,9 @@ class Engine:
         return events
 
     def stop(self, kind: str | None = None) -> None:
-        """Tell what runs, and drop what waits (of one kind, or all); what is done already stays."""
+        """Tell what runs, and drop what waits (of one kind, or all) unless it is precious; what is done stays."""
         with self._lock:
-            self._waiting = deque(j for j in self._waiting if kind is not None and j.kind != kind)
+            self._waiting = deque(j for j in self._waiting if j.precious or kind not in (None, j.kind))
             if self._current is not None and kind in (None, self._current.kind):
                 self._current.stop.set()
 
@@ -129,14 +132,14 @@ class Engine:
         self._put(Event("item", job, value))
 
     def close(self, last: Callable[[], None] | None = None) -> bool:
-        """Stop everything, do `last` in the thread, and end it; False where a job has not let go in time.
+        """Stop everything but precious jobs, do `last` in the thread, and end it; False where that takes too long.
 
         Then the thread goes on by itself until it can end, and does `last` there.
         """
         with self._lock:
             self._closing = True
             self._last = last
-            self._waiting.clear()
+            self._waiting = deque(j for j in self._waiting if j.precious)
             if self._current is not None:
                 self._current.stop.set()
             self._lock.notify()
@@ -151,25 +154,32 @@ class Engine:
     # -- in the thread
 
     def _loop(self) -> None:
-        while (job := self._next()) is not None:
-            self._put(Event("started", job))
-            try:
-                value = self._work(job)
-            except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell
-                self._finish(Event("failed", job, as_ours(error)))
-            else:
-                self._finish(Event("done", job, value))
-        if self._last is not None:
-            self._last()
+        while self._wait():
+            self._do_next()
+        last, self._last = self._last, None
+        if last is not None:
+            last()
 
-    def _next(self) -> Job | None:
+    def _wait(self) -> bool:
+        """Wait for a job; False where none will come any more."""
         with self._lock:
             while not self._waiting and not self._closing:
                 self._lock.wait()
-            if self._closing:
-                return None
-            self._current = self._waiting.popleft()
-            return self._current
+            return bool(self._waiting)
+
+    def _do_next(self) -> None:
+        """Do a job; it is a local of this call, so that nothing of it is held while the thread waits."""
+        with self._lock:
+            if not self._waiting:  # dropped meanwhile
+                return
+            job = self._current = self._waiting.popleft()
+        self._put(Event("started", job))
+        try:
+            value = self._work(job)
+        except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell
+            self._finish(Event("failed", job, as_ours(error)))
+        else:
+            self._finish(Event("done", job, value))
 
     def _work(self, job: Job) -> Any:
         result = job.run(job)

@@ -8,6 +8,7 @@ and a Shapes layer is emptied and hidden, never removed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,6 +97,7 @@ class Binding:
         self._dragged = False
         self.painted = False
         self.hidden: set[int] = set()
+        self.on_history: Callable[[str], None] | None = None
         self.labels = self._add_labels()
         viewer.layers.events.removed.connect(self._tell)
         viewer.layers.selection.events.active.connect(self._released)
@@ -114,6 +116,7 @@ class Binding:
         placed = geometry.shifted(self.image, offset)
         labels = Labels(data, name=f"{self.image.name} [objects]", opacity=RESULT_OPACITY, **placed)
         labels.events.paint.connect(self._on_paint)
+        self._bind_history(labels)
         self.viewer.add_layer(labels)
         return labels
 
@@ -129,6 +132,7 @@ class Binding:
         self.viewer.add_layer(shapes)
         shapes.events.data.connect(self._tell)
         shapes.mouse_drag_callbacks.append(self._on_drag)
+        self._bind_history(shapes)
         return shapes
 
     def strokes_layer(self, object_id: int) -> Shapes:
@@ -174,6 +178,17 @@ class Binding:
         self.painted = True
         self._on_change()
 
+    def _bind_history(self, layer: Layer) -> None:
+        """Let Ctrl-Z and Ctrl-Shift-Z be the session's: napari's own undo knows nothing of what the session wrote."""
+        from app_model.types import KeyCode, KeyMod
+
+        for command, shift in (("undo", 0), ("redo", KeyMod.Shift)):
+            layer.bind_key(KeyMod.CtrlCmd | shift | KeyCode.KeyZ, partial(self._history, command), overwrite=True)
+
+    def _history(self, command: str, layer: object = None) -> None:
+        if self.on_history is not None:
+            self.on_history(command)
+
     def _released(self, event: object = None) -> None:
         self.pressed = False
         self._on_change()
@@ -189,6 +204,7 @@ class Binding:
 
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""
+        self.on_history = None
         self.viewer.layers.events.removed.disconnect(self._tell)
         self.viewer.layers.selection.events.active.disconnect(self._released)
         self.labels.events.paint.disconnect(self._on_paint)

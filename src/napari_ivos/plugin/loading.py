@@ -38,3 +38,10 @@ def load(name: str | Path | None, device: str | None) -> Predictor:
         from napari_ivos.networks import load_model
 
         return load_model(name, device)
+
+
+def release_memory() -> None:
+    """Give memory that networks used on an accelerator back to other programs, if any were loaded in this process."""
+    inference = sys.modules.get("napari_ivos.networks.inference")
+    if inference is not None:
+        inference.release_memory()

@@ -12,6 +12,7 @@ from napari_ivos.errors import InputError, IvosError, ProjectError
 from napari_ivos.plugin import geometry
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image
 
     from napari_ivos.frames import FrameStack
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from napari_ivos.session import Session
 
 SUFFIX = ".ivos"
+UNSAVED = "NOTHING IS SAVED"
+"""How a note begins that says so."""
 HINTS = "napari_ivos"
 """Key of a layer's metadata under which our own readers say where its frames are."""
 
@@ -124,8 +127,8 @@ def _same_pixels(one: FrameStack, other: FrameStack) -> bool:
 def open_session(choice: Choice, path: Path | None, fresh: bool = False) -> tuple[Session, str]:
     """The session of a choice, and what is to be said about it.
 
-    A project that is at `path` already is gone on with if it was made from this stack, unless `fresh`; else a free
-    name beside it is taken. Where nothing can be written, the session is in memory, and the note says so.
+    A project that is at `path` already is gone on with if it was made from this stack, unless `fresh`. Else the session
+    is in memory, and gets its file with the first stroke (`keep`): looking leaves nothing behind.
     """
     from napari_ivos.session import Session
 
@@ -136,14 +139,22 @@ def open_session(choice: Choice, path: Path | None, fresh: bool = False) -> tupl
         try:
             return Session.open(path, frames=stack), f"Goes on with {path.name}."
         except (ProjectError, InputError) as error:
-            note = f"{path.name} is not of this stack ({error})"
-            return Session(stack, project=free_name(path)), f"{note} A new project was begun beside it."
+            return Session(stack), f"{path.name} is not of this stack ({error}) A new project is begun beside it."
+    there = next((folder for folder in path.parents if folder.exists()), path.parent)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return Session(stack), f"{UNSAVED}: {path.parent} can't be written. Press Save project and choose a folder."
+    return Session(stack), f"From the first stroke on, everything is saved as {free_name(path)}."
+
+
+def keep(session: Session, path: Path) -> str:
+    """Give a session that is in memory its file: `path`, or a free name beside it; what is to be said about it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = free_name(path)
-        return Session(stack, project=target), f"Saved all the time as {target}."
+        session.save(target)
     except (OSError, ProjectError) as error:
-        return Session(stack), f"NOTHING IS SAVED: {path} can't be made ({error}). Choose another folder, press Start."
+        return f"{UNSAVED}: {path} can't be made ({error}). Press Save project and choose another folder."
+    return f"Saved all the time as {target}."
 
 
 def copied_beside(session: Session, name: str) -> Path:
@@ -170,6 +181,21 @@ def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     if session.stack.source is not None:
         options["metadata"] = {HINTS: {"file": str(session.stack.source)}}
     return data, options
+
+
+def layer_of(viewer: ViewerModel, session: Session) -> Image:
+    """The layer of a session's frames: one that is there, or a new one."""
+    from napari.layers import Image
+
+    data, options = image_of(session)
+    for layer in viewer.layers:
+        if isinstance(layer, Image) and session.stack is not None:
+            file = stack_file(layer)
+            if file is not None and file == session.stack.source:
+                return layer
+    image = Image(data, **options)
+    viewer.add_layer(image)
+    return image
 
 
 def coloured(frames: Any) -> bool:

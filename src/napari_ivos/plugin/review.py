@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from napari_ivos.session import ObjectInfo, Session
 
 Row = npt.NDArray[np.float32]
+ACTIVE = 1
+"""State of a step in a session's log."""
 UNKNOWN = -1.0
 """Quality of a frame without a mask."""
 
@@ -32,15 +34,18 @@ class Review:
         0..1; -1 where there is no mask.
     annotated : dict of int to tuple of int
         Frames that are the user's, ascending.
-    changed : (T,) bool array
-        What the last round wrote.
+    changed : dict of int to (T,) bool array
+        The object's span in the last round: frames that its propagation wrote.
+    round : int
+        The last round that was propagated; 0 where none was.
     """
 
     frames: int = 0
     objects: tuple[ObjectInfo, ...] = ()
     quality: dict[int, Row] = field(default_factory=dict)
     annotated: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    changed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    changed: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    round: int = 0
 
     @classmethod
     def of(cls, session: Session) -> Review:
@@ -48,8 +53,11 @@ class Review:
         objects, frames = session.objects, session.shape[0]
         table = np.asarray(session.quality) if objects else np.zeros((frames, 0), np.float32)
         rows = {o.id: np.where(table[:, k] > 0, table[:, k], UNKNOWN).astype(np.float32) for k, o in enumerate(objects)}
-        made = cls(frames, objects, rows, {}, np.zeros(frames, bool))
+        made = cls(frames, objects, rows)
+        made.round = max((s.round for s in session.log if s.kind == "propagate" and s.state == ACTIVE), default=0)
         made.mark(session)
+        for o in objects:
+            made._span(o.id)[list(session.changed_frames(o.id))] = True
         return made
 
     def mark(self, session: Session) -> None:
@@ -64,16 +72,20 @@ class Review:
             self.quality[object_id] = np.full(self.frames, UNKNOWN, np.float32)
         return self.quality[object_id]
 
-    def note(self, frame: int, quality: Mapping[int, float], propagated: bool) -> None:
-        """Take in one frame that changed."""
+    def _span(self, object_id: int) -> npt.NDArray[np.bool_]:
+        if object_id not in self.changed:
+            self.changed[object_id] = np.zeros(self.frames, bool)
+        return self.changed[object_id]
+
+    def note(self, frame: int, quality: Mapping[int, float], propagated_in: int | None = None) -> None:
+        """Take in one frame that changed, by an annotation or by the propagation of a round."""
+        if propagated_in is not None and propagated_in != self.round:
+            self.changed.clear()
+            self.round = propagated_in
         for object_id, value in quality.items():
             self._row(object_id)[frame] = value if value > 0 else UNKNOWN
-        if propagated:
-            self.changed[frame] = True
-
-    def begin_round(self) -> None:
-        """Nothing is changed by the last round yet."""
-        self.changed[:] = False
+            if propagated_in is not None:
+                self._span(object_id)[frame] = True
 
     def at(self, frame: int) -> dict[int, float]:
         """Quality of each object on a frame; 0 without a mask."""

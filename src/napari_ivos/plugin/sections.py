@@ -240,9 +240,9 @@ class ReviewSection(Section):
         self.grid((go, compare))
         undo = self.button("undo_round", "Undo round", "Take back the last round: its strokes and its propagation.")
         redo = self.button("redo_round", "Redo round", "Bring back the round that was undone.")
-        adapt = self.button("adapt", "Adapt to this stack …", "Train the model on your corrections for a while.")
-        self.grid((undo, redo))
-        self.body.addWidget(adapt.native)
+        adapt = self.button("adapt", "Adapt to this stack", "Train the model on your work for two minutes at most.")
+        drop = self.button("drop_adapted", "Model as it was", "Forget the weights that were adapted to this stack.")
+        self.grid((undo, redo), (adapt, drop))
 
 
 class SaveSection(Section):
@@ -250,12 +250,13 @@ class SaveSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Save")
-        self.words = _words("Nothing is saved yet: a project is made when you start.")
+        self.words = _words("Nothing is saved yet: a project is made with your first stroke.")
+        save = self.button(
+            "save_project", "Save project …", "Keep the work in a file, which is then always up to date."
+        )
         export = self.button("export", "Export …", "Write labels, tables, videos and tracks for other programs.")
         script = self.button("copy_script", "Copy as script", "The same work as Python, to the clipboard.")
         methods = self.button("copy_methods", "Copy methods text", "Sentences with the numbers, to the clipboard.")
         self.body.addWidget(self.words)
-        self.grid(
-            (export,),
-        )
+        self.row(save, export)
         self.row(script, methods)

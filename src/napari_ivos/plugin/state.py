@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_ivos.session import Session
+
+ACTIVE, UNDONE = 1, 0
+"""States of a step in a session's log."""
+ANNOTATING = ("interact", "annotate", "remove stroke")
+LASTING = ("propagate", "adapt")
+"""Jobs that the commands that would disturb them wait for; all others are over in a moment, and commands queue up."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,10 @@ class State:
     can_undo, can_redo : bool
     comparing : bool
         The result before the last round is shown.
+    saved : bool
+        The session has a project file.
+    adapted : bool
+        Its project keeps a model that was adapted to its stack.
     """
 
     image: bool = False
@@ -52,6 +66,31 @@ class State:
     can_undo: bool = False
     can_redo: bool = False
     comparing: bool = False
+    saved: bool = False
+    adapted: bool = False
+
+
+def state_of(session: Session | None, selected: int | None, **more: Any) -> State:
+    """The state that a session (None: not begun) makes possible; `more` is what the session doesn't know."""
+    state = State(**more)
+    if session is None:
+        return state
+    objects, log = session.objects, session.log
+    active = [s for s in log if s.state == ACTIVE]
+    return replace(
+        state,
+        session=True,
+        saved=session.path is not None,
+        read_only=session.read_only or "",
+        objects=len(objects),
+        selected=selected,
+        locked=any(o.id == selected and o.locked for o in objects),
+        annotated=any(s.kind in ANNOTATING for s in active),
+        propagated=any(s.kind == "propagate" for s in active),
+        can_undo=bool(active),
+        can_redo=any(s.state == UNDONE for s in log),
+        adapted=session.adapted is not None,
+    )
 
 
 COMMANDS = (
@@ -71,10 +110,12 @@ COMMANDS = (
     "redo_round",
     "compare",
     "next_frame",
+    "save_project",
     "export",
     "copy_script",
     "copy_methods",
     "adapt",
+    "drop_adapted",
 )
 """Names of the commands, as the window has them."""
 
@@ -90,7 +131,8 @@ def reasons(state: State) -> dict[str, str]:
     writable = began or (f"The project is read-only: {state.read_only}." if state.read_only else "")
     after = "The result before the last round is shown: switch back first." if state.comparing else ""
     writable = writable or after
-    quiet = writable or (f"Wait until it is done ({state.running}), or stop it." if state.running else "")
+    lasting = state.running in LASTING
+    quiet = writable or (f"Wait until it is done ({state.running}), or stop it." if lasting else "")
     chosen = "" if state.selected else "Choose an object in the table first."
     for name in ("add_object", "draw_background"):
         said[name] = writable
@@ -107,9 +149,11 @@ def reasons(state: State) -> dict[str, str]:
     said["redo_round"] = said["redo"]
     said["compare"] = _compare(state, began)
     said["next_frame"] = began or ("" if state.propagated else "Propagate first: then the worst frame is known.")
+    said["save_project"] = began or ("It has its file already." if state.saved else "")
     for name in ("export", "copy_script", "copy_methods"):
         said[name] = began or ("" if state.objects else "There is no object yet.")
     said["adapt"] = quiet or ("" if state.annotated else "Annotate some frames first.")
+    said["drop_adapted"] = quiet or ("" if state.adapted else "The model was not adapted to this stack.")
     return said
 
 
@@ -132,8 +176,8 @@ def _propagate(state: State, quiet: str) -> str:
 def _compare(state: State, began: str) -> str:
     if began or state.comparing:
         return began
-    if state.running:
-        return "Wait until it is done, or stop it."
+    if state.running in LASTING:
+        return f"Wait until it is done ({state.running}), or stop it."
     if state.read_only:
         return "The project is read-only."
     return "" if state.propagated else "Nothing was propagated yet."

@@ -10,7 +10,7 @@ from qtpy.QtCore import QEvent, QPoint, QSize, Qt, Signal  # type: ignore[attr-d
 from qtpy.QtGui import QColor, QImage, QPainter
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from napari_ivos.plugin.review import Review, columns, marked
+from napari_ivos.plugin.review import UNKNOWN, Review, columns, marked
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QHelpEvent, QMouseEvent, QPaintEvent
@@ -21,6 +21,7 @@ GUTTER = 10
 """Width of the objects' colours on the left."""
 ROWS_AT_MOST = 40
 UNKNOWN_COLOUR = (62, 66, 74)
+SPAN_COLOUR = (150, 190, 255)
 WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
 BAD, GOOD = 0.5, 0.95
 """Qualities that are shown as the worst and as the best colour."""
@@ -38,20 +39,22 @@ def coloured(quality: npt.NDArray[np.float32]) -> Picture:
 
 
 def picture(review: Review, width: int) -> Picture:
-    """The rows as an image (rows * ROW, width, 3): quality, white marks for annotated frames, a line for the round.
+    """The rows as an image (rows * ROW, width, 3).
 
+    Quality as colour, annotated frames as white marks, below them a line for the object's span in the last round.
     Costs a pass over each row, whatever the number of frames.
     """
     objects = review.objects[:ROWS_AT_MOST]
     image = np.full((max(len(objects), 1) * ROW, width, 3), 30, np.uint8)
-    spans = columns(np.where(review.changed, 1.0, -1.0), width) > 0 if len(review.changed) else np.zeros(width, bool)
     for k, info in enumerate(objects):
         top = k * ROW
         row = review.quality.get(info.id)
         if row is None:
             continue
         image[top + 1 : top + ROW - 2] = coloured(columns(row, width))
-        image[top + ROW - 2, spans] = (150, 190, 255)
+        span = review.changed.get(info.id)
+        if span is not None:
+            image[top + ROW - 2, columns(np.where(span, 1.0, UNKNOWN), width) > 0] = SPAN_COLOUR
         notes = marked(review.frames, review.annotated.get(info.id, ()), width)
         image[top + 3 : top + ROW - 4, notes] = 255
     return image

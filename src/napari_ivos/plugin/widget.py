@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
 
-from napari_ivos.errors import InputError, IvosError
-from napari_ivos.plugin import geometry, preferences, projects
-from napari_ivos.plugin.desk import Desk, Progress
+from napari_ivos.errors import InputError
+from napari_ivos.plugin import preferences, projects
+from napari_ivos.plugin.activity import Activity
+from napari_ivos.plugin.choosing import Choosing
+from napari_ivos.plugin.desks import desk_of
 from napari_ivos.plugin.dialogs import TRACKS, ExportDialog
 from napari_ivos.plugin.sections import (
     HELP,
@@ -31,71 +32,10 @@ if TYPE_CHECKING:
     import napari
     from qtpy.QtGui import QHideEvent, QShowEvent
 
+    from napari_ivos.plugin.progress import Progress
     from napari_ivos.session import Session
 
-LOG = logging.getLogger("napari_ivos")
 COLOURS = {"info": "#2f4858", "warning": "#7a5a10", "error": "#7d2630"}
-_desks: dict[int, tuple[Desk, Bridge]] = {}
-"""One desk for each viewer that is open, by `id`: it outlives its dock, so that closing that one loses nothing."""
-
-
-class Bridge(QObject):
-    """Brings the engine's bell from its thread into the window's."""
-
-    rung = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.desk: weakref.ref[Desk] | None = None
-        self.rung.connect(self._handle, Qt.ConnectionType.QueuedConnection)
-
-    def ring(self) -> None:
-        """Ask for `Desk.handle`; from any thread."""
-        try:
-            self.rung.emit()
-        except RuntimeError:  # the window is gone
-            LOG.debug("a bell rang after the window was closed")
-
-    def _handle(self) -> None:
-        desk = None if self.desk is None else self.desk()
-        if desk is not None:
-            guarded(desk, desk.handle)
-
-
-def guarded(desk: Desk, call: Any, *arguments: Any) -> Any:
-    """Call; what goes wrong is shown to the user, because an exception in a slot could end the process."""
-    try:
-        return call(*arguments)
-    except IvosError as error:
-        desk.notice(str(error), "error")
-    except Exception as error:
-        LOG.exception("napari-ivos")
-        desk.notice(f"{type(error).__name__}: {error}", "error")
-    return None
-
-
-def desk_of(viewer: Any) -> Desk:
-    """The desk of a viewer; made where there is none. It ends with the viewer's window."""
-    raw = getattr(viewer, "__wrapped__", viewer)
-    found = _desks.get(id(raw))
-    if found is not None and not found[0].closed:
-        return found[0]
-    bridge = Bridge()
-    desk = Desk(raw, bridge.ring)
-    bridge.desk = weakref.ref(desk)
-    _desks[id(raw)] = (desk, bridge)
-
-    def end() -> None:
-        _desks.pop(id(raw), None)
-        desk.close()
-
-    window = getattr(raw.window, "_qt_window", None)
-    if window is not None:
-        window.destroyed.connect(end)
-    app = QApplication.instance()
-    if app is not None:
-        app.aboutToQuit.connect(desk.close)
-    return desk
 
 
 class IvosWidget(QWidget):
@@ -120,13 +60,13 @@ class IvosWidget(QWidget):
         super().__init__()
         self.desk = desk_of(napari_viewer)
         self.viewer = self.desk.viewer
-        self._activity: Any = None
+        self.choosing = Choosing(self.desk)
         self._bound = False
-        self._offered: object = ()
-        self.stack = StackSection(self._images)
+        self.stack = StackSection(self.choosing.images)
         self.objects = ObjectsSection()
-        self.draw = DrawSection(self._labels)
+        self.draw = DrawSection(self.choosing.labels)
         self.going = PropagateSection()
+        self.activity = Activity(self.going.bar, self)
         self.review = ReviewSection()
         self.save = SaveSection()
         self.sections: tuple[Section, ...] = (
@@ -190,13 +130,13 @@ class IvosWidget(QWidget):
             for name, button in section.buttons.items():
                 button.changed.connect(lambda _=None, name=name: run(name))
         table = self.objects.table
-        table.chosen.connect(lambda i: guarded(desk, desk.select, i))
-        table.renamed.connect(lambda i, text: guarded(desk, desk.rename_object, i, text))
-        table.recoloured.connect(lambda i, colour: guarded(desk, desk.recolour_object, i, colour))
-        table.hidden.connect(lambda i, on: guarded(desk, desk.hide_object, i, on))
-        table.locked.connect(lambda i, on: guarded(desk, desk.lock_object, i, on))
-        table.jumped.connect(lambda frame: guarded(desk, desk.go_to, frame))
-        self.objects.timeline.jumped.connect(lambda frame: guarded(desk, desk.go_to, frame))
+        table.chosen.connect(lambda i: desk.safely(desk.select, i))
+        table.renamed.connect(lambda i, text: desk.safely(desk.rename_object, i, text))
+        table.recoloured.connect(lambda i, colour: desk.safely(desk.recolour_object, i, colour))
+        table.hidden.connect(lambda i, on: desk.safely(desk.hide_object, i, on))
+        table.locked.connect(lambda i, on: desk.safely(desk.lock_object, i, on))
+        table.jumped.connect(lambda frame: desk.safely(desk.go_to, frame))
+        self.objects.timeline.jumped.connect(lambda frame: desk.safely(desk.go_to, frame))
         self.going.follow.changed.connect(self._follow)
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.reordered):
@@ -229,7 +169,7 @@ class IvosWidget(QWidget):
         if reason:
             self._notice(reason, "warning")
         else:
-            guarded(self.desk, getattr(self, f"_do_{name}", None) or getattr(self.desk, name))
+            self.desk.safely(getattr(self, f"_do_{name}", None) or getattr(self.desk, name))
 
     def _do_start(self) -> None:
         stack = self.stack
@@ -283,6 +223,12 @@ class IvosWidget(QWidget):
             raise InputError("Choose a Labels layer first: one that you painted, or another plugin's result.")
         self.desk.import_labels(layer, self.draw.how.value)
 
+    def _do_save_project(self) -> None:
+        start = projects.project_path(self.stack.image.value) if self.stack.image.value is not None else Path.home()
+        path, _ = QFileDialog.getSaveFileName(self, "Save the project", str(start), filter="Projects (*.ivos)")
+        if path:
+            self.desk.save(Path(path).with_suffix(projects.SUFFIX))
+
     def _do_export(self) -> None:
         session = self.desk.session
         start = projects.copied_beside(session, "labels" if session.path is None else session.path.stem)  # type: ignore[arg-type,union-attr]
@@ -321,7 +267,6 @@ class IvosWidget(QWidget):
                 reason = said.get(name, "")
                 button.enabled = not reason
                 button.tooltip = f"{section.tips[name]}\n{reason}" if reason else section.tips[name]
-        self.review.buttons["adapt"].visible = hasattr(desk, "adapt")
         self.review.buttons["compare"].text = "Show after" if state.comparing else "Show before"
         self.help.setVisible(not state.propagated)
         hidden = set() if desk.binding is None else desk.binding.hidden
@@ -344,10 +289,9 @@ class IvosWidget(QWidget):
         if self.going.last.max != last:
             self.going.first.max = self.going.last.max = last
             self.going.last.value = last
-        where = (
-            "NOTHING IS SAVED: the project is only in memory." if session.path is None else f"Saved in {session.path}"
-        )
+        where = desk.where
         self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
+        self.save.buttons["save_project"].visible = session.path is None
 
     def _frame_changed(self, event: object = None) -> None:
         if self.desk.session is not None and not self.desk.closed:
@@ -355,7 +299,7 @@ class IvosWidget(QWidget):
             self.objects.timeline.show_frame(frame)
             self.objects.table.frame = frame
             if event is not None:
-                guarded(self.desk, self.desk.frame_changed)
+                self.desk.safely(self.desk.frame_changed)
 
     def _active_changed(self, event: object = None) -> None:
         """A Shapes layer that is made active by hand chooses its object."""
@@ -363,7 +307,7 @@ class IvosWidget(QWidget):
         if binding is not None:
             object_id = binding.object_of(self.viewer.layers.selection.active)
             if object_id is not None and object_id != self.desk.selected:
-                guarded(self.desk, self.desk.select, object_id)
+                self.desk.safely(self.desk.select, object_id)
 
     def _notice(self, text: str, kind: str) -> None:
         self.banner.setText(text)
@@ -371,92 +315,20 @@ class IvosWidget(QWidget):
         self.banner.show()
 
     def _progress(self, progress: Progress | None) -> None:
-        bar = self.going.bar
-        if progress is None:
-            bar.setRange(0, 1)
-            bar.setValue(0)
-            bar.setFormat("")
-            self._activity_ends()
-            return
-        bar.setRange(0, progress.total)
-        bar.setValue(progress.done)
-        left = "" if progress.seconds_left is None else f", {_time(progress.seconds_left)} left"
-        bar.setFormat(f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else progress.kind)
-        self._activity_shows(progress)
-        if progress.kind == "propagate":
+        self.activity.show(progress)
+        if progress is not None and progress.kind == "propagate":
             self.objects.timeline.show_review(self.desk.review)
-
-    def _activity_shows(self, progress: Progress) -> None:
-        """The same in napari's activity dock."""
-        from napari.utils import progress as activity
-
-        if self._activity is None:
-            self._activity = activity(total=progress.total or None, desc=progress.kind)
-            self._still_spinner()
-        ahead = progress.done - self._activity.n
-        if ahead > 0:
-            self._activity.update(ahead)
-
-    def _still_spinner(self) -> None:
-        """Hold napari's activity spinner still: each of its pictures composes the whole window again.
-
-        Where the window is drawn in software that took 36 ms each, and more than half of a propagation's speed.
-        """
-        window = self.window()
-        for label in [] if window is None else window.findChildren(QLabel):
-            movie = label.movie()
-            if movie is not None:
-                movie.setPaused(True)
-
-    def _activity_ends(self) -> None:
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
 
     # -- layers
 
-    def _images(self, widget: object = None) -> list[tuple[str, Any]]:
-        from napari.layers import Image
-
-        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image)]
-
-    def _labels(self, widget: object = None) -> list[tuple[str, Any]]:
-        from napari.layers import Labels
-
-        ours = None if self.desk.binding is None else self.desk.binding.labels
-        return [(x.name, x) for x in self.viewer.layers if isinstance(x, Labels) and x is not ours]
-
     def reset_choices(self, event: object = None) -> None:
         """Offer the layers that are there now."""
-        chosen = self.stack.image.value
-        self.stack.image.reset_choices()
-        self.draw.labels.reset_choices()
-        images = [layer for _, layer in self._images()]
-        if chosen not in images:
-            self.stack.image.value = images[-1] if images else None
-        self._image_changed()
-
-    def _image_changed(self, event: object = None) -> None:
-        """Offer the chosen layer's axes and channels; what the user chose stays where nothing has changed."""
-        image = self.stack.image.value
-        shape = None if image is None else geometry.full_data(image).shape
-        like = [(n, x) for n, x in self._images() if x is not image and geometry.full_data(x).shape == shape]
-        offered = (image, shape, tuple(n for n, _ in like))
-        if offered != self._offered:
-            self._offered = offered
-            self._show_layout(image, like)
+        self.choosing.layers_changed(self.stack, self.draw)
         self.refresh()
 
-    def _show_layout(self, image: Any, like: list[tuple[str, Any]]) -> None:
-        if image is None:
-            self.stack.show_layout(None, "Open an image: File > Open, or File > Open Sample.", [])
-            return
-        try:
-            layout = geometry.layout_of(image)
-        except InputError as error:
-            self.stack.show_layout(None, str(error), [])
-        else:
-            self.stack.show_layout(layout, layout.words, like)
+    def _image_changed(self, event: object = None) -> None:
+        self.choosing.image_changed(self.stack)
+        self.refresh()
 
     # -- keys, and coming and going
 
@@ -491,8 +363,3 @@ def _unhook(widget: IvosWidget) -> Any:
             found.disconnect_viewer()
 
     return unhook
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -4,15 +4,28 @@ The rule: this is the only place that knows SQLite. `storage` opens the file as 
 keeps transactions whole; `schema` says what is in it; `blobs` packs patches and arrays; `project` reads and writes.
 """
 
+from napari_ivos.project.extracts import Extract, Rows
 from napari_ivos.project.project import Project, Row, Stage, Writer, WrittenPatch
-from napari_ivos.project.records import Annotation, ObjectInfo, ObjectState, Step, StepState, StoredModel, StrokeRecord
+from napari_ivos.project.records import (
+    ROUND_KINDS,
+    Annotation,
+    ObjectInfo,
+    ObjectState,
+    Step,
+    StepState,
+    StoredModel,
+    StrokeRecord,
+)
 
 __all__ = [
+    "ROUND_KINDS",
     "Annotation",
+    "Extract",
     "ObjectInfo",
     "ObjectState",
     "Project",
     "Row",
+    "Rows",
     "Stage",
     "Step",
     "StepState",

@@ -19,10 +19,22 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError, ProjectError
 from napari_ivos.merging import Origin, Patch
-from napari_ivos.project.blobs import pack_array, pack_cells, unpack_array, unpack_cells
-from napari_ivos.project.records import Annotation, ObjectState, Step, StepState, StoredModel, StrokeRecord
-from napari_ivos.project.storage import Storage, database_size
+from napari_ivos.project import extracts
+from napari_ivos.project.blobs import declared_cells, pack_array, pack_cells, unpack_array, unpack_cells
+from napari_ivos.project.records import (
+    ROUND_KINDS,
+    Annotation,
+    ObjectState,
+    Step,
+    StepState,
+    StoredModel,
+    StrokeRecord,
+)
+from napari_ivos.project.storage import Storage, copy_database, database_size
+from napari_ivos.project.soundness import check_detail, check_object, check_place, sound
 from napari_ivos.regions import Box
+from napari_ivos.scribbles import MAXIMUM_POINTS
+from napari_ivos.untrusted import check_room, parse_json
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,7 +48,8 @@ MODEL_PART = 1 << 24
 """Stored weights are cut into pieces of this many bytes."""
 MODEL_LIMIT = 1 << 32
 _SIDE_LIMIT = 1 << 20
-_FRAME_LIMIT = 1 << 31
+_FRAME_LIMIT = 1 << 24
+_TOGETHER = 1 << 26  # values of strokes or references that are unpacked at once
 _AT_ONCE = 500  # values in one IN (...)
 
 T = TypeVar("T")
@@ -96,6 +109,7 @@ WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR (p.direction = ? AND s.ro
 AND s.round < ? AND p.step <= ? GROUP BY p.object
 """
 _ALL = 1 << 62
+_ROW = "iriiiiriiii"  # kinds of what `_NEWEST` gives
 
 
 class Project:
@@ -152,6 +166,38 @@ class Project:
             storage.close()
             raise
 
+    # -- copies, and parts that travel
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of what is in the project now to a file that is not there yet."""
+        with self._storage.reading() as connection:
+            copy_database(connection, path)
+
+    def extract(
+        self,
+        objects: Iterable[int],
+        patches: Iterable[int],
+        learners: Iterable[int] = (),
+        model: str = "",
+        frame: int | None = None,
+    ) -> extracts.Extract:
+        """A part for work elsewhere; see `extracts.take`."""
+        with self._storage.reading() as connection:
+            return extracts.take(connection, self.shape, objects, patches, learners, model, frame)
+
+    @classmethod
+    def restore(cls, extract: extracts.Extract) -> Project:
+        """A project in memory that holds an extract."""
+        project = cls.create(None, extract.shape, {})
+        with project._storage.transaction() as connection:
+            extracts.fill(connection, extract.rows)
+        return project
+
+    def added(self, extract: extracts.Extract) -> extracts.Rows:
+        """What work has added to a project that `restore` made."""
+        with self._storage.reading() as connection:
+            return extracts.added(connection, extract)
+
     @property
     def path(self) -> Path | None:
         return self._storage.path
@@ -164,6 +210,10 @@ class Project:
     def read_only(self) -> str | None:
         """Why nothing can be written, None where it can."""
         return self._storage.read_only
+
+    def move_to(self, path: Path) -> None:
+        """Go on in a new file with everything that is in memory; see `Storage.move_to`."""
+        self._storage.move_to(path)
 
     def close(self) -> None:
         self._storage.close()
@@ -208,9 +258,13 @@ class Project:
         if found is None:
             return default
         try:
-            return json.loads(found[0])
+            return parse_json(found[0])
         except (TypeError, ValueError) as error:
             raise ProjectError(f"{self.name} is damaged: its entry {key!r} is not JSON ({error}).") from error
+
+    def _sound(self, rows: Sequence[Any], kinds: str, what: str) -> Sequence[Any]:
+        """Rows of the kinds that this program writes; see `soundness.sound`."""
+        return sound(rows, kinds, self.name, what)
 
     def _read_shape(self) -> tuple[int, int, int]:
         shape = self.meta("shape")
@@ -229,6 +283,9 @@ class Project:
             rows = connection.execute(
                 "SELECT id, kind, round, state, finished, time, model, detail, frames, seconds FROM steps ORDER BY id"
             ).fetchall()
+        self._sound(rows, "itiiitTtir", "steps")
+        if not {r[3] for r in rows} <= set(StepState):
+            raise ProjectError(f"{self.name} is damaged: a step of it is in no state that there is.")
         return tuple(
             Step(r[0], r[1], r[2], StepState(r[3]), bool(r[4]), r[5], r[6], self._detail(r[7]), r[8], r[9])
             for r in rows
@@ -236,33 +293,52 @@ class Project:
 
     def _detail(self, text: str) -> dict[str, Any]:
         try:
-            detail = json.loads(text)
+            detail = parse_json(text)
         except (TypeError, ValueError) as error:
             raise ProjectError(f"{self.name} is damaged: a step's details are not JSON ({error}).") from error
-        return detail if isinstance(detail, dict) else {}
+        detail = detail if isinstance(detail, dict) else {}
+        check_detail(detail, self.name, self.shape[0])
+        return detail
 
     def round_now(self) -> tuple[int, bool]:
         """Number of the current round, and whether something was propagated in it."""
+        kinds = ", ".join(f"'{kind}'" for kind in sorted(ROUND_KINDS))
         with self._storage.reading() as connection:
             found = connection.execute(
                 "SELECT round, MAX(kind = 'propagate') FROM steps WHERE state = 1 AND round = "
-                "(SELECT MAX(round) FROM steps WHERE state = 1) GROUP BY round"
+                f"(SELECT MAX(round) FROM steps WHERE state = 1 AND kind IN ({kinds})) GROUP BY round"
             ).fetchone()
-        return (1, False) if found is None else (int(found[0]), bool(found[1]))
+        if found is None:
+            return 1, False
+        number, propagated = self._sound([found], "ii", "steps")[0]
+        return number, bool(propagated)
+
+    def propagated_round(self) -> int | None:
+        """Number of the last round in which something was propagated."""
+        with self._storage.reading() as connection:
+            found = connection.execute("SELECT MAX(round) FROM steps WHERE state = 1 AND kind = 'propagate'").fetchone()
+        number: int | None = self._sound([found], "I", "steps")[0][0]
+        return number
 
     # -- objects
 
-    def objects(self) -> dict[int, ObjectState]:
-        """All objects ever made by active steps, by id; removed ones too."""
-        return self._kept("objects", self._read_objects)
+    def objects(self, last: int = _ALL) -> dict[int, ObjectState]:
+        """All objects ever made by active steps (up to step `last`), by id; removed ones too."""
+        return self._kept("objects", self._read_objects) if last == _ALL else self._read_objects(last)
 
-    def _read_objects(self) -> dict[int, ObjectState]:
+    def _read_objects(self, last: int = _ALL) -> dict[int, ObjectState]:
         with self._storage.reading() as connection:
             rows = connection.execute(
                 "SELECT o.id, o.name, o.colour, o.start, o.stop, o.parent, o.locked, o.removed, MAX(o.step) "
-                "FROM objects AS o JOIN steps AS s ON s.id = o.step WHERE s.state = 1 GROUP BY o.id ORDER BY o.id"
+                "FROM objects AS o JOIN steps AS s ON s.id = o.step WHERE s.state = 1 AND o.step <= ? "
+                "GROUP BY o.id ORDER BY o.id",
+                (last,),
             ).fetchall()
-        return {r[0]: ObjectState(r[0], r[1], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows}
+        self._sound(rows, "ittiIIIir", "objects")
+        states = {r[0]: ObjectState(r[0], r[1], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows}
+        for state in states.values():
+            check_object(state, self.name, self.shape[0])
+        return states
 
     # -- strokes and annotations
 
@@ -272,21 +348,35 @@ class Project:
         object_id: int | None = None,
         round_number: int | None = None,
         unfinished: bool = False,
+        withdrawn: bool = False,
     ) -> tuple[StrokeRecord, ...]:
-        """Strokes of active steps that were not taken back, in the order they were drawn."""
+        """Strokes of active steps in the order they were drawn; those taken back are left out unless `withdrawn`."""
         with self._storage.reading() as connection:
             rows = connection.execute(
                 "SELECT k.id, k.frame, k.object, s.round, k.step, s.time, s.model, k.points "
                 "FROM strokes AS k JOIN steps AS s ON s.id = k.step "
                 "WHERE s.state = 1 AND k.frame = ifnull(?, k.frame) AND k.object = ifnull(?, k.object) "
-                "AND s.round = ifnull(?, s.round) AND s.finished <= ? AND NOT EXISTS (SELECT 1 FROM withdrawals AS w "
-                "JOIN steps AS v ON v.id = w.step WHERE w.stroke = k.id AND v.state = 1) ORDER BY k.id",
-                (frame, object_id, round_number, 0 if unfinished else 1),
+                "AND s.round = ifnull(?, s.round) AND s.finished <= ? AND (? OR NOT EXISTS (SELECT 1 FROM withdrawals "
+                "AS w JOIN steps AS v ON v.id = w.step WHERE w.stroke = k.id AND v.state = 1)) ORDER BY k.id",
+                (frame, object_id, round_number, 0 if unfinished else 1, withdrawn),
             ).fetchall()
-        return tuple(StrokeRecord(r[0], r[1], r[2], r[3], r[4], r[5], r[6], self._points(r[7], r[0])) for r in rows)
+        self._sound(rows, "iiiiitTb", "strokes")
+        records, values = [], 0
+        for r in rows:
+            check_place(self.name, f"stroke {r[0]}", r[1], r[2], self.shape[0], lowest=0)
+            record = StrokeRecord(r[0], r[1], r[2], r[3], r[4], r[5], r[6], self._points(r[7], r[0]))
+            values = self._together(values, record.points.size, "strokes")
+            records.append(record)
+        return tuple(records)
+
+    def _together(self, before: int, size: int, what: str) -> int:
+        """Count what is unpacked at once; a small file must not become a large memory."""
+        if before + size > _TOGETHER:
+            raise ProjectError(f"{self.name}: its {what} hold more than {_TOGETHER:,} values: refused.")
+        return before + size
 
     def _points(self, data: object, stroke: int) -> npt.NDArray[np.float64]:
-        points = unpack_array(data, f"Stroke {stroke} of {self.name}")
+        points = unpack_array(data, f"Stroke {stroke} of {self.name}", 2 * MAXIMUM_POINTS)
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise ProjectError(f"{self.name} is damaged: stroke {stroke} is not a line.")
         return np.asarray(points, np.float64)
@@ -309,13 +399,19 @@ class Project:
                 values,
             ).fetchall()
         found: dict[tuple[int, int, int], Annotation] = {}
-        for object_id_, frame_, step, number, spreads in rows:
+        for object_id_, frame_, step, number, spreads in self._sound(rows, "iiiii", "annotations"):
+            check_place(self.name, "an annotation", frame_, object_id_, self.shape[0])
             key = (object_id_, number, frame_)
             before = found.pop(key, None)
             if spreads >= 0:
                 spread = spreads == 1 or (before is not None and before.spreads)
                 found[key] = Annotation(object_id_, frame_, step, number, spread)
         return list(found.values())
+
+    def annotated_by(self, step: int) -> dict[int, int]:
+        """Objects that a step annotated, and whether propagation starts there (1: it does)."""
+        with self._storage.reading() as connection:
+            return dict(connection.execute("SELECT object, spreads FROM annotations WHERE step = ?", (step,)))
 
     def annotated_frames(self) -> frozenset[int]:
         """Frames that are the user's for at least one object."""
@@ -347,7 +443,7 @@ class Project:
         with self._storage.reading() as connection:
             found = connection.execute(_NEWEST, (frame, direction, round_number, before, last)).fetchall()
         rows = {}
-        for object_id, _, row_id, step, origin, filled, quality, *sides in found:
+        for object_id, _, row_id, step, origin, filled, quality, *sides in self._sound(found, _ROW, "masks"):
             if filled >= 0:
                 rows[object_id] = self._row(row_id, object_id, step, sides, origin, filled, quality)
         return rows
@@ -361,6 +457,7 @@ class Project:
                 "AND s.round = ? AND p.stage <> 0 AND p.direction = ? GROUP BY p.object",
                 (frame, round_number, direction),
             ).fetchall()
+        self._sound(found, _ROW, "masks")
         return {r[0]: self._row(r[2], r[0], r[3], r[7:], r[4], r[5], r[6]) for r in found if r[5] >= 0}
 
     def _row(
@@ -381,6 +478,7 @@ class Project:
                 ids = [row.id for row in wanted[start : start + _AT_ONCE]]
                 marks = ",".join("?" * len(ids))
                 data |= dict(connection.execute(f"SELECT id, data FROM patches WHERE id IN ({marks})", ids))
+        check_room(sum(map(declared_cells, data.values())), f"{self.name}: unpacking {len(data)} masks")
         return {row.object_id: self._unpack(row, data.get(row.id)) for row in wanted}
 
     def _unpack(self, row: Row, data: object) -> Patch:
@@ -392,6 +490,16 @@ class Project:
         rows = self.rows(frame)
         return {row.object_id: row.quality for row in rows.values() if row.step in steps}
 
+    def changed(self, object_id: int, round_number: int) -> list[int]:
+        """Frames on which a round's propagation left an object's mask, ascending."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT DISTINCT p.frame FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step WHERE p.object = ? "
+                "AND p.stage <> 1 AND p.direction <> 0 AND s.state = 1 AND s.round = ? ORDER BY p.frame",
+                (object_id, round_number),
+            ).fetchall()
+        return [row[0] for row in found]
+
     def progress(self, object_id: int, frames: range, direction: int, round_number: int) -> dict[int, bool]:
         """Frames that a pass has written in a round, and whether a mask is on them."""
         low, high = min(frames), max(frames)
@@ -402,7 +510,7 @@ class Project:
                 "AND s.state = 1 AND s.round = ? GROUP BY p.frame",
                 (object_id, low, high, direction, round_number),
             ).fetchall()
-        return {frame: filled > 0 for frame, filled, _ in found}
+        return {frame: filled > 0 for frame, filled, _ in self._sound(found, "iir", "masks")}
 
     def filled_before(self, object_id: int, frames: range, round_number: int) -> set[int]:
         """Frames on which rounds before this one left a mask of an object."""
@@ -416,7 +524,7 @@ class Project:
                 "AND s.state = 1 AND s.round < ? GROUP BY p.frame",
                 (object_id, low, high, round_number),
             ).fetchall()
-        return {frame for frame, filled, _ in found if filled > 0}
+        return {frame for frame, filled, _ in self._sound(found, "iir", "masks") if filled > 0}
 
     def left_by(self, object_id: int, frames: range, direction: int, round_number: int) -> set[int]:
         """Frames on which a pass of this direction left a half to be averaged."""
@@ -427,7 +535,7 @@ class Project:
                 "AND p.frame BETWEEN ? AND ? AND p.stage <> 0 AND p.direction = ? AND s.state = 1 AND s.round = ?",
                 (object_id, low, high, direction, round_number),
             ).fetchall()
-        return {row[0] for row in found}
+        return {row[0] for row in self._sound(found, "i", "masks")}
 
     # -- quality
 
@@ -440,6 +548,7 @@ class Project:
                 "AND p.stage <> 1 AND s.state = 1 GROUP BY p.frame",
                 (object_id, frames.start, frames.stop - 1),
             ).fetchall()
+        self._sound(found, "iirr", "masks")
         return [(frame, float(quality)) for frame, filled, quality, _ in found if filled >= 0]
 
     def worst_frame(self, skip: Collection[int]) -> int | None:
@@ -451,7 +560,8 @@ class Project:
                 "CROSS JOIN steps AS s ON s.id = p.step WHERE p.origin = 2 AND p.stage <> 1 AND s.state = 1 "
                 "AND p.filled >= 0 ORDER BY p.quality, p.frame"
             )
-            for frame, object_id, step, stage in candidates:
+            for candidate in candidates:
+                frame, object_id, step, stage = self._sound([candidate], "iiii", "masks")[0]
                 state = objects.get(object_id)
                 if frame in skip or state is None or not state.alive(frame):
                     continue
@@ -473,18 +583,24 @@ class Project:
                 "SELECT step, frame, data FROM learned WHERE object = ? AND model = ?", (object_id, model)
             ).fetchall()
         what = f"{self.name}: what was learned of object {object_id}"
-        return {(r[0], r[1]): np.asarray(unpack_array(r[2], what), np.float16) for r in found}
+        references, values = {}, 0
+        for step, frame, data in self._sound(found, "iib", "references"):
+            reference = np.asarray(unpack_array(data, what, _TOGETHER - values), np.float16)
+            values = self._together(values, reference.size, "references")
+            references[step, frame] = reference
+        return references
 
     def learned(self, model: str) -> set[tuple[int, int, int]]:
         """(object, step, frame) of everything that a model has learned."""
         with self._storage.reading() as connection:
-            return set(connection.execute("SELECT object, step, frame FROM learned WHERE model = ?", (model,)))
+            found = connection.execute("SELECT object, step, frame FROM learned WHERE model = ?", (model,)).fetchall()
+        return set(self._sound(found, "iii", "references"))
 
     def models(self) -> tuple[StoredModel, ...]:
         """Weights that travel with the project."""
         with self._storage.reading() as connection:
             rows = connection.execute("SELECT name, checksum, size, time FROM models ORDER BY id").fetchall()
-        return tuple(StoredModel(*row) for row in rows)
+        return tuple(StoredModel(*row) for row in self._sound(rows, "ttit", "models"))
 
     def model_weights(self, checksum: str) -> bytes:
         """A stored model's weights.
@@ -500,12 +616,12 @@ class Project:
             ).fetchone()
             if found is None:
                 raise ProjectError(f"{self.name} holds no model {checksum!r}.")
-            number, size, digest, name = found
+            number, size, digest, name = self._sound([found], "iitt", "models")[0]
             held = connection.execute("SELECT SUM(length(data)) FROM model_parts WHERE model = ?", (number,)).fetchone()
             if held[0] != size or not 0 < size <= MODEL_LIMIT:
                 raise ProjectError(f"{self.name}: model {name!r} should have {size} bytes; there are {held[0]}.")
             parts = connection.execute("SELECT data FROM model_parts WHERE model = ? ORDER BY part", (number,))
-            weights = b"".join(row[0] for row in parts)
+            weights = b"".join(row[0] for row in self._sound(parts.fetchall(), "b", "models"))
         if hashlib.sha256(weights).hexdigest() != digest:
             raise ProjectError(
                 f"{self.name}: model {name!r} is damaged (its checksum is another). Give the model again."
@@ -550,6 +666,10 @@ class Writer:
         """An interaction's masks are made."""
         self._connection.execute("UPDATE steps SET finished = 1, model = ifnull(?, model) WHERE id = ?", (model, step))
 
+    def conclude(self, step: int, detail: Mapping[str, Any]) -> None:
+        """Say more about a step."""
+        self._connection.execute("UPDATE steps SET detail = ? WHERE id = ?", (json.dumps(detail), step))
+
     def spend(self, step: int, frames: int, seconds: float) -> None:
         self._connection.execute(
             "UPDATE steps SET frames = frames + ?, seconds = seconds + ? WHERE id = ?", (frames, seconds, step)
@@ -568,6 +688,10 @@ class Writer:
             self._connection.execute(f"DELETE FROM {table} WHERE step IN (SELECT id FROM steps WHERE state = -1)")
 
     # -- content
+
+    def merge(self, rows: extracts.Rows, steps: Mapping[int, int]) -> None:
+        """Keep what work elsewhere has added; `steps`: which step here each step there is."""
+        extracts.merge(self._connection, rows, steps)
 
     def put_objects(self, step: int, states: Iterable[ObjectState]) -> None:
         self._connection.executemany(
@@ -645,3 +769,10 @@ class Writer:
                 for part, start in enumerate(range(0, len(weights), MODEL_PART))
             ],
         )
+
+    def drop_models(self) -> None:
+        """Delete all stored weights, and what those models learned of objects."""
+        self._connection.execute("DELETE FROM learned WHERE model IN (SELECT checksum FROM models)")
+        self._connection.execute("DELETE FROM model_parts")
+        self._connection.execute("DELETE FROM models")
+        self._connection.execute("DELETE FROM meta WHERE key = 'adapted'")

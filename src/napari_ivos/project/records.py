@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+ROUND_KINDS = frozenset({"interact", "annotate", "remove stroke", "propagate"})
+"""Kinds of steps that make up a round; all others edit the table of objects, which outlives a round."""
+
+
 class StepState(IntEnum):
     """Whether a step counts."""
 

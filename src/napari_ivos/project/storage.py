@@ -8,10 +8,12 @@ and sizes limited. Closing folds everything into the one file.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import sqlite3
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from urllib.parse import quote
 from napari_ivos.errors import ProjectError, ReadOnlyProject
 from napari_ivos.project import schema
 from napari_ivos.project.locking import FileLock, on_network
+from napari_ivos.project.soundness import check_companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +41,8 @@ def translated(name: str) -> Iterator[None]:
     """Turn SQLite's errors into letters about the project `name`."""
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite quotes names of a damaged file in its messages
+        raise ProjectError(f"{name} is damaged (it holds text that is none): restore it from a copy.") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_FULL:
@@ -86,6 +91,7 @@ class Storage:
         self._writer: sqlite3.Connection | None = None
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_READERS)
         self._closed = threading.Event()
+        self._accepted = False  # a file that turned out not to be ours is left as it is
         self._immutable = False
         self._watcher: sqlite3.Connection | None = None
         try:
@@ -108,6 +114,7 @@ class Storage:
         self._migrate(self._writer, 0)
 
     def _start(self, path: Path, create: bool) -> None:
+        check_companions(path)
         if create:
             _make(path)
         else:
@@ -139,12 +146,10 @@ class Storage:
 
     def _prepare_writer(self, connection: sqlite3.Connection, create: bool) -> None:
         found = 0 if create else self._check_schema(connection, may_migrate=True)
-        mode = "DELETE" if self.path is not None and on_network(self.path) else "WAL"
-        connection.execute(f"PRAGMA journal_mode = {mode}")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        _set_journal(connection, self.path)
         if found < schema.version():
             self._migrate(connection, found)
+        self._accepted = True
 
     def _check_schema(self, connection: sqlite3.Connection, may_migrate: bool) -> int:
         """Version of the file, once all its schema is known to be ours."""
@@ -177,6 +182,45 @@ class Storage:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+    def move_to(self, path: Path) -> None:
+        """Go on in a file that is not there yet, with everything that is in memory; readers notice nothing.
+
+        Raises
+        ------
+        ProjectError
+            It is in a file already, the new one exists or can't be made; nothing has changed then.
+        """
+        with self.writing:
+            memory = self._memory()
+            if self.path is not None:
+                raise ProjectError(f"{self.name} is in a file already; copy that one when it is closed.")
+            with translated(path.name):
+                _make(path)
+                try:
+                    writer = self._copied(memory, path)
+                except BaseException:
+                    if self._lock is not None:
+                        self._lock.release()
+                        self._lock = None
+                    path.unlink(missing_ok=True)
+                    raise
+            self._writer, self.name, self.path = writer, path.name, path
+            memory.close()
+
+    def _copied(self, memory: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+        """A writer of a new, empty file that holds a copy of what is in memory."""
+        reason = self._take_lock(path)
+        if reason is not None:
+            raise ProjectError(f"{path} can't be made: {reason}.")
+        writer = _connect(_uri(path, "rw"))
+        try:
+            memory.backup(writer)
+            _set_journal(writer, path)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
     # -- using
 
@@ -300,7 +344,7 @@ class Storage:
 
     def _fold(self, writer: sqlite3.Connection) -> None:
         try:
-            if self.path is not None and not writer.in_transaction:
+            if self._accepted and self.path is not None and not writer.in_transaction:
                 writer.execute("PRAGMA busy_timeout = 100")
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 writer.execute("PRAGMA journal_mode = DELETE")
@@ -316,11 +360,26 @@ def database_size(connection: sqlite3.Connection) -> int:
     return int(pages) * int(size)
 
 
+def copy_database(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy a database, as one reader sees it, to a file that is not there yet."""
+    _make(path)
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            connection.backup(copy)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _connect(target: str) -> sqlite3.Connection:
     """Connect with everything off that a file could use against its reader."""
     connection = sqlite3.connect(
         target, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=target.startswith("file:")
     )
+    if sys.version_info >= (3, 12):  # before, the exact comparison of the schema has to do
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        for setting in (sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW):
+            connection.setconfig(setting, False)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA mmap_size = 0")
@@ -330,6 +389,14 @@ def _connect(target: str) -> sqlite3.Connection:
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     connection.setlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 0)
     return connection
+
+
+def _set_journal(connection: sqlite3.Connection, path: Path | None) -> None:
+    """A write-ahead log, so that readers never wait; on a network path, where that is not safe, a rollback journal."""
+    mode = "DELETE" if path is not None and on_network(path) else "WAL"
+    connection.execute(f"PRAGMA journal_mode = {mode}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
 
 
 def _uri(path: Path, mode: str, immutable: bool = False) -> str:

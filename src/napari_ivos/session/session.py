@@ -29,7 +29,7 @@ from napari_ivos.project import (
     StrokeRecord,
 )
 from napari_ivos.regions import Box
-from napari_ivos.session import annotating, edits, stacks
+from napari_ivos.session import annotating, edits, history, stacks
 from napari_ivos.session.annotator import Annotated, Annotator
 from napari_ivos.session.labels import FrameCache, Index, Labels, Quality, composed
 from napari_ivos.session.plan import Frames
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from napari_ivos.merging import Patch
     from napari_ivos.scribbles import Scribbles
+    from napari_ivos.session.history import Painted
     from napari_ivos.session.stacks import Stack
 
 _log = logging.getLogger(__name__)
@@ -299,7 +301,13 @@ class Session:
         self._keep_contrast()
         return FrameResult(done.frame, done.round, tuple(sorted(done.quality)), done.quality, done.seconds, self)
 
-    def annotate(self, frame: int, labels: npt.ArrayLike, objects: Iterable[int] | None = None) -> FrameResult:
+    def annotate(
+        self,
+        frame: int,
+        labels: npt.ArrayLike,
+        objects: Iterable[int] | None = None,
+        spreads: Iterable[int] | None = None,
+    ) -> FrameResult:
         """Take painted or imported masks of one frame as they are, to the pixel.
 
         Parameters
@@ -311,6 +319,8 @@ class Session:
         objects : iterable of int, optional
             Only these objects, exactly: one that is not in `labels` is not on that frame. None: those in `labels`;
             others keep what it leaves of them.
+        spreads : iterable of int, optional
+            Propagation starts from the masks of these objects only; the others' stay on this frame. None: from all.
 
         Returns
         -------
@@ -326,8 +336,11 @@ class Session:
         frame = self._frame(frame)
         wanted = None if objects is None else {int(i) for i in objects}
         image = annotating.check_labels(labels, self.shape[1:], wanted)
+        patches = annotating.cut_out(image, wanted)
+        chosen = None if spreads is None else {int(i) for i in spreads}
+        starts = None if chosen is None else {i: i in chosen for i in patches}
         with self._working("annotate"):
-            return self._told(self._annotator.paint(frame, annotating.cut_out(image, wanted)))
+            return self._told(self._annotator.paint(frame, patches, starts))
 
     def remove_stroke(self, stroke: int) -> FrameResult:
         """Take a stroke of the open round back; its frame is segmented again from those that are left.
@@ -405,6 +418,7 @@ class Session:
         start: int | None = None,
         stop: int | None = None,
         objects: Iterable[int] | None = None,
+        most: int | None = None,
     ) -> Generator[FrameResult]:
         """Carry what was annotated in this round to the other frames.
 
@@ -421,6 +435,8 @@ class Session:
             done behind a frame that is left out.
         objects : iterable of int, optional
             Only these.
+        most : int, optional
+            Stop after the work of so many frames (`Step.frames` in the `log`), as a call that was stopped did.
 
         Yields
         ------
@@ -436,7 +452,7 @@ class Session:
             A frame or the model failed; the frames before it are kept.
         SessionBusy, ReadOnlyProject, ProjectError
         """
-        sweep = self._sweeper(direction, start, stop, objects)
+        sweep = self._sweeper(direction, start, stop, objects, most)
         if self._doing:
             raise self._busy("propagate")
         return self._propagation(sweep)
@@ -452,7 +468,12 @@ class Session:
         return len(self._sweeper(direction, start, stop, objects)().planned)
 
     def _sweeper(
-        self, direction: str, start: int | None, stop: int | None, wanted: Iterable[int] | None
+        self,
+        direction: str,
+        start: int | None,
+        stop: int | None,
+        wanted: Iterable[int] | None,
+        most: int | None = None,
     ) -> Callable[[], Sweep]:
         """Check what is asked of a propagation, now; plan it when the result is called."""
         if direction not in _DIRECTIONS:
@@ -472,16 +493,31 @@ class Session:
                 for i, state in self._project.objects().items()
                 if not state.removed and state.locked is None and (chosen is None or i in chosen)
             }
-            task = Task(self._project.round_now()[0], _DIRECTIONS[direction], within, carried)
+            task = Task(self._project.round_now()[0], _DIRECTIONS[direction], within, carried, most)
             return Sweep(self._project, stack, model, task, self._cancelled.is_set, self._cache.forget)
 
         return plan
 
+    def catch_up(self) -> tuple[FrameResult, ...]:
+        """Make the masks of strokes that were kept while frame or model failed; `propagate` does it first, too.
+
+        Raises
+        ------
+        FrameReadError, OutOfMemory, IvosError
+            It failed again; the strokes are still kept.
+        SessionBusy, ReadOnlyProject, ProjectError
+        """
+        with self._working("catch up"):
+            return self._catch_up()
+
+    def _catch_up(self) -> tuple[FrameResult, ...]:
+        frames = self._annotator.unfinished_frames()
+        return tuple(self._told(self._annotator.segment(f, self._need_model(), self._need_stack())) for f in frames)
+
     def _propagation(self, plan: Callable[[], Sweep]) -> Generator[FrameResult]:
         with self._working("propagate"):
             self._cancelled.clear()
-            for frame in self._annotator.unfinished_frames():
-                self._told(self._annotator.segment(frame, self._need_model(), self._need_stack()))
+            self._catch_up()
             sweep = plan()
             try:
                 self._changing = sweep.planned
@@ -602,14 +638,17 @@ class Session:
         return self._project.steps()
 
     def undo(self, to: Literal["step", "round"] = "step") -> tuple[Step, ...]:
-        """Take back the last step, or the whole last round; costs the same for any number of frames.
+        """Take back the last step, or the last round; costs the same for any number of frames.
+
+        A round is its strokes, paint and propagations. What was done to the table of objects meanwhile (added, named,
+        locked, divided ...) stays: those are steps of their own.
 
         Returns
         -------
         tuple of Step
             What was taken back; empty where there was nothing.
         """
-        return self._go(to, StepState.ACTIVE, StepState.UNDONE)
+        return self._go(to, StepState.UNDONE)
 
     def redo(self, to: Literal["step", "round"] = "step") -> tuple[Step, ...]:
         """Bring back what the last `undo` took, as long as nothing new was done since.
@@ -619,18 +658,17 @@ class Session:
         tuple of Step
             What was brought back; empty where there was nothing.
         """
-        return self._go(to, StepState.UNDONE, StepState.ACTIVE)
+        return self._go(to, StepState.ACTIVE)
 
-    def _go(self, to: str, source: StepState, target: StepState) -> tuple[Step, ...]:
+    def _go(self, to: str, target: StepState) -> tuple[Step, ...]:
         if to not in ("step", "round"):
             raise InputError(f'{to!r}: choose "step" or "round".')
-        with self._working("undo" if target is StepState.UNDONE else "redo"):
-            candidates = [s for s in self._project.steps() if s.state is source]
-            if not candidates:
+        backwards = target is StepState.UNDONE
+        with self._working("undo" if backwards else "redo"):
+            choose = history.to_take_back if backwards else history.to_bring_back
+            chosen = choose(self._project.steps(), to)
+            if not chosen:
                 return ()
-            backwards = target is StepState.UNDONE
-            nearest = candidates[-1] if backwards else candidates[0]
-            chosen = [nearest] if to == "step" else [s for s in candidates if s.round == nearest.round]
             with self._project.transaction() as writer:
                 writer.set_state([s.number for s in chosen], target)
             self._cache.forget()
@@ -665,14 +703,62 @@ class Session:
             edits.known(self._project.objects(), object_id)
         return tuple(sorted({a.frame for a in self._project.annotations(object_id)}))
 
+    def masks(self, frame: int, before_round: int | None = None) -> dict[int, Patch]:
+        """The objects' masks on a frame as they are kept: each object's own, not yet merged with the others'.
+
+        Parameters
+        ----------
+        frame : int
+            Which one.
+        before_round : int, optional
+            As they were before that round.
+
+        Returns
+        -------
+        dict of int to Patch
+            By object; without those that have none there. A patch's `origin` says whether it was painted, segmented
+            from strokes on that frame, or propagated.
+        """
+        frame = self._frame(frame)
+        states = self._project.objects()
+        rows = self._project.rows(frame) if before_round is None else self._project.rows(frame, before=before_round)
+        return self._project.patches(row for i, row in rows.items() if i in states and states[i].alive(frame))
+
     def strokes(
         self,
         frame: int | None = None,
         object_id: int | None = None,
         round: int | None = None,  # noqa: A002
+        withdrawn: bool = False,
     ) -> tuple[StrokeRecord, ...]:
-        """Strokes in the order they were drawn, of one frame, object or round, or of all."""
-        return self._project.strokes(frame, object_id, round)
+        """Strokes in the order they were drawn: of one frame, object or round, or all; `withdrawn` ones on demand."""
+        return self._project.strokes(frame, object_id, round, withdrawn=withdrawn)
+
+    @property
+    def open_round(self) -> int:
+        """Number of the round that the next stroke belongs to: a new one once something was propagated in the last."""
+        return self._annotator.open_round()
+
+    def changed_frames(self, object_id: int) -> tuple[int, ...]:
+        """The span of an object in the last round that was propagated: frames whose masks it left, ascending."""
+        edits.known(self._project.objects(), object_id)
+        number = self._project.propagated_round()
+        return () if number is None else tuple(self._project.changed(object_id, number))
+
+    def objects_after(self, step: int) -> tuple[ObjectInfo, ...]:
+        """The objects as they were after a step of the `log`, by id, without those that were removed."""
+        states = self._project.objects(int(step)).values()
+        return tuple(state.info(self.shape[0]) for state in states if not state.removed)
+
+    def painted_by(self, step: int) -> Painted:
+        """What an "annotate" step of the `log` painted, to the pixel.
+
+        Raises
+        ------
+        InputError
+            There is no such step, it is of another kind, or it was undone.
+        """
+        return history.painted_by(self._project, int(step))
 
     def compact(self) -> int:
         """Give back the room of masks that nothing can bring back (undone, and then other work done).
@@ -693,14 +779,46 @@ class Session:
     # -- models
 
     def use_model(self, model: Predictor) -> None:
-        """Go on with another model; one that says how it is stored is kept in the project with its weights."""
+        """Go on with another model.
+
+        One whose weights exist nowhere else (`napari_ivos.adapt` makes such) is kept in the project, and is its
+        `adapted` model from then on. Any other changes nothing in the project.
+        """
         _check_model(model)
         with self._working("use model"):
             weights = model.portable_weights() if isinstance(model, Storable) else None
             if weights is not None:
                 with self._project.transaction() as writer:
                     writer.put_model(model.name, model.checksum, weights)
+                    writer.set_meta("adapted", model.checksum)
             self._model = model
+
+    @property
+    def adapted(self) -> StoredModel | None:
+        """The model that was adapted to this stack and is kept in the project; see `napari_ivos.adapted_model`."""
+        checksum = self._project.meta("adapted")
+        return next((m for m in self._project.models() if m.checksum == checksum), None)
+
+    def drop_adapted(self, model: Predictor | None = None) -> None:
+        """Forget all weights that the project keeps, and go back to a model that everybody has.
+
+        Masks and history stay. The file gets smaller with the next `compact`.
+
+        Parameters
+        ----------
+        model : Predictor, optional
+            What to go on with (`load_model()`). Without: the model in use, unless it is one of those that go; then the
+            session has none until `use_model`.
+        """
+        _check_model(model)
+        with self._working("drop adapted weights"):
+            gone = {m.checksum for m in self._project.models()}
+            with self._project.transaction() as writer:
+                writer.drop_models()
+            if model is not None:
+                self._model = model
+            elif self._model is not None and self._model.checksum in gone:
+                self._model = None
 
     def store_model(self, name: str, checksum: str, weights: bytes) -> None:
         """Keep a model's weights (safetensors) in the project, so that they travel with it."""
@@ -723,6 +841,21 @@ class Session:
         return self._project.model_weights(checksum)
 
     # -- export and the end
+
+    def save(self, path: str | Path) -> None:
+        """Keep a session that is in memory in a project file from now on, with all that was done so far.
+
+        Raises
+        ------
+        ProjectError
+            The session has a file already, or the new one exists or can't be made; nothing has changed then.
+        """
+        target = Path(path)
+        with self._working("save"):
+            self._project.move_to(target)
+            if self._stack is not None:
+                with self._project.transaction() as writer:
+                    writer.set_meta("stack", stacks.identity(self._stack, target))
 
     def export(self, path: str | Path, format: str | None = None, **options: Any) -> Any:  # noqa: A002
         """Write the result in a format that other programs read; see `napari_ivos.export.export`."""

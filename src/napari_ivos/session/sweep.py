@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_ivos import steps
 from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap, passes
-from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, WrittenPatch
+from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Track, pair
@@ -42,12 +42,13 @@ class Done:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a propagation is asked for."""
+    """What a propagation is asked for; `most`: after the work of so many frames it stops."""
 
     round: int
     directions: tuple[int, ...]
     within: range
     objects: Mapping[int, ObjectState]
+    most: int | None = None
 
 
 class Sweep:
@@ -63,6 +64,8 @@ class Sweep:
         Asked between frames.
     written : callable
         Told (frame) after each transaction.
+    tracks : sequence of Track, optional
+        What there is to do, where that was planned elsewhere; planned from the project by default.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Sweep:
         task: Task,
         cancelled: Callable[[], bool],
         written: Callable[[int], None],
+        tracks: Sequence[Track] | None = None,
     ) -> None:
         self._project = project
         self._stack = stack
@@ -83,10 +87,11 @@ class Sweep:
         self._shape = project.shape[1:]
         self._step: int | None = None
         self._finished = 0
+        self._worked = 0
         self._annotations: dict[int, list[Annotation]] = {}
         for annotation in project.annotations():
             self._annotations.setdefault(annotation.object_id, []).append(annotation)
-        self._tracks = self._make_tracks()
+        self._tracks = self._make_tracks() if tracks is None else list(tracks)
         self._references: dict[int, list[Reference]] = {}
         self._plans = {
             direction: Frames([t.planned for t in self._tracks if t.direction == direction], direction)
@@ -96,6 +101,24 @@ class Sweep:
     @property
     def round(self) -> int:
         return self._task.round
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return self._task.directions
+
+    @property
+    def model(self) -> str:
+        """Checksum of the model."""
+        return self._predictor.checksum
+
+    def part(self, direction: int, within: range) -> Task:
+        """The same for one direction and some frames."""
+        return Task(self._task.round, (direction,), within, {})
+
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """What there is to do, and how far it is."""
+        return self._tracks
 
     @property
     def planned(self) -> Frames:
@@ -121,7 +144,7 @@ class Sweep:
             track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
         for track in tracks:
             if track.lost:
-                self._find_leftovers(track)
+                self.find_leftovers(track)
         return tracks
 
     def _absent_starts(self, tracks: Sequence[Track]) -> set[tuple[int, int]]:
@@ -138,7 +161,7 @@ class Sweep:
                     absent.add((object_id, frame))
         return absent
 
-    def _find_leftovers(self, track: Track) -> None:
+    def find_leftovers(self, track: Track) -> None:
         """Note the frames on which a lost object still has a mask that has to go, or to be averaged."""
         ahead = track.way.frames[track.reached :]
         if len(ahead) == 0:
@@ -161,7 +184,7 @@ class Sweep:
         for place, direction in enumerate(self._task.directions):
             later = [plans[d] for d in self._task.directions[place + 1 :]]
             for frame in plans[direction]:
-                if self._cancelled():
+                if self._cancelled() or self._worked == self._task.most:
                     return
                 started = time.perf_counter()
                 changed = self._do(frame, direction)
@@ -170,6 +193,33 @@ class Sweep:
                 elif changed or waiting[frame]:
                     self._finished += 1
                     yield Done(frame, self._report(frame), time.perf_counter() - started)
+        self.conclude()
+
+    def begin(self, writer: Writer) -> int:
+        """The step of this call in the history, which its first frame makes."""
+        if self._step is not None:
+            return self._step
+        return writer.begin("propagate", self._task.round, self._predictor.checksum, self._detail)
+
+    def begun(self, step: int) -> None:
+        """What `begin` gave was written."""
+        self._step = step
+
+    def conclude(self) -> None:
+        """Say in the history that this call came to its end."""
+        if self._step is not None:
+            with self._project.transaction() as writer:
+                writer.conclude(self._step, {**self._detail, "complete": True})
+
+    @property
+    def _detail(self) -> dict[str, Any]:
+        """What the history says of this call; only one that came to its end adds that it is complete."""
+        task = self._task
+        return {
+            "objects": sorted(task.objects),
+            "directions": list(task.directions),
+            "frames": [task.within.start, task.within.stop],
+        }
 
     @property
     def _kept(self) -> str:
@@ -201,7 +251,7 @@ class Sweep:
             if not track.lost:
                 track.note(filled[track.object_id])
                 if track.lost:
-                    self._find_leftovers(track)
+                    self.find_leftovers(track)
         return any(p.stage is not Stage.HELD for p in patches)
 
     def _neighbours(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
@@ -292,33 +342,44 @@ class Sweep:
         return WrittenPatch.of(i, mask, quality, stage, track.direction)
 
     def _write(self, frame: int, patches: Sequence[WrittenPatch], seconds: float) -> None:
-        step = self._step
         with self._project.transaction() as writer:
-            if step is None:
-                detail = {"objects": sorted(self._task.objects), "directions": list(self._task.directions)}
-                step = writer.begin("propagate", self._task.round, self._predictor.checksum, detail)
+            step = self.begin(writer)
             writer.put_patches(step, frame, patches)
             writer.spend(step, 1, seconds)
-        self._step = step
+        self.begun(step)
+        self._worked += 1
         self._written(frame)
 
     # -- references
 
     def _learn(self) -> None:
         """Get the references of all objects to be carried; those that this model has not seen yet are learned."""
-        model = self._predictor.checksum
-        wanted = {t.object_id for t in self._tracks if not t.lost and len(t.planned)}
-        known = self._project.learned(model)
+        for frame, step, rows in self.unlearned():
+            self._learn_batch(frame, step, rows)
+        self.take_references()
+
+    def _carried(self) -> set[int]:
+        return {t.object_id for t in self._tracks if not t.lost and len(t.planned)}
+
+    def unlearned(self) -> list[tuple[int, int, list[Row]]]:
+        """Painted masks that this model has not seen yet: (frame, step, masks), a batch each."""
+        known = self._project.learned(self._predictor.checksum)
         missing: dict[tuple[int, int], set[int]] = {}
-        for object_id in wanted:
+        for object_id in self._carried():
             for a in self._annotations[object_id]:
                 if a.spreads and (object_id, a.step, a.frame) not in known:
                     missing.setdefault((a.frame, a.step), set()).add(object_id)
+        batches = []
         for (frame, step), object_ids in sorted(missing.items()):
             rows = self._project.rows(frame, last=step)
             chosen = [rows[i] for i in sorted(object_ids) if i in rows]
-            for start in range(0, len(chosen), LEARN_AT_ONCE):
-                self._learn_batch(frame, step, chosen[start : start + LEARN_AT_ONCE])
+            starts = range(0, len(chosen), LEARN_AT_ONCE)
+            batches += [(frame, step, chosen[start : start + LEARN_AT_ONCE]) for start in starts]
+        return batches
+
+    def take_references(self) -> None:
+        """Read what was learned of the objects to be carried; one of which nothing could be is lost."""
+        model, wanted = self._predictor.checksum, self._carried()
         for object_id in wanted:
             learned = self._project.references(object_id, model)
             keys = [(a.step, a.frame) for a in self._annotations[object_id] if a.spreads]
@@ -326,7 +387,7 @@ class Sweep:
         for track in self._tracks:
             if track.object_id in wanted and not self._references[track.object_id] and not track.lost:
                 track.lost = True
-                self._find_leftovers(track)
+                self.find_leftovers(track)
 
     def _learn_batch(self, frame: int, step: int, rows: Iterable[Row]) -> None:
         masks = self._project.patches(rows)

@@ -1,0 +1,69 @@
+"""Which layers, axes and channels are offered, as layers come and go; what the user chose stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import InputError
+from napari_ivos.plugin import geometry
+
+if TYPE_CHECKING:
+    from napari_ivos.plugin.desk import Desk
+    from napari_ivos.plugin.sections import DrawSection, StackSection
+
+NOTHING = "Open an image: File > Open, or File > Open Sample."
+
+
+class Choosing:
+    """Keeps the choices of the window's sections in step with the viewer's layers.
+
+    Parameters
+    ----------
+    desk : Desk
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._offered: object = ()
+
+    def images(self, widget: object = None) -> list[tuple[str, Any]]:
+        """Layers that can be segmented, by name."""
+        from napari.layers import Image
+
+        return [(layer.name, layer) for layer in self._desk.viewer.layers if isinstance(layer, Image)]
+
+    def labels(self, widget: object = None) -> list[tuple[str, Any]]:
+        """Layers whose labels can be taken, by name."""
+        from napari.layers import Labels
+
+        ours = None if self._desk.binding is None else self._desk.binding.labels
+        return [(x.name, x) for x in self._desk.viewer.layers if isinstance(x, Labels) and x is not ours]
+
+    def layers_changed(self, stack: StackSection, draw: DrawSection) -> None:
+        """Offer the layers that are there now."""
+        chosen = stack.image.value
+        stack.image.reset_choices()
+        draw.labels.reset_choices()
+        images = [layer for _, layer in self.images()]
+        if chosen not in images:
+            stack.image.value = images[-1] if images else None
+        self.image_changed(stack)
+
+    def image_changed(self, stack: StackSection) -> None:
+        """Offer the chosen layer's axes and channels, if they are others than before."""
+        image = stack.image.value
+        shape = None if image is None else geometry.full_data(image).shape
+        like = [(n, x) for n, x in self.images() if x is not image and geometry.full_data(x).shape == shape]
+        offered = (image, shape, tuple(n for n, _ in like))
+        if offered == self._offered:
+            return
+        self._offered = offered
+        if image is None:
+            stack.show_layout(None, NOTHING, [])
+            return
+        try:
+            layout = geometry.layout_of(image)
+        except InputError as error:
+            stack.show_layout(None, str(error), [])
+        else:
+            stack.show_layout(layout, layout.words, like)

@@ -1,0 +1,63 @@
+"""One desk for each viewer's window, which outlives its dock, and the bell that calls it from other threads."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any
+
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication
+
+from napari_ivos.plugin.desk import Desk
+
+LOG = logging.getLogger("napari_ivos")
+_desks: dict[int, tuple[Desk, Bridge]] = {}
+"""The desk of each viewer that is open, by `id`: closing its dock loses nothing."""
+
+
+class Bridge(QObject):
+    """Brings the engine's bell from its thread into the window's."""
+
+    rung = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk: weakref.ref[Desk] | None = None
+        self.rung.connect(self._handle, Qt.ConnectionType.QueuedConnection)
+
+    def ring(self) -> None:
+        """Ask for `Desk.handle`; from any thread."""
+        try:
+            self.rung.emit()
+        except RuntimeError:  # the window is gone
+            LOG.debug("a bell rang after the window was closed")
+
+    def _handle(self) -> None:
+        desk = None if self.desk is None else self.desk()
+        if desk is not None:
+            desk.safely(desk.handle)
+
+
+def desk_of(viewer: Any) -> Desk:
+    """The desk of a viewer; made where there is none. It ends with the viewer's window."""
+    raw = getattr(viewer, "__wrapped__", viewer)
+    found = _desks.get(id(raw))
+    if found is not None and not found[0].closed:
+        return found[0]
+    bridge = Bridge()
+    desk = Desk(raw, bridge.ring)
+    bridge.desk = weakref.ref(desk)
+    _desks[id(raw)] = (desk, bridge)
+
+    def end() -> None:
+        _desks.pop(id(raw), None)
+        desk.close()
+
+    window = getattr(raw.window, "_qt_window", None)
+    if window is not None:
+        window.destroyed.connect(end)
+    app = QApplication.instance()
+    if app is not None:
+        app.aboutToQuit.connect(desk.close)
+    return desk

@@ -1,0 +1,138 @@
+"""The way of what the user draws: out of the layers, through the engine, into the session, and what it has; no Qt.
+
+Strokes are the user's work: from the moment they are read they wait in jobs that nothing drops, or, while there is no
+model, here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.errors import SessionBusy
+from napari_ivos.plugin.engine import Engine, Job
+from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from napari_ivos.plugin.layers import Binding, Drawn
+    from napari_ivos.session import FrameResult, Session
+
+PATIENCE = 50
+"""How often a job asks again for a session that is writing paint at that moment."""
+
+
+@dataclass(eq=False)
+class StrokesJob(Job):
+    """Strokes of one frame on their way to the session; those drawn while it waits join it."""
+
+    frame: int = 0
+    drawn: tuple[Drawn, ...] = ()
+
+
+class Drawing:
+    """What is drawn in one session's layers, and how much of it the session has.
+
+    Parameters
+    ----------
+    session : Session
+    binding : Binding
+        Its layers.
+    engine : Engine
+        Where strokes are segmented.
+    show : callable
+        Called with a `FrameResult`, or None, when a stroke has changed a frame.
+    """
+
+    def __init__(
+        self, session: Session, binding: Binding, engine: Engine, show: Callable[[FrameResult | None], None]
+    ) -> None:
+        self.session = session
+        self.binding = binding
+        self.held: list[Drawn] = []
+        self._engine = engine
+        self._show = show
+
+    def submit(self, strokes: Iterable[Drawn]) -> None:
+        """Send strokes to the session, those of a frame together."""
+        for drawn in strokes:
+            if not self._engine.amend(partial(_joined, drawn=drawn, session=self.session)):
+                job = StrokesJob("interact", self._interact, self.session, frame=drawn.frame, drawn=(drawn,))
+                job.then, job.precious = self._show, True
+                self._engine.submit(job)
+
+    def hold(self, strokes: Iterable[Drawn]) -> None:
+        """Keep strokes until there is a model."""
+        self.held += strokes
+
+    def release(self) -> None:
+        """There is a model: send what waits for it."""
+        held, self.held = self.held, []
+        self.submit(held)
+
+    def take_back(self, drawn: Drawn) -> None:
+        """Take a stroke that was deleted or moved out of the session, or stop it on its way there."""
+        stroke = drawn.stroke
+        if stroke is None:
+            self.held = [d for d in self.held if d is not drawn]
+            self._engine.amend(partial(_parted, drawn=drawn))
+            return
+        job = Job("remove stroke", lambda job: patiently(lambda: self.session.remove_stroke(stroke)), self.session)
+        job.then, job.precious = self._show, True
+        self._engine.submit(job)
+
+    def catch_up(self) -> None:
+        """Segment the strokes that were kept while frame or model failed."""
+
+        def run(job: Job) -> tuple[FrameResult, ...]:
+            made: tuple[FrameResult, ...] = patiently(self.session.catch_up)
+            return made
+
+        def then(results: tuple[FrameResult, ...]) -> None:
+            for result in results:
+                self._show(result)
+
+        self._engine.submit(Job("interact", run, self.session, then=then, precious=True))
+
+    def sync(self) -> None:
+        """Let the layers show the session's strokes."""
+        jobs = [job for job in self._engine.jobs if isinstance(job, StrokesJob) and job.owner is self.session]
+        there = {o.id for o in self.session.objects} | {BACKGROUND}
+        records = [r for r in self.session.strokes() if r.object_id in there]
+        self.binding.adopt(records, self.session.open_round, [d for j in jobs for d in j.drawn] + self.held)
+
+    def _interact(self, job: Job) -> FrameResult | None:
+        if not isinstance(job, StrokesJob) or not job.drawn:
+            return None
+        scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
+        result: FrameResult = patiently(lambda: self.session.interact(scribbles))
+        return result
+
+
+def patiently(call: Callable[[], Any]) -> Any:
+    """Call, and call again while the session writes down paint."""
+    for _ in range(PATIENCE):
+        try:
+            return call()
+        except SessionBusy:
+            time.sleep(0.01)
+    return call()
+
+
+def _joined(job: Job, drawn: Drawn, session: Session) -> bool:
+    """Add a stroke to a job that waits for the same frame."""
+    if not isinstance(job, StrokesJob) or job.owner is not session or job.frame != drawn.frame:
+        return False
+    job.drawn += (drawn,)
+    return True
+
+
+def _parted(job: Job, drawn: Drawn) -> bool:
+    """Take a stroke out of a job that waits."""
+    if not isinstance(job, StrokesJob) or drawn not in job.drawn:
+        return False
+    job.drawn = tuple(d for d in job.drawn if d is not drawn)
+    return True

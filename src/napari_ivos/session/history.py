@@ -1,0 +1,82 @@
+"""What of the history a command means, and what a step once did: read from the project, changing nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.errors import InputError
+from napari_ivos.project import ROUND_KINDS, Project, Step, StepState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """The exact masks that one step gave to a frame.
+
+    Parameters
+    ----------
+    frame : int
+        Which one.
+    labels : (H, W) uint16 array
+        0 where the step gave nobody a pixel.
+    objects : tuple of int
+        Whose masks the step changed; one that is not in `labels` lost all of its mask.
+    spreads : tuple of int
+        Those from whose masks propagation starts.
+    """
+
+    frame: int
+    labels: npt.NDArray[np.uint16]
+    objects: tuple[int, ...]
+    spreads: tuple[int, ...]
+
+
+def to_take_back(steps: Sequence[Step], to: str) -> list[Step]:
+    """Steps that `undo` takes back, in order: the last one, or strokes, paint and propagations of the last round.
+
+    Edits of the table of objects outlive a round: an object that was added for it stays, without its masks.
+    """
+    active = [s for s in steps if s.state is StepState.ACTIVE]
+    if to == "step":
+        return active[-1:]
+    rounds = [s for s in active if s.kind in ROUND_KINDS]
+    return [s for s in rounds if s.round == rounds[-1].round]
+
+
+def to_bring_back(steps: Sequence[Step], to: str) -> list[Step]:
+    """Steps that `redo` brings back, in order: the first that was undone, or all up to the end of its round."""
+    undone = [s for s in steps if s.state is StepState.UNDONE]
+    if to == "step":
+        return undone[:1]
+    rounds = [s for s in undone if s.kind in ROUND_KINDS]
+    if not rounds:
+        return undone
+    last = max(s.number for s in rounds if s.round == rounds[0].round)
+    return [s for s in undone if s.number <= last]
+
+
+def painted_by(project: Project, number: int) -> Painted:
+    """What an active step of kind "annotate" painted, to the pixel.
+
+    Raises
+    ------
+    InputError
+        There is no such step, or it painted nothing.
+    """
+    step = next((s for s in project.steps() if s.number == number), None)
+    if step is None or step.kind != "annotate" or step.state is not StepState.ACTIVE:
+        found = "is not there" if step is None else f'is "{step.kind}" and {step.state.name.lower()}'
+        raise InputError(f'Step {number} {found}: only an active step of kind "annotate" has painted something.')
+    frame = int(step.detail["frame"])
+    spreads = project.annotated_by(number)
+    rows = [row for row in project.rows(frame, last=number).values() if row.step == number]
+    labels = np.zeros(project.shape[1:], np.uint16)
+    for object_id, patch in project.patches(rows).items():
+        labels[patch.box.slices][patch.probability > 0] = object_id
+    return Painted(frame, labels, tuple(sorted(spreads)), tuple(sorted(i for i, value in spreads.items() if value > 0)))
