@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +101,12 @@ class Patch:
         py, px = _divide_up(self.box.height, h), _divide_up(self.box.width, w)
         return Box(around.y0 - py, around.x0 - px, around.y1 + py, around.x1 + px).intersect(self.box)
 
+    @cached_property
+    def _filled(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Ranges of the rows and of the columns of cells that hold all that is above 0; empty ones where nothing is."""
+        cells = mask_box(self.probability > 0)
+        return ((0, 0), (0, 0)) if cells is None else ((cells.y0, cells.y1), (cells.x0, cells.x1))
+
     @property
     def empty(self) -> bool:
         return self.extent is None
@@ -128,26 +134,34 @@ def _divide_up(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _axis_weights(source: tuple[int, int], target: tuple[int, int], n_source: int, n_target: int) -> Float:
+Range = tuple[int, int]
+"""First entry, and the one behind the last."""
+
+
+def _axis_weights(
+    source: Range, target: Range, n_source: int, n_target: int, cells: Range | None = None, at: Range | None = None
+) -> Float:
     """Weights (n_target, n_source) that resample one axis; outside the source there is 0.
 
     Enlarging is linear between the cells' centres and level from the outer centres to the source's border, so that a
     mask that ends at its box keeps its edge. Shrinking is by the share of a target cell that each source cell covers,
-    so that the area stays the same, down to objects that are smaller than one target cell.
+    so that the area stays the same, down to objects that are smaller than one target cell. `cells` and `at`: only the
+    columns of these source cells, and the rows of these target cells.
     """
     length_source, length_target = source[1] - source[0], target[1] - target[0]
+    from_cells, to_cells = np.arange(*(cells or (0, n_source))), np.arange(*(at or (0, n_target)))[:, None]
     if length_target * n_source > length_source * n_target:
         step_source, step_target = length_source / n_source, length_target / n_target
-        low = target[0] + np.arange(n_target)[:, None] * step_target
-        start = source[0] + np.arange(n_source) * step_source
+        low = target[0] + to_cells * step_target
+        start = source[0] + from_cells * step_source
         covered = np.minimum(low + step_target, start + step_source) - np.maximum(low, start)
-        return np.asarray(np.clip(covered, 0, None) / step_target, np.float32)
+        return np.asarray(np.maximum(covered, 0) / step_target, np.float32)
     # whole numbers as long as possible: a patch on its own grid comes back to the last bit
-    centre = 2 * (target[0] - source[0]) * n_target + (2 * np.arange(n_target) + 1) * length_target
+    centre = 2 * (target[0] - source[0]) * n_target + (2 * to_cells + 1) * length_target
     inside = (centre >= 0) & (centre < 2 * n_target * length_source)
-    cell = np.clip(centre * n_source / (2 * n_target * length_source) - 0.5, 0, n_source - 1)
-    weights = np.clip(1 - np.abs(cell[:, None] - np.arange(n_source)), 0, None)
-    return np.asarray(np.where(inside[:, None], weights, 0), np.float32)
+    cell = np.minimum(np.maximum(centre * n_source / (2 * n_target * length_source) - 0.5, 0), n_source - 1)
+    weights = np.maximum(1 - np.abs(cell - from_cells), 0)
+    return np.asarray(np.where(inside, weights, 0), np.float32)
 
 
 def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> Float:
@@ -156,9 +170,30 @@ def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> 
     return np.asarray(rows @ values @ columns.T, np.float32)
 
 
-def sample(patch: Patch, box: Box, shape: tuple[int, int]) -> Float:
-    """A patch's probability over `box` at `shape` (h, w): float32 in 0..1, 0 outside the patch."""
-    return _resize(np.asarray(patch.probability / np.float32(FULL), np.float32), patch.box, box, shape)
+def sample(patch: Patch, box: Box, shape: tuple[int, int], part: tuple[Range, Range] | None = None) -> Float:
+    """A patch's probability over `box` at `shape` (h, w): float32 in 0..1, 0 outside the patch.
+
+    `part`: only these rows and columns of that. Costs grow with what is above 0 and asked for, not with box and patch.
+    """
+    (y0, y1), (x0, x1) = patch._filled
+    rows, columns = part or ((0, shape[0]), (0, shape[1]))
+    h, w = patch.probability.shape
+    down = _axis_weights((patch.box.y0, patch.box.y1), (box.y0, box.y1), h, shape[0], (y0, y1), rows)
+    along = _axis_weights((patch.box.x0, patch.box.x1), (box.x0, box.x1), w, shape[1], (x0, x1), columns)
+    values = np.asarray(patch.probability[y0:y1, x0:x1] / np.float32(FULL), np.float32)
+    return np.asarray(down @ values @ along.T, np.float32)
+
+
+def _cells_of(part: Box, box: Box, shape: tuple[int, int]) -> tuple[Range, Range]:
+    """Rows and columns of a grid of `shape` over `box` that hold a part of it, with a cell to spare."""
+    ranges = []
+    for low, high, start, length, n in (
+        (part.y0, part.y1, box.y0, box.height, shape[0]),
+        (part.x0, part.x1, box.x0, box.width, shape[1]),
+    ):
+        first, last = (low - start) * n // length - 1, _divide_up((high - start) * n, length) + 1
+        ranges.append((max(first, 0), min(last, n)))
+    return ranges[0], ranges[1]
 
 
 def aggregate(probabilities: npt.NDArray[np.floating]) -> Float:
@@ -174,11 +209,16 @@ def aggregate(probabilities: npt.NDArray[np.floating]) -> Float:
     (M + 1, ...) float32 array
         Merged probabilities of background (first) and objects; they sum to 1.
     """
+    odds = _odds(probabilities)
+    return np.asarray(odds / odds.sum(axis=0, keepdims=True), np.float32)
+
+
+def _odds(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Odds (M + 1, ...) of the background, which is first, and of the objects (M, ...)."""
     p = np.clip(np.asarray(probabilities, np.float64), CLAMP, 1 - CLAMP)
     background = np.clip(np.prod(1 - p, axis=0, keepdims=True), CLAMP, 1 - CLAMP)
     every = np.concatenate([background, p])
-    odds = every / (1 - every)
-    return np.asarray(odds / odds.sum(axis=0, keepdims=True), np.float32)
+    return np.asarray(every / (1 - every), np.float64)
 
 
 def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[int, int]) -> Float:
@@ -204,13 +244,23 @@ def merged(patches: Mapping[int, Patch], object_id: int, box: Box, shape: tuple[
         return np.zeros(shape, np.float32)
     own = patches[object_id]
     contested = own.support.intersect(box)
-    rivals = [p for i, p in patches.items() if i != object_id and not p.support.intersect(contested).empty]
+    meets = {i: p.support.intersect(contested) for i, p in patches.items() if i != object_id}
+    rivals = [(patches[i], where) for i, where in meets.items() if not where.empty]
+    result = sample(own, box, shape)
     if not rivals:
-        return sample(own, box, shape)
-    every = np.stack([sample(p, box, shape) for p in (own, *rivals)])
-    _give_way(every, np.array([p.origin for p in (own, *rivals)]))
+        return result
+    (y0, y1), (x0, x1) = _cells_of(reduce(Box.union, (where for _, where in rivals)), box, shape)
+    every = np.zeros((len(rivals) + 1, y1 - y0, x1 - x0), np.float32)
+    every[0] = result[y0:y1, x0:x1]
+    for k, (rival, where) in enumerate(rivals, start=1):  # each only where it meets the mask: most hardly do
+        rows, columns = _cells_of(where, box, shape)
+        at = slice(rows[0] - y0, rows[1] - y0), slice(columns[0] - x0, columns[1] - x0)
+        every[k][at] = sample(rival, box, shape, (rows, columns))
+    _give_way(every, np.array([own.origin, *(rival.origin for rival, _ in rivals)]))
+    odds = _odds(every)
     alone = every[1:].max(axis=0) <= CLAMP
-    return np.asarray(np.where(alone, every[0], aggregate(every)[1]), np.float32)
+    result[y0:y1, x0:x1] = np.where(alone, every[0], odds[1] / odds.sum(axis=0))
+    return result
 
 
 def _give_way(probabilities: Float, origins: npt.NDArray[np.int_]) -> None:
