@@ -112,7 +112,7 @@ def check_ranges(given: Any, count: int) -> tuple[Range, ...]:
     problem = f"contrast must be (low, high), or {count} such pairs, one for each shown channel; found {given!r}"
     try:
         pairs = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{problem}.") from error
     if pairs.shape == (2,):
         pairs = np.repeat(pairs[None], count, axis=0)

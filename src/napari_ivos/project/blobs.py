@@ -60,8 +60,16 @@ def pack_array(values: npt.NDArray[np.floating]) -> bytes:
     return _ARRAY_HEADER.pack(_ARRAY, _DTYPES.index(dtype), values.ndim) + shape + zlib.compress(plain, _LEVEL)
 
 
-def unpack_array(data: object, what: str) -> npt.NDArray[np.floating]:
-    """The array again; read-only."""
+def declared_cells(data: object) -> int:
+    """How many cells packed probabilities will unpack to; 0 where `unpack_cells` refuses them."""
+    if not isinstance(data, bytes) or len(data) < _PATCH_HEADER.size:
+        return 0
+    _, h, w = _PATCH_HEADER.unpack_from(data)
+    return h * w if h * w <= MAXIMUM_CELLS else 0
+
+
+def unpack_array(data: object, what: str, most: int = MAXIMUM_VALUES) -> npt.NDArray[np.floating]:
+    """The array again, of at most so many values; read-only."""
     if not isinstance(data, bytes) or len(data) < _ARRAY_HEADER.size:
         raise ProjectError(f"{what} is damaged: it is cut short.")
     magic, kind, ndim = _ARRAY_HEADER.unpack_from(data)
@@ -72,7 +80,7 @@ def unpack_array(data: object, what: str) -> npt.NDArray[np.floating]:
     count = 1
     for length in shape:
         count *= length
-    if count > MAXIMUM_VALUES:
-        raise ProjectError(f"{what} declares {count:,} values; at most {MAXIMUM_VALUES:,} are taken.")
+    if count > most:
+        raise ProjectError(f"{what} declares {count:,} values; at most {most:,} are taken.")
     plain = inflate(data[start:], count * _DTYPES[kind].itemsize, what)
     return np.frombuffer(plain, _DTYPES[kind]).reshape(shape)

@@ -63,7 +63,7 @@ class FileLock:
             The file can't be made there: a read-only folder.
         """
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             try:
                 _take(descriptor)
             except OSError as error:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_ivos.errors import InputError
 from napari_ivos.merging import compose
 from napari_ivos.regions import Box, meeting, stacked
+from napari_ivos.untrusted import check_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ def composed(project: Project, frame: int, window: Box) -> Composed:
 
     What a locked object had when it was locked is settled first: later masks of others get what it leaves.
     """
+    check_room(4 * window.height * window.width, f"Composing {window.height:,} x {window.width:,} px of frame {frame}")
     objects = project.objects()
     alive = {i for i, state in objects.items() if state.alive(frame)}
     rows = {i: row for i, row in project.rows(frame).items() if i in alive and not row.box.intersect(window).empty}
@@ -243,6 +245,7 @@ class Labels:
             return self._points(*_together(frames, rows, columns))
         places = np.arange(self.shape[0])[frames]
         blank = np.broadcast_to(np.uint16(0), self.shape[1:])[rows, columns]
+        check_room(2 * places.size * blank.size, f"An array of the labels of {places.size:,} frames")
         out = np.zeros((places.size, *np.shape(blank)), np.uint16)
         for k, frame in enumerate(places.ravel().tolist()):
             self._leave(frame)

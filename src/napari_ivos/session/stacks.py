@@ -62,8 +62,8 @@ def as_stack(frames: Any, kept: Any = None) -> tuple[Stack, bool]:
     options = {name: kept[name] for name in OPTIONS if name in kept} if isinstance(kept, dict) else {}
     try:
         return open_frames(frames, **options), True
-    except (TypeError, KeyError, AttributeError) as error:
-        if not options:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        if not options or isinstance(error, InputError):
             raise
         raise ProjectError(
             f"What the project says of its stack's axes can't be used ({error!r}): {options}."
