@@ -57,6 +57,8 @@ class PageHook(MetadataHookInterface):
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Put README, and the addresses where they are known, into the metadata."""
+        if "readme" in metadata:  # from the source archive, which holds what it was built with
+            return
         root, environment = Path(self.root), dict(os.environ)
         text = (root / "README.md").read_text(encoding="utf-8")
         home = repository(root, environment)

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
+from make_benchmarks import FOLDER, PARTS
 from pages.tutorials import TOP
 
 if TYPE_CHECKING:
@@ -152,9 +153,15 @@ def figures() -> str:
     return between("README.md", "<!-- figures: begin -->", "<!-- figures: end -->")
 
 
+def measured() -> str:
+    """What `scripts/make_benchmarks.py` kept, in its order."""
+    kept = [FOLDER / f"{name}.md" for name in PARTS]
+    return "\n\n".join(path.read_text(encoding="utf-8").strip() for path in kept if path.exists())
+
+
 def model_card() -> str:
-    """The shipped model's card, its headings one level down."""
-    text = (TOP / "src/napari_ivos/networks/models/compact.md").read_text(encoding="utf-8")
+    """The shipped model's card without its title, its headings one level down."""
+    text = (TOP / "src/napari_ivos/networks/models/compact.md").read_text(encoding="utf-8").split("\n", 1)[1]
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 
@@ -210,6 +217,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "export-formats": export_formats,
     "figures": figures,
+    "measured": measured,
     "model-card": model_card,
     "modules": modules,
     "project-schema": project_schema,

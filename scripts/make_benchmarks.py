@@ -1,0 +1,164 @@
+"""Measure again what the page of benchmarks shows: ``python scripts/make_benchmarks.py [PART ...]``.
+
+Each part is a command that anyone can run. What it prints is kept as ``docs/measured/PART.md`` with the command, the day
+and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+TOP = Path(__file__).parent.parent
+FOLDER = TOP / "docs" / "measured"
+SCREEN = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
+PROGRAM = [sys.executable, "-m", "napari_ivos.cli"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to measure.
+
+    Parameters
+    ----------
+    title : str
+        Its heading.
+    shown : str
+        The command as people type it.
+    command : list of str
+        The command as it is run here, in an empty folder; the samples are in ``sample_data``.
+    table : callable
+        What it printed, and its folder, to Markdown.
+    plot : str
+        A picture that it leaves; "" where there is none.
+    """
+
+    title: str
+    shown: str
+    command: list[str]
+    table: Callable[[str, Path], str]
+    plot: str = ""
+
+
+def _engine(part: str, title: str, *more: str) -> Part:
+    command = [sys.executable, str(TOP / "benchmarks" / "engine.py"), part, *more]
+    return Part(title, " ".join(["python benchmarks/engine.py", part, *more]), command, _as_printed)
+
+
+def _as_printed(said: str, folder: Path) -> str:
+    """Tables that the program itself wrote, without its headings."""
+    return "\n".join(line for line in said.splitlines() if line.startswith("|"))
+
+
+def _preformatted(said: str, folder: Path) -> str:
+    return f"```text\n{said.strip()}\n```"
+
+
+def _demo(said: str, folder: Path) -> str:
+    found = json.loads(said)
+    rows = [
+        f"| {name} (simulated) | {sample['j']:.3f} | {sample['seconds_per_object_and_frame'] * 1000:.0f} ms |"
+        for name, sample in found["samples"].items()
+    ]
+    return "\n".join(["| sample | J after one round | an object and frame |", "|---|---|---|", *rows])
+
+
+def _rounds(said: str, folder: Path) -> str:
+    """The benchmark's own text report."""
+    return _preformatted((folder / "report" / "benchmark.txt").read_text(encoding="utf-8"), folder)
+
+
+PLAY = ["benchmark", "sample_data", "--methods", "ivos,copy", "--rounds", "4", "--no-boundary", "--output", "report"]
+PARTS = {
+    "demo": Part("Both samples", "napari-ivos demo", [*PROGRAM, "demo", "--json", "--quiet"], _demo),
+    "rounds": Part(
+        "Both samples over four rounds", f"napari-ivos {' '.join(PLAY)}", [*PROGRAM, *PLAY], _rounds, "report/curves.png"
+    ),
+    "import": _engine("import", "Import"),
+    "sparse": _engine("sparse", "A stack of 100 GB"),
+    "interaction": _engine("interaction", "One interaction"),
+    "frame-size": _engine("frame-size", "Cost and the size of frames"),
+    "sizes": _engine("sizes", "Two sizes of networks"),
+    "memory": _engine("memory", "Memory over a long stack"),
+    "window": Part(
+        "The window",
+        "python benchmarks/plugin.py",
+        [*SCREEN, sys.executable, str(TOP / "benchmarks" / "plugin.py")],
+        _preformatted,
+    ),
+}
+
+
+def machine() -> str:
+    """Processor, cores, system and versions, and how busy the machine is."""
+    import torch
+
+    busy = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores{busy}; {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__.split('+')[0]}"
+    )
+
+
+def measure(name: str, part: Part) -> None:
+    """Run a part and keep what it gives.
+
+    Raises
+    ------
+    RuntimeError
+        It failed; the message has its last lines.
+    """
+    before = machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        shutil.copytree(TOP / "sample_data", folder / "sample_data")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            part.command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{part.shown} failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
+        picture = f"\n\n![{part.title}](measured/{name}.png)" if part.plot else ""
+        when = datetime.now(UTC).strftime("%d %B %Y")
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / f"{name}.md").write_text(
+            f"### {part.title}\n\n`{part.shown}`\n\n{part.table(done.stdout, folder)}{picture}\n\n"
+            f"*{when}; at its start: {before}.*\n",
+            encoding="utf-8",
+        )
+        if part.plot:
+            shutil.copy(folder / part.plot, FOLDER / f"{name}.png")
+
+
+def main() -> int:
+    """Measure the parts; 1 if one failed."""
+    parser = argparse.ArgumentParser(description="Measure again what the page of benchmarks shows.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
+    wanted = parser.parse_args().parts or list(PARTS)
+    unknown = [name for name in wanted if name not in PARTS]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    failed = 0
+    for name in wanted:
+        try:
+            measure(name, PARTS[name])
+        except RuntimeError as error:
+            failed = 1
+            print(error, file=sys.stderr)
+        else:
+            print(f"{name}: {(FOLDER / name).with_suffix('.md')}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
