@@ -21,6 +21,7 @@ from napari_ivos.errors import (
 )
 
 if TYPE_CHECKING:
+    from napari_ivos.batch import run_batch as run_batch
     from napari_ivos.frames import FrameStack as FrameStack
     from napari_ivos.frames import open_frames as open_frames
     from napari_ivos.networks import load_model as load_model
@@ -44,6 +45,7 @@ _HOME = {
     "Stroke": "scribbles",
     "load_model": "networks",
     "open_frames": "frames",
+    "run_batch": "batch",
 }
 """Public name -> the module that it is loaded from at first use."""
 
@@ -66,6 +68,7 @@ __all__ = [
     "__version__",
     "load_model",
     "open_frames",
+    "run_batch",
 ]
 
 

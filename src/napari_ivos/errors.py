@@ -40,6 +40,10 @@ class FrameReadError(InputError):
         super().__init__(message)
         self.frame = frame
 
+    def __reduce__(self) -> tuple[type[FrameReadError], tuple[str, int]]:
+        """Errors of workers travel to who waits for them."""
+        return type(self), (str(self), self.frame)
+
 
 class WeightsError(IvosError):
     """A model that is unknown, damaged, or of another architecture."""

@@ -39,6 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     suggest = parsers.add_parser("suggest", parents=[common], help="which frame of a project to correct next")
     suggest.add_argument("project", type=Path, metavar="PROJECT")
     suggest.set_defaults(run=commands.suggest)
+    _batch(parsers.add_parser("batch", parents=[common], help="segment many stacks, on many machines if need be"))
     _others(parsers, arguments)
     return parser.parse_args(arguments)
 
@@ -82,6 +83,28 @@ def _export(parser: argparse.ArgumentParser) -> None:
     _forcing(parser)
     _writing(parser)
     parser.set_defaults(run=commands.export)
+
+
+def _batch(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Segments all stacks of a manifest on dask workers (extra: distributed). The same command again goes on where "
+        "it was stopped; one bad stack fails alone."
+    )
+    parser.add_argument(
+        "manifest",
+        type=Path,
+        metavar="MANIFEST",
+        help="CSV or JSON: for each stack input, scribbles, masks or project, and how to read it",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running dask scheduler, such as tcp://10.0.0.1:8786")
+    where.add_argument("--workers", type=int, metavar="N", help="workers on this machine (one a GPU, else one a core)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for all results (MANIFEST_results beside it)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace exports that no earlier run of this made")
+    _model(parser)
+    parser.set_defaults(run=commands.batch)
 
 
 def _forcing(parser: argparse.ArgumentParser) -> None:

@@ -48,6 +48,16 @@ def export(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def batch(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos batch``; 1 where a stack failed."""
+    from napari_ivos.cli import batching
+
+    summary = batching.batch(options, output)
+    output.say(summary.as_text())
+    output.give(summary.as_dict())
+    return 0 if summary.complete else 1
+
+
 def info(options: argparse.Namespace, output: Output) -> int:
     """``napari-ivos info``."""
     from napari_ivos.cli import facts

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 SLOW = 10.0
 """Seconds between two lines of progress where nobody watches (a log file)."""
 
-Step = Callable[[int], None]
-"""Called with the number of frames that are done."""
+Step = Callable[..., None]
+"""Called with the number of frames that are done, and with the number of all where that has changed."""
 
 
 class Interrupted(Exception):
@@ -98,7 +98,8 @@ class Output:
             dynamic_ncols=watched,
         ) as bar:
 
-            def show(done: int) -> None:
+            def show(done: int, all_: int | None = None) -> None:
+                bar.total = bar.total if all_ is None else all_
                 bar.update(done - bar.n)
 
             yield show

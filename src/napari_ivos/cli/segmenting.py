@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 import napari_ivos
-from napari_ivos.cli import painted
 from napari_ivos.cli.commands import reading
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError
-from napari_ivos.scribbles import Scribbles, Stroke, read_davis
+from napari_ivos.scribbles import Scribbles
+from napari_ivos.session.starts import holds, new_strokes, read_starts
 
 if TYPE_CHECKING:
     import argparse
@@ -112,30 +112,12 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
     with napari_ivos.open_frames(job.input, **job.reading) as stack:
         for note in [*stack.notes, *([stack.hint] if stack.hint else [])]:
             output.note(note)
-        strokes, masks = starts(job, stack.shape)
+        strokes, masks = read_starts(stack.shape, job.scribbles, job.masks, job.frame, job.background)
         model = napari_ivos.load_model(job.model, device=job.device)
         with _project(job, stack, model, output) as session:
             tally = run(session, strokes, masks, output)
             written = write(session, targets, job.overwrite, output)
             return _facts(job, session, tally, written)
-
-
-def starts(job: Job, shape: tuple[int, int, int]) -> tuple[list[Scribbles], dict[int, npt.NDArray[Any]]]:
-    """The strokes and the finished masks that a job starts from, by frame."""
-    strokes: list[Scribbles] = []
-    if job.scribbles is not None and job.scribbles.suffix.lower() == ".json":
-        strokes = read_davis(job.scribbles, shape)
-    elif job.scribbles is not None:
-        drawn = painted.label_images(job.scribbles, shape, job.frame)
-        for frame, image in drawn.items():
-            if image.all():
-                raise InputError(
-                    f"{job.scribbles}: no pixel is 0 on frame {frame}. It looks like a picture, not like painted "
-                    "strokes, which leave most pixels 0. (Whole masks go with --masks.)"
-                )
-        strokes = [Scribbles.from_labels(frame, image, job.background) for frame, image in drawn.items()]
-    masks = {} if job.masks is None else painted.label_images(job.masks, shape, job.frame)
-    return strokes, masks
 
 
 @contextmanager
@@ -146,6 +128,11 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
         session = napari_ivos.Session.open(path, frames=stack, model=model, force=job.force)
         if job.project is None:
             output.note(f"going on with {path}, left by a run that was stopped; delete it to start anew")
+        if job.model is None and session.adapted is not None and session.read_only is None:
+            adapted = napari_ivos.adapted_model(session, job.device)
+            if adapted is not None:
+                session.use_model(adapted)
+                output.note("uses the weights that were adapted to this stack; --model compact takes the shipped ones")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         session = napari_ivos.Session(stack, model, project=path)
@@ -179,10 +166,10 @@ def run(
     """Add what the session doesn't hold yet, and propagate; raises `Interrupted` after Ctrl-C."""
     tally, began = Tally(), time.perf_counter()
     for frame, image in masks.items():
-        if not _holds(session, frame, image):
+        if not holds(session, frame, image):
             session.annotate(frame, image)
     for scribbles in strokes:
-        new = _new(session, scribbles)
+        new = new_strokes(session, scribbles)
         if new:
             tally.masks += len(session.interact(Scribbles(scribbles.frame, new)).objects)
     total = session.remaining()
@@ -195,21 +182,6 @@ def run(
         if stopped.is_set():  # in here, so that the bar stays where it is
             raise Interrupted("Stopped.", {"frames_done": tally.frames, "frames_at_most": total})
     return tally
-
-
-def _new(session: Session, scribbles: Scribbles) -> list[Stroke]:
-    """Strokes that are not in the session yet: a command that is run again draws nothing twice."""
-    known = [Stroke(s.object_id, s.points) for s in session.strokes(scribbles.frame)]
-    return [stroke for stroke in scribbles.strokes if stroke not in known]
-
-
-def _holds(session: Session, frame: int, image: npt.NDArray[Any]) -> bool:
-    """Whether the masks of a frame are in the session already, as annotation."""
-    ids = set(np.unique(image).tolist()) - {0}
-    known = {o.id for o in session.objects}
-    if not ids <= known or any(frame not in session.annotated_frames(i) for i in ids):
-        return False
-    return bool((session.labels[frame] == image)[image > 0].all())
 
 
 @contextmanager

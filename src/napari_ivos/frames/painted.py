@@ -41,7 +41,7 @@ def label_images(
         Not whole numbers, another size, no such frame, or nothing in it.
     """
     if frame is not None and not 0 <= frame < shape[0]:
-        raise InputError(f"--frame {frame}: the stack has frames 0 to {shape[0] - 1}.")
+        raise InputError(f"Frame {frame}: the stack has frames 0 to {shape[0] - 1}.")
     if path.suffix.lower() in INDEXED:
         images = {0: _indexed(path)}
         count = 1
@@ -73,12 +73,14 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
         raise InputError(f"{path} is no image that can be read.") from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    except InputError:
+        raise
 
 
 def _from_stack(
     path: Path, shape: tuple[int, int, int], frame: int | None
 ) -> tuple[dict[int, npt.NDArray[np.integer[Any]]], int]:
-    from napari_ivos import open_frames
+    from napari_ivos.frames import open_frames
 
     with open_frames(path) as stack:
         count = stack.shape[0]

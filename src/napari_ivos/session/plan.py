@@ -7,14 +7,14 @@ of the plan made before.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_ivos.merging import Bound, Pass
 from napari_ivos.steps import LOST_FRAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 
 @dataclass(eq=False)
@@ -79,6 +79,10 @@ class Track:
             return ahead[:0]
         return _inside(ahead, self.within)
 
+    def busy(self, frame: int) -> bool:
+        """Whether there is something to do on a frame."""
+        return frame in self.planned and (not self.lost or frame in self.leftovers)
+
     def settled(self, frame: int) -> bool:
         """Whether this track will do no more on a frame of its way: it was there, or is lost before it."""
         return self.lost or frame in self.way.frames[: self.reached]
@@ -100,6 +104,81 @@ def pair(tracks: Collection[Track]) -> None:
             track.other = starts.get((track.object_id, -track.direction, way.start + track.direction * way.distance))
 
 
+def independent(tracks: Sequence[Track]) -> list[list[Track]]:
+    """Parts of the work that know nothing of each other, each in the order of `tracks`.
+
+    Two tracks belong together if one may read what the other writes: where they change the same frames, or where one
+    starts from a frame that the other changes. Every object counts as one that may be met. Spans between frames on
+    which all objects are annotated come apart, and so do the two sides of a single annotated frame.
+    """
+    active = [t for t in tracks if len(t.planned) and (not t.lost or t.leftovers)]
+    spans = Frames([t.planned for t in active], 1).spans
+    starts = [low for low, _ in spans]
+    owner = list(range(len(spans)))
+
+    def root(k: int) -> int:
+        while owner[k] != k:
+            k = owner[k]
+        return k
+
+    def span_of(frame: int) -> int | None:
+        k = bisect_right(starts, frame) - 1
+        return k if k >= 0 and frame < spans[k][1] else None
+
+    for track in active:
+        first = track.planned[0]
+        here, before = span_of(first), span_of(first - track.direction)
+        if here is not None and before is not None and root(here) != root(before):
+            owner[max(root(here), root(before))] = min(root(here), root(before))
+    parts: dict[int, list[Track]] = {}
+    for track in active:
+        here = span_of(track.planned[0])
+        parts.setdefault(-1 if here is None else root(here), []).append(track)
+    return list(parts.values())
+
+
+def portion(tracks: Iterable[Track], direction: int, within: range) -> list[Track]:
+    """Copies of the tracks of one direction that may change something in `within`, and of those that they meet there.
+
+    The first are held to `within` (of step 1); the others keep what they plan, so that it is known what they will do.
+    """
+    here = [t for t in tracks if t.direction == direction and len(_inside(t.planned, within))]
+    copies: dict[int, Track] = {}
+    for track in here:
+        held = range(max(track.within.start, within.start), min(track.within.stop, within.stop))
+        copies[id(track)] = replace(track, within=held, leftovers={f for f in track.leftovers if f in within})
+    for track in here:
+        if track.other is not None:
+            meets = copies.setdefault(id(track.other), replace(track.other, leftovers=set()))
+            copies[id(track)].other, meets.other = meets, copies[id(track)]
+    return list(copies.values())
+
+
+class Schedule:
+    """Which tracks of one direction have a frame before them, asked in the order of that direction.
+
+    Costs what is under way, not what there is: ten thousand annotated frames make as many tracks, of which few meet.
+    """
+
+    def __init__(self, tracks: Sequence[Track], direction: int) -> None:
+        self._direction = direction
+        ahead = [(t.planned, k, t) for k, t in enumerate(tracks) if t.direction == direction]
+        coming = [(planned[0] * direction, planned[-1] * direction, k, t) for planned, k, t in ahead if len(planned)]
+        self._coming = sorted(coming, key=lambda entry: entry[:3], reverse=True)
+        self._here: list[tuple[int, int, Track]] = []
+
+    def at(self, frame: int) -> list[Track]:
+        """Tracks that plan a frame, in the order in which they were given."""
+        now = frame * self._direction
+        if self._coming and self._coming[-1][0] <= now:
+            while self._coming and self._coming[-1][0] <= now:
+                self._here.append(self._coming.pop()[1:])
+            self._here.sort(key=lambda entry: entry[1])
+        if any(last < now for last, _, _ in self._here):
+            self._here = [entry for entry in self._here if entry[0] >= now]
+        return [track for _, _, track in self._here if frame in track.planned]
+
+
 class Frames:
     """The union of ranges of frames, in the order of one direction."""
 
@@ -113,6 +192,11 @@ class Frames:
                 spans.append((low, high))
         self._spans = spans
         self._starts = [low for low, _ in spans]
+
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """Begin and end of each run of frames, ascending."""
+        return self._spans
 
     def __iter__(self) -> Iterator[int]:
         for low, high in self._spans[:: self._direction]:

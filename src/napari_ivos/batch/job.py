@@ -1,0 +1,498 @@
+"""One stack of a batch, from its line in the manifest to its exports; its project is written here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_ivos.batch import workers
+from napari_ivos.batch.summary import StackResult, write_whole
+from napari_ivos.errors import InputError, IvosError, ProjectError
+from napari_ivos.project import Project
+from napari_ivos.scribbles import Scribbles
+from napari_ivos.session import Session, stacks
+from napari_ivos.session.exporting import plan
+from napari_ivos.session.parcels import sharing
+from napari_ivos.session.starts import holds, new_strokes, read_starts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_ivos.batch.manifest import Entry
+    from napari_ivos.batch.model import AbsentModel
+    from napari_ivos.frames import FrameStack
+    from napari_ivos.project import Rows
+    from napari_ivos.regions import Box
+    from napari_ivos.session.parcels import Parcel, Part, Sharing
+
+_log = logging.getLogger(__name__)
+
+SECONDS_A_PARCEL = 4.0
+"""Parcels grow or shrink towards this; a worker that dies loses no more than one of them."""
+FIRST_FRAMES = 4
+MOST_FRAMES = 256
+RECORD_LIMIT = 1 << 20
+_WAKE = 0.2  # seconds between two looks at whether the batch is to stop
+
+
+class Stopped(Exception):
+    """The batch is to stop; what was finished is kept."""
+
+
+class Crew(Protocol):
+    """The workers, as one stack's job sees them."""
+
+    @property
+    def model(self) -> AbsentModel: ...
+    @property
+    def frames_a_parcel(self) -> int | None: ...
+    @property
+    def stopping(self) -> bool: ...
+
+    def submit(self, job: int, near: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Give a worker something to do, if possible the one at the address `near`; a dask Future."""
+        ...
+
+    def told(self, job: int, frames: int = 0, planned: int = 0) -> None:
+        """Count frames that are done, or that will be."""
+        ...
+
+
+class SurveyedStack:
+    """A stack as a worker saw it; pixels are read here for exports only.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is.
+    survey : Survey
+        What a worker found.
+    """
+
+    def __init__(self, path: Path, survey: workers.Survey) -> None:
+        self._survey = survey
+        self._opened: FrameStack | None = None
+        self.shape = survey.shape
+        self.name = survey.name
+        self.source = path
+        self.contrast: Any = survey.contrast
+
+    @property
+    def contrast_known(self) -> bool:
+        return self.contrast is not None
+
+    def fingerprint(self) -> str:
+        return self._survey.fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self._survey.facts)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options with which a worker opens the very same stack, with the contrast as it is known now."""
+        contrast = None if self.contrast is None else tuple(tuple(pair) for pair in self.contrast)
+        return {**self._survey.facts["open"], "contrast": contrast}
+
+    def _stack(self) -> FrameStack:
+        from napari_ivos.frames import open_frames
+
+        if self._opened is None:
+            self._opened = open_frames(self.source, **self.options)
+        return self._opened
+
+    def read(self, frame: int, box: Box | None = None) -> npt.NDArray[np.float32]:
+        return self._stack().read(frame, box)
+
+    def raw(self, frame: int, box: Box | None = None) -> npt.NDArray[Any]:
+        return self._stack().raw(frame, box)
+
+    def prefetch(self, frame: int, box: Box | None = None) -> None:
+        self._stack().prefetch(frame, box)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
+@dataclass
+class Tally:
+    """What the networks did for one stack."""
+
+    frames: set[int]
+    masks: int = 0
+
+
+class Job:
+    """One stack's work.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the manifest.
+    entry : Entry
+        Its line.
+    crew : Crew
+        Who computes.
+    overwrite : bool
+        Whether results that no earlier run left may be replaced.
+    """
+
+    def __init__(self, number: int, entry: Entry, crew: Crew, overwrite: bool) -> None:
+        self._number = number
+        self._entry = entry
+        self._crew = crew
+        self._overwrite = overwrite
+        self._tally = Tally(set())
+        self._notes: list[str] = []
+        self._last: str | None = None
+
+    def run(self) -> StackResult:
+        """Do everything that is not done yet; whatever goes wrong is in the result."""
+        started = time.perf_counter()
+        try:
+            digest = self._digest()
+            earlier = self._finished(digest)
+            if earlier is not None:
+                return earlier
+            outputs = self._do()
+            result = self._result("done", "", started, outputs)
+            write_whole(self._entry.record, json.dumps({"digest": digest, "result": asdict(result)}, indent=1))
+        except Stopped:
+            return self._result("stopped", "", started)
+        except IvosError as error:
+            return self._result("failed", str(error), started)
+        except Exception as error:  # noqa: BLE001 - one bad stack fails alone, whatever is wrong with it
+            _log.exception("%s failed in a way that was not foreseen", self._entry.name)
+            return self._result("failed", f"{type(error).__name__}: {error}", started)
+        return result
+
+    def _result(self, state: Any, error: str, started: float, outputs: Iterable[str] = ()) -> StackResult:
+        seconds = time.perf_counter() - started
+        frames = len(self._tally.frames)
+        kept = str(self._entry.kept) if self._entry.kept.exists() else ""
+        rate = frames / seconds if frames else 0.0
+        return StackResult(
+            self._entry.name,
+            state,
+            error,
+            frames,
+            self._tally.masks,
+            round(seconds, 3),
+            round(rate, 3),
+            kept,
+            tuple(outputs),
+            tuple(self._notes),
+        )
+
+    # -- whether it is done
+
+    def _digest(self) -> str:
+        """What the results depend on; another digest, and the stack is looked at again."""
+        entry = self._entry
+        facts: list[Any] = [self._crew.model.checksum, entry.name, entry.frame, entry.background, entry.formats]
+        facts += [sorted(entry.reading.items()), entry.output.name]
+        for path in (entry.input, entry.scribbles, entry.masks, entry.project):
+            try:
+                found = None if path is None else path.stat()
+            except OSError as error:
+                raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+            facts.append(None if path is None or found is None else [path.name, found.st_size, found.st_mtime_ns])
+        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+    def _finished(self, digest: str) -> StackResult | None:
+        """The result of an earlier run that finished this very stack, with all its files still there."""
+        path = self._entry.record
+        try:
+            if path.stat().st_size > RECORD_LIMIT:
+                return None
+            data = json.loads(path.read_text(encoding="utf-8"))
+            outputs = tuple(str(o) for o in data["result"]["outputs"])
+            same = data["digest"] == digest
+        except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the work is looked at again
+            return None
+        targets = {str(t.path) for t in plan(self._entry.output, self._entry.formats, overwrite=True)}
+        there = self._entry.kept.exists() and targets <= set(outputs) and all(t.exists() for t in map(_path, targets))
+        if not (same and there):
+            return None
+        return StackResult(self._entry.name, "earlier", project=str(self._entry.kept), outputs=outputs)
+
+    # -- the way
+
+    def _do(self) -> list[str]:
+        entry = self._entry
+        self._check_places()
+        entry.kept.parent.mkdir(parents=True, exist_ok=True)
+        again = entry.kept.exists() or self._overwrite
+        targets = plan(entry.output, entry.formats, overwrite=again)
+        with self._open() as session:
+            self._check_model(session)
+            starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)
+            for frame, image in starts.masks.items():
+                if not holds(session, frame, image):
+                    session.annotate(frame, image)
+            with sharing(session) as shared:
+                for scribbles in starts.strokes:
+                    new = new_strokes(session, scribbles)
+                    if new:
+                        shared.draw(Scribbles(scribbles.frame, new))
+                self._each(session, shared, shared.strokes())
+                self._propagate(session, shared)
+            return [self._export(session, target.path, target.format) for target in targets]
+
+    def _check_places(self) -> None:
+        """Look once more whether results stay below the output folder: links may have been made since."""
+        root = self._entry.kept.parent.resolve()
+        for path in (self._entry.kept, self._entry.output, self._entry.record):
+            if not path.resolve().is_relative_to(root):
+                raise InputError(f"{path} is a link that leads out of the output folder {root}; remove it.")
+
+    def _export(self, session: Session, path: Path, name: str) -> str:
+        def tick(done: int, total: int) -> None:
+            if self._crew.stopping:
+                raise Stopped
+
+        if self._crew.stopping:
+            raise Stopped
+        written = session.export(path, name, overwrite=True, progress=tick)
+        self._notes += [note for note in written.notes if note not in self._notes]
+        return str(path)
+
+    # -- its project
+
+    def _open(self) -> Session:
+        """Its session, with the project in the output folder; a new one appears there only when it is whole."""
+        entry = self._entry
+        source, options = self._source()
+        survey = self._wait(self._crew.submit(self._number, None, workers.survey, str(source), options, True))
+        self._notes += survey.notes
+        stack = SurveyedStack(source, survey)
+        if not entry.kept.exists():
+            scratch = entry.kept.with_name(f".{entry.name}.ivos.new")
+            for left in entry.kept.parent.glob(f".{glob_safe(entry.name)}.ivos.new*"):
+                left.unlink()
+            if entry.project is not None:
+                self._copy(entry.project, scratch, source)
+            else:
+                Session(stack, self._crew.model, project=scratch).close()
+            os.replace(scratch, entry.kept)  # noqa: PTH105 - within one folder, over nothing
+        return Session.open(entry.kept, frames=stack, model=self._crew.model)
+
+    def _source(self) -> tuple[Path, dict[str, Any]]:
+        """Where the frames are, and how they are opened."""
+        entry = self._entry
+        project = entry.kept if entry.kept.exists() else entry.project
+        kept: Mapping[str, Any] = {}
+        found: Path | None = entry.input
+        if project is not None:
+            opened = Project.open(project)
+            try:
+                facts = opened.meta("stack", {})
+                kept = facts if isinstance(facts, dict) else {}
+                contrast = opened.meta("contrast")
+            finally:
+                opened.close()
+            found = found or stacks.find(kept, project)
+            if found is None:
+                raise InputError(f"The frames of {project} were not found beside it: name them (column input).")
+            given = kept.get("options")
+            options = {k: given[k] for k in stacks.OPTIONS if k in given} if isinstance(given, dict) else {}
+            return found, {**options, **({} if contrast is None else {"contrast": contrast}), **entry.reading}
+        if found is None:
+            raise InputError("neither input nor project is named")
+        return found, dict(entry.reading)
+
+    def _copy(self, origin: Path, scratch: Path, source: Path) -> None:
+        """Copy a project that the manifest brings, and tell the copy where its stack is."""
+        original = Project.open(origin)
+        try:
+            original.copy_to(scratch)
+        finally:
+            original.close()
+        copy = Project.open(scratch)
+        try:
+            facts = copy.meta("stack", {})
+            try:
+                place: str | None = os.path.relpath(source, self._entry.kept.parent)
+            except ValueError:  # another drive
+                place = None
+            with copy.transaction() as writer:
+                writer.set_meta("stack", {**facts, "path": None if place is None else place.replace(os.sep, "/")})
+        finally:
+            copy.close()
+
+    def _check_model(self, session: Session) -> None:
+        """Refuse to go on with another model than the one that made what this batch has made so far."""
+        model = self._crew.model.checksum
+        used = {step.model for step in session.log if step.model is not None and step.state > 0}
+        if self._entry.project is None and used - {model}:
+            raise ProjectError(
+                f"{self._entry.kept} was made with another model ({', '.join(sorted(m[:12] for m in used - {model}))}; "
+                f"this run has {model[:12]}). Name another output folder, or delete this project to start anew."
+            )
+
+    # -- the work
+
+    def _each(self, session: Session, shared: Sharing, parcels: Iterable[Parcel]) -> None:
+        """Have parcels done that know nothing of each other, and keep what comes of them."""
+        waiting = _Waiting()
+        errors: list[BaseException] = []
+        for parcel in parcels:
+            if self._crew.stopping:
+                break
+            waiting.add(self._send(session, parcel, None, self._last), parcel)
+            if not self._contrast_known(session):  # the first region that tells decides, as in a session
+                self._take(shared, waiting, errors)
+        while waiting:
+            self._take(shared, waiting, errors)
+        self._settle(errors)
+
+    def _propagate(self, session: Session, shared: Sharing) -> None:
+        shared.plan()
+        self._each(session, shared, shared.unlearned())
+        shared.plan()
+        parts = shared.parts()
+        self._crew.told(self._number, planned=sum(part.total for part in parts))
+        waiting = _Waiting()
+        errors: list[BaseException] = []
+        ways = [_Way(part, self._crew.frames_a_parcel) for part in parts]
+        for way in ways:
+            self._send_next(session, shared, way, waiting)
+            if not self._contrast_known(session):
+                while waiting:
+                    self._advance(session, shared, waiting, errors)
+        while waiting:
+            self._advance(session, shared, waiting, errors)
+        self._settle(errors)
+        shared.conclude()
+
+    def _advance(self, session: Session, shared: Sharing, waiting: _Waiting, errors: list[BaseException]) -> None:
+        """Keep what came of one parcel, and send the next one of its part."""
+        taken = self._take(shared, waiting, errors)
+        if taken is not None:
+            self._send_next(session, shared, taken, waiting)
+
+    def _send_next(self, session: Session, shared: Sharing, way: _Way, waiting: _Waiting) -> None:
+        if self._crew.stopping:
+            return
+        parcel = shared.next(way.part, way.most)
+        if parcel is None:
+            return
+        if way.references is None:
+            rows = shared.references(way.part)
+            way.references = self._crew.submit(self._number, way.worker, workers.hold, rows)
+        waiting.add(self._send(session, parcel, way.references, way.worker), parcel, way)
+
+    def _send(self, session: Session, parcel: Parcel, references: Rows | None, near: str | None) -> Any:
+        stack = session.stack
+        if not isinstance(stack, SurveyedStack):
+            raise TypeError("the session of a batch reads its frames elsewhere")
+        path = str(stack.source)
+        return self._crew.submit(self._number, near, workers.work, parcel, references, path, stack.options)
+
+    def _take(self, shared: Sharing, waiting: _Waiting, errors: list[BaseException]) -> _Way | None:
+        """Wait for a parcel and keep what came of it; its part, if that goes on."""
+        future, parcel, way = waiting.get(self._crew)
+        try:
+            done: workers.Work = self._wait(future)
+        except (IvosError, Stopped) as error:
+            errors.append(error)
+            return None
+        frames = shared.keep(parcel, done.yielded)
+        self._last = done.worker
+        self._tally.frames.update(frames)
+        self._tally.masks += done.yielded.masks
+        if way is not None:
+            shared.note(way.part, parcel, done.yielded)
+            self._crew.told(self._number, frames=parcel.frames)
+            way.learn(done, parcel.frames)
+        if done.yielded.error is not None:
+            errors.append(done.yielded.error)
+            return None
+        return way
+
+    def _contrast_known(self, session: Session) -> bool:
+        return session.stack is not None and session.stack.contrast_known
+
+    def _settle(self, errors: list[BaseException]) -> None:
+        """Raise what went wrong, now that everything that came is kept."""
+        for error in sorted(errors, key=lambda e: isinstance(e, Stopped)):
+            raise error
+        if self._crew.stopping:
+            raise Stopped
+
+    def _wait(self, future: Any) -> Any:
+        """What comes of a future; errors of dask become our own."""
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except IvosError:
+            raise
+        except KilledWorker as error:
+            raise IvosError(
+                f"{error.allowed_failures + 1} workers ended while they had this stack ({error}). It may need more "
+                "memory than they have: give them more, or put fewer on a machine. What was finished before is kept."
+            ) from error
+        except Exception as error:
+            if future.cancelled():
+                raise Stopped from error
+            raise IvosError(f"A worker failed: {type(error).__name__}: {error}") from error
+        finally:
+            future.release()
+
+
+class _Way:
+    """A part of the propagation under way: where it is, and how large its parcels are."""
+
+    def __init__(self, part: Part, frames: int | None) -> None:
+        self.part = part
+        self.worker: str | None = None
+        self.references: Any = None
+        self._fixed = frames
+        self.most = frames or FIRST_FRAMES
+
+    def learn(self, done: workers.Work, frames: int) -> None:
+        """Stay with the worker, which has the stack open; fit the next parcel to the time that this one took."""
+        self.worker = done.worker
+        if self._fixed is None:
+            wanted = frames * SECONDS_A_PARCEL / max(done.yielded.seconds, 1e-3)
+            self.most = int(min(max(wanted, 1), 4 * self.most, MOST_FRAMES))
+
+
+class _Waiting:
+    """Parcels that are out, in the order in which they come back."""
+
+    def __init__(self) -> None:
+        self._out: dict[Any, tuple[Any, Parcel, _Way | None]] = {}
+        self._back: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def add(self, future: Any, parcel: Parcel, way: _Way | None = None) -> None:
+        self._out[future.key] = future, parcel, way
+        future.add_done_callback(lambda done: self._back.put(done.key))
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def get(self, crew: Crew) -> tuple[Any, Parcel, _Way | None]:
+        return self._out.pop(self._back.get())
+
+
+def glob_safe(name: str) -> str:
+    """A name as a pattern that means only itself."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text)

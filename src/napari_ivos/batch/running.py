@@ -1,0 +1,372 @@
+"""A whole batch: workers, stacks side by side, progress, stop, summary."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.batch.manifest import Manifest, read_manifest
+from napari_ivos.batch.model import AbsentModel, ModelSource
+from napari_ivos.batch.summary import StackResult, Summary
+from napari_ivos.errors import InputError, IvosError, ProjectError
+from napari_ivos.project.locking import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+STACKS_A_WORKER = 2
+"""Stacks under way for each worker: while one is being written, another is computed."""
+MOST_AT_ONCE = 256
+_WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is.
+
+    Parameters
+    ----------
+    stacks, finished, failed : int
+        All, those that are finished (now or earlier), those that failed.
+    frames, planned : int
+        Passes over a frame that are done, and that are known to be needed so far.
+    last : StackResult or None
+        The stack that came to its end just now.
+    """
+
+    stacks: int
+    finished: int
+    failed: int
+    frames: int
+    planned: int
+    last: StackResult | None = None
+
+
+class BatchInterrupted(KeyboardInterrupt):
+    """The user stopped a batch; what is done is kept, and the same call goes on.
+
+    Parameters
+    ----------
+    summary : Summary
+        What came of it until then.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(summary.line())
+        self.summary = summary
+
+
+def run_batch(
+    manifest: str | Path | Manifest,
+    client: Any = None,
+    *,
+    output: str | Path | None = None,
+    model: Any = None,
+    device: str | None = None,
+    workers: int | None = None,
+    at_once: int | None = None,
+    overwrite: bool = False,
+    frames_a_parcel: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    started: Callable[[str], None] | None = None,
+) -> Summary:
+    """Segment many stacks on the workers of a dask cluster; goes on where an earlier call stopped.
+
+    Parameters
+    ----------
+    manifest : path or Manifest
+        CSV or JSON; see `napari_ivos.batch.read_manifest`.
+    client : distributed.Client, optional
+        The cluster. Without: workers of this machine, for the time of the call.
+    output : path, optional
+        Folder for all results; by default as the manifest says, else "NAME_results" beside it.
+    model : str, path or Predictor, optional
+        As for `load_model`, or what that returned; each worker loads it once.
+    device : str, optional
+        Where every worker computes. Without: the best it has; workers of a machine with several GPUs take one each.
+    workers : int, optional
+        Without `client`: how many workers; by default one a GPU, else one a core.
+    at_once : int, optional
+        Stacks under way at the same time; two for each worker by default.
+    overwrite : bool
+        Replace exports that are in the way and that no earlier run of this batch made.
+    frames_a_parcel : int, optional
+        Frames that a worker gets at a time; by default so many as take it some seconds. Labels don't depend on it.
+    progress : callable
+        Called with a `Progress` now and then, in this thread.
+    started : callable
+        Called with the address of the cluster's dashboard.
+
+    Returns
+    -------
+    Summary
+        Also written to the output folder, as text, CSV and JSON.
+
+    Raises
+    ------
+    InputError
+        The manifest can't be used; nothing was started.
+    WeightsError
+        The model can't be loaded.
+    ProjectError
+        Another batch writes to the output folder.
+    IvosError
+        The cluster is gone; what is done is kept.
+    BatchInterrupted
+        Ctrl-C, which waits for the parcels that are out; a second one does not.
+    """
+    if find_spec("distributed") is None:
+        raise InputError("Not installed: distributed. Run: pip install 'napari-ivos[distributed]'.")
+    job = manifest if isinstance(manifest, Manifest) else read_manifest(manifest, output)
+    source = ModelSource.of(model, device)
+    begun = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(_alone(job.output))
+        cluster = stack.enter_context(local_cluster(workers)) if client is None else client
+        crew = stack.enter_context(_crew(cluster, source, frames_a_parcel))
+        if started is not None:
+            started(str(cluster.dashboard_link))
+        runner = _Runner(job, crew, overwrite, at_once, progress)
+        results = runner.run()
+        devices = tuple(sorted(crew.devices))
+    summary = Summary(results, time.perf_counter() - begun, f"{source.name} ({source.checksum[:12]})", devices)
+    summary.write(job.output)
+    if runner.interrupted:
+        raise BatchInterrupted(summary)
+    if crew.lost:
+        raise IvosError(
+            f"The cluster is gone ({crew.lost}). {summary.line()} What is done is kept; the same call goes on."
+        )
+    return summary
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One batch at a time writes to a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".batch")
+        mine = lock.acquire()
+    except OSError as error:
+        raise ProjectError(f"The output folder {folder} can't be written ({error.strerror or error}).") from error
+    if not mine:
+        raise ProjectError(f"Another batch is writing to {folder}. Wait for it, or name another output folder.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def local_cluster(workers: int | None = None) -> Iterator[Any]:
+    """A client of workers on this machine: processes with one thread each, reachable from this machine only.
+
+    Parameters
+    ----------
+    workers : int, optional
+        One a GPU by default, else one a core.
+    """
+    import os
+
+    from distributed import Client, LocalCluster
+
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} workers: at least one is needed.")
+    count = workers or _default_workers()
+    threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    dashboard = "127.0.0.1:0" if find_spec("bokeh") is not None else None
+    with (
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=dashboard,
+            env=given,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _default_workers() -> int:
+    import os
+
+    from napari_ivos.networks.inference import cuda_devices
+
+    return cuda_devices() or os.cpu_count() or 1
+
+
+# -- the workers
+
+
+class DaskCrew:
+    """The workers of a dask cluster, for the jobs of one batch.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    model : AbsentModel
+        What its workers compute with.
+    frames_a_parcel : int or None
+        As for `run_batch`.
+    """
+
+    def __init__(self, client: Any, model: AbsentModel, frames_a_parcel: int | None) -> None:
+        self.client = client
+        self.model = model
+        self.frames_a_parcel = frames_a_parcel
+        self.devices: set[str] = set()
+        self.lost = ""
+        self.events: queue.SimpleQueue[tuple[int, int, int, StackResult | None]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._out: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Give out nothing more."""
+        self._stop.set()
+
+    def abort(self) -> None:
+        """Take back what is out."""
+        self.stop()
+        with self._lock:
+            out = list(self._out.values())
+        self.client.cancel(out, force=True)
+
+    def submit(self, job: int, near: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
+        options: dict[str, Any] = {} if near is None else {"workers": [near], "allow_other_workers": True}
+        future = self.client.submit(function, *arguments, pure=False, priority=-job, **options)
+        with self._lock:
+            self._out[future.key] = future
+        future.add_done_callback(self._back)
+        return future
+
+    def _back(self, future: Any) -> None:
+        with self._lock:
+            self._out.pop(future.key, None)
+
+    def told(self, job: int, frames: int = 0, planned: int = 0) -> None:
+        self.events.put((job, frames, planned, None))
+
+    def check(self) -> None:
+        """Find out whether the cluster is still there; without it, nothing is given out any more."""
+        if not self.lost and self.client.status != "running":
+            self.lost = f"the connection to {self.client.scheduler_info().get('address', 'its scheduler')} broke"
+            self.stop()
+
+
+@contextmanager
+def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iterator[DaskCrew]:
+    """Give the workers their model, and ask one of them who it is."""
+    from napari_ivos.batch.workers import NAME, ModelWorker, identify
+
+    if not hasattr(client, "register_plugin"):
+        raise InputError(f"A distributed.Client is needed, got a {type(client).__name__}.")
+    client.register_plugin(ModelWorker(source), name=NAME)
+    try:
+        facts = client.submit(identify, pure=False).result()
+        crew = DaskCrew(client, AbsentModel(*facts), frames_a_parcel)
+        crew.devices.add(facts.device)
+        yield crew
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(NAME)
+
+
+# -- the stacks
+
+
+class _Runner:
+    """Jobs side by side, a thread each; what they tell is heard in the caller's thread."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        crew: DaskCrew,
+        overwrite: bool,
+        at_once: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._entries = manifest.entries
+        self._crew = crew
+        self._overwrite = overwrite
+        self._at_once = at_once
+        self._progress = progress
+        self._results: dict[int, StackResult] = {}
+        self._frames = self._planned = 0
+        self.interrupted = False
+
+    def run(self) -> tuple[StackResult, ...]:
+        """All stacks' results, in the order of the manifest."""
+        with ThreadPoolExecutor(self._threads(), thread_name_prefix="ivos-stack") as pool:
+            for number in range(len(self._entries)):
+                pool.submit(self._one, number)
+            while len(self._results) < len(self._entries):
+                try:
+                    self._listen()
+                except KeyboardInterrupt:
+                    self._interrupt()
+        return tuple(self._results[number] for number in range(len(self._entries)))
+
+    def _threads(self) -> int:
+        if self._at_once is not None:
+            return max(1, self._at_once)
+        threads: int = sum(self._crew.client.nthreads().values())
+        return max(2, min(STACKS_A_WORKER * threads, MOST_AT_ONCE))
+
+    def _interrupt(self) -> None:
+        """The first Ctrl-C waits for what is out, the second takes it back."""
+        if self.interrupted:
+            self._crew.abort()
+        self.interrupted = True
+        self._crew.stop()
+
+    def _one(self, number: int) -> None:
+        from napari_ivos.batch.job import Job
+
+        entry = self._entries[number]
+        result = StackResult(entry.name, "failed", "its thread ended")
+        try:
+            if self._crew.stopping:
+                result = StackResult(entry.name, "stopped")
+            else:
+                result = Job(number, entry, self._crew, self._overwrite).run()
+        finally:
+            self._crew.events.put((number, 0, 0, result))
+
+    def _listen(self) -> None:
+        """Hear one thing that a job tells."""
+        try:
+            number, frames, planned, result = self._crew.events.get(timeout=_WAKE)
+        except queue.Empty:
+            self._crew.check()
+            return
+        self._frames += frames
+        self._planned += planned
+        if result is not None:
+            self._results[number] = result
+        if self._progress is not None:
+            self._progress(self._now(result))
+
+    def _now(self, last: StackResult | None) -> Progress:
+        states: Sequence[str] = [r.state for r in self._results.values()]
+        done = sum(state in ("done", "earlier") for state in states)
+        return Progress(len(self._entries), done, states.count("failed"), self._frames, self._planned, last)

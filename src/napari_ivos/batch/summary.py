@@ -1,0 +1,168 @@
+"""What came of a batch: a table of its stacks as text, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+State = Literal["done", "earlier", "failed", "stopped"]
+"""Finished now; finished by an earlier run; failed; stopped before it was finished."""
+WORDS = {"done": "done", "earlier": "done earlier", "failed": "failed", "stopped": "stopped"}
+_WIDE = 100  # of an error in the table of text
+
+
+@dataclass(frozen=True)
+class StackResult:
+    """What came of one stack.
+
+    Parameters
+    ----------
+    name : str
+        As in the manifest.
+    state : {"done", "earlier", "failed", "stopped"}
+        "earlier": an earlier run had finished it.
+    error : str
+        Why it failed, else "".
+    frames : int
+        Frames that were changed, each counted once.
+    masks : int
+        Masks that the networks made.
+    seconds : float
+        From its first parcel to its last file.
+    frames_per_second : float
+        `frames` over `seconds`; 0 where nothing was to be done.
+    project : str
+        Its project file.
+    outputs : tuple of str
+        Files and folders that were written.
+    notes : tuple of str
+        What is to be known about them.
+    """
+
+    name: str
+    state: State
+    error: str = ""
+    frames: int = 0
+    masks: int = 0
+    seconds: float = 0.0
+    frames_per_second: float = 0.0
+    project: str = ""
+    outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a batch.
+
+    Parameters
+    ----------
+    stacks : tuple of StackResult
+        In the order of the manifest.
+    seconds : float
+        For all of it.
+    model : str
+        Name and checksum.
+    devices : tuple of str
+        What the workers computed on.
+    """
+
+    stacks: tuple[StackResult, ...]
+    seconds: float
+    model: str
+    devices: tuple[str, ...] = field(default=())
+
+    @property
+    def failed(self) -> tuple[StackResult, ...]:
+        """Those that failed."""
+        return tuple(s for s in self.stacks if s.state == "failed")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stack is finished."""
+        return all(s.state in ("done", "earlier") for s in self.stacks)
+
+    def as_text(self) -> str:
+        """A table for people."""
+        rows = [("stack", "state", "frames", "masks", "seconds", "frames/s", "")]
+        for s in self.stacks:
+            rate = f"{s.frames_per_second:.2f}" if s.frames else ""
+            reason = s.error if len(s.error) <= _WIDE else s.error[: _WIDE - 3] + "..."
+            rows.append((s.name, WORDS[s.state], str(s.frames), str(s.masks), f"{s.seconds:.1f}", rate, reason))
+        wide = [max(len(row[k]) for row in rows) for k in range(6)]
+        lines = [
+            "  ".join([row[0].ljust(wide[0]), row[1].ljust(wide[1]), *map(str.rjust, row[2:6], wide[2:]), row[6]])
+            for row in rows
+        ]
+        return "\n".join(line.rstrip() for line in [*lines, self.line()])
+
+    def line(self) -> str:
+        """One line about all of it."""
+        counts: Counter[str] = Counter(s.state for s in self.stacks)
+        told = ", ".join(f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state])
+        frames = sum(s.frames for s in self.stacks)
+        rate = f", {frames / self.seconds:.2f} frames/s" if frames and self.seconds else ""
+        return f"{len(self.stacks)} stacks: {told or 'nothing to do'}; {frames} frames in {self.seconds:.1f} s{rate}."
+
+    def as_csv(self) -> str:
+        """A table for spreadsheets: a line a stack."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        names = [f.name for f in fields(StackResult)]
+        writer.writerow(names)
+        for s in self.stacks:
+            values = asdict(s)
+            writer.writerow([";".join(v) if isinstance(v := values[n], tuple) else v for n in names])
+        return out.getvalue()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        counts = Counter(s.state for s in self.stacks)
+        return {
+            "model": self.model,
+            "devices": list(self.devices),
+            "seconds": round(self.seconds, 3),
+            "counts": dict(counts),
+            "complete": self.complete,
+            "stacks": [asdict(s) for s in self.stacks],
+        }
+
+    def write(self, folder: Path) -> tuple[Path, ...]:
+        """Put `summary.txt`, `summary.csv` and `summary.json` into a folder, each whole or not at all."""
+        texts = {
+            "summary.txt": self.as_text() + "\n",
+            "summary.csv": self.as_csv(),
+            "summary.json": json.dumps(self.as_dict(), indent=1) + "\n",
+        }
+        return tuple(write_whole(folder / name, text) for name, text in texts.items())
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file that is there whole, or as it was before.
+
+    Raises
+    ------
+    InputError
+        It can't be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(f"{path} can't be written ({error.strerror or error}).") from error
+    return path

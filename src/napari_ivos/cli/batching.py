@@ -1,0 +1,81 @@
+"""``batch``: a manifest of stacks, on workers of this machine or of a cluster."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from napari_ivos.batch import BatchInterrupted, Progress, read_manifest, run_batch
+from napari_ivos.cli.output import Interrupted
+from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from napari_ivos.batch import Summary
+    from napari_ivos.cli.output import Output
+
+PATIENCE = "15s"
+"""How long a scheduler may take to answer."""
+
+
+def batch(options: argparse.Namespace, output: Output) -> Summary:
+    """Run a batch as the arguments say.
+
+    Raises
+    ------
+    IvosError
+        The manifest or the model can't be used, or the cluster is gone.
+    Interrupted
+        The user stopped it.
+    """
+    manifest = read_manifest(options.manifest, options.output)
+    output.note(f"{len(manifest.entries)} stacks; results go to {manifest.output}")
+    with _client(options.scheduler) as client, output.progress("frames", 0) as show:
+        names: list[str] = []
+
+        def told(now: Progress) -> None:
+            show(now.frames, now.planned)
+            if now.last is not None and now.last.state == "failed":
+                names.append(now.last.name)
+                output.note(f"{now.last.name} failed: {now.last.error}")
+
+        try:
+            return run_batch(
+                manifest,
+                client,
+                model=options.model,
+                device=options.device,
+                workers=options.workers,
+                overwrite=options.overwrite,
+                progress=told,
+                started=lambda link: output.note(f"dashboard: {link}"),
+            )
+        except BatchInterrupted as stop:
+            raise Interrupted(
+                f"Stopped. {stop.summary.line()} What is done is kept in {manifest.output}; the same command again "
+                "goes on.",
+                stop.summary.as_dict(),
+            ) from stop
+
+
+@contextmanager
+def _client(address: str | None) -> Iterator[Any]:
+    """A client of the scheduler at an address; None: workers of this machine, which `run_batch` starts."""
+    if address is None:
+        yield None
+        return
+    from napari_ivos.cli.commands import need_packages
+
+    need_packages({"distributed": "distributed"}, "distributed")
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No scheduler answers at {address} ({error}). Start one with `dask scheduler`, or use --workers N."
+        ) from error
+    with client:
+        yield client

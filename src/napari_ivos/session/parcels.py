@@ -1,0 +1,376 @@
+"""A session's work in parcels that are done elsewhere, to the same masks as here.
+
+A parcel holds everything that its work reads from the project; whoever carries it out makes a small project in memory
+of it and runs on that what a session runs: `Annotator.segment`, `steps.learn`, `Sweep`. What was added comes back as
+rows, and the one who holds the project file keeps them. Parcels know nothing of machines: a batch sends them to its
+workers.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from napari_ivos import steps
+from napari_ivos.errors import IvosError
+from napari_ivos.project import Extract, Project, Rows
+from napari_ivos.session.annotator import Annotator
+from napari_ivos.session.guard import failing_model
+from napari_ivos.session.plan import Frames, independent, portion
+from napari_ivos.session.sweep import Sweep, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from napari_ivos.predictor import Predictor
+    from napari_ivos.project import Row, Writer
+    from napari_ivos.scribbles import Scribbles
+    from napari_ivos.session.plan import Track
+    from napari_ivos.session.session import Session
+    from napari_ivos.session.stacks import Stack
+
+MASKS_AT_MOST = 4096
+"""A parcel makes at most about this many masks, so that it stays small."""
+_KEPT = "What was finished before is kept."
+
+
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    """One piece of work.
+
+    Parameters
+    ----------
+    extract : Extract
+        What it reads of the project.
+    frame : int
+        For strokes and painted masks, the frame; for a span, the first one.
+    kind : {"segment", "learn", "propagate"}
+        Make the masks of a frame's strokes; learn references of painted masks; carry masks through a span of frames.
+    """
+
+    extract: Extract
+    frame: int
+    kind: str = "segment"
+    step: int = 0
+    """Of the painted masks to learn from."""
+    learners: tuple[int, ...] = ()
+    """Objects to learn."""
+    task: Task | None = None
+    tracks: Sequence[Track] = ()
+    """What a span has to do, with the tracks that it meets."""
+
+    frames: int = 1
+    """How many it works on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Yielded:
+    """What came of a parcel.
+
+    Parameters
+    ----------
+    rows : dict
+        What is to be added to the project, by table.
+    fresh : int
+        Number that the parcel's own step has in `rows`; 0: it made none.
+    finished : tuple of int
+        Steps whose strokes have their masks now.
+    seconds : float
+        Time that it took.
+    contrast : list or None
+        The stack's contrast, once it is known for good.
+    error : IvosError or None
+        Why it ended early; `rows` hold what was done before.
+    """
+
+    rows: Rows
+    fresh: int
+    finished: tuple[int, ...]
+    seconds: float
+    contrast: list[list[float]] | None
+    error: IvosError | None = None
+
+    @property
+    def masks(self) -> int:
+        """Masks that were made."""
+        return len(self.rows["patches"])
+
+
+# -- elsewhere
+
+
+def carry_out(parcel: Parcel, stack: Stack, predictor: Predictor, references: Rows | None = None) -> Yielded:
+    """Do the work of a parcel.
+
+    Parameters
+    ----------
+    parcel : Parcel
+        What to do.
+    references : dict, optional
+        What `Sharing.references` gave for its part.
+    stack : FrameStack
+        The frames, with the session's contrast.
+    predictor : Predictor
+        The networks.
+
+    Returns
+    -------
+    Yielded
+        Errors of frames and networks are in it, beside what was done before them.
+    """
+    started = time.perf_counter()
+    extract = replace(parcel.extract, rows={**parcel.extract.rows, **(references or {})})
+    project = Project.restore(extract)
+    error = None
+    try:
+        before = {s.number: s.finished for s in project.steps()}
+        try:
+            _DO[parcel.kind](project, parcel, stack, predictor)
+        except IvosError as found:
+            error = found
+        after = project.steps()
+        finished = tuple(s.number for s in after if s.finished and not before.get(s.number, True))
+        fresh = next((s.number for s in after if s.number not in before), 0)
+        contrast = [[float(v) for v in pair] for pair in stack.contrast] if stack.contrast_known else None
+        rows = project.added(extract)
+    finally:
+        project.close()
+    return Yielded(rows, fresh, finished, time.perf_counter() - started, contrast, error)
+
+
+def _segment(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+    Annotator(project).segment(parcel.frame, predictor, stack)
+
+
+def _learn(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+    rows = project.rows(parcel.frame, last=parcel.step)
+    masks = project.patches(rows[i] for i in parcel.learners)
+    with failing_model(predictor, parcel.frame, _KEPT):
+        found = steps.learn(lambda box: stack.read(parcel.frame, box), project.shape[1:], predictor, masks)
+    with project.transaction() as writer:
+        learned = {(i, parcel.step, parcel.frame): reference for i, reference in found.items()}
+        writer.put_references(predictor.checksum, learned)
+
+
+def _propagate(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+    if parcel.task is None:
+        raise ValueError("a span without a task")
+    sweep = Sweep(project, stack, predictor, parcel.task, lambda: False, lambda frame: None, parcel.tracks)
+    for _ in sweep.run():
+        pass
+
+
+_DO: Mapping[str, Callable[[Project, Parcel, Stack, Predictor], None]] = {
+    "segment": _segment,
+    "learn": _learn,
+    "propagate": _propagate,
+}
+
+
+# -- where the project is
+
+
+@dataclass(eq=False)
+class Part:
+    """Work of a propagation that is independent of its other parts: one direction after the other.
+
+    Parameters
+    ----------
+    tracks : list of Track
+        Its objects' passes.
+    ways : list of (int, iterator of int)
+        Directions with the frames that are still to be done.
+    """
+
+    tracks: list[Track]
+    ways: list[tuple[int, Iterator[int]]] = field(default_factory=list)
+    total: int = 0
+
+    def take(self, most: int) -> tuple[int, list[int]] | None:
+        """Direction and the next frames on which there is something to do; None at the end."""
+        while self.ways:
+            direction, frames = self.ways[0]
+            tracks = [t for t in self.tracks if t.direction == direction]
+            room = max(1, min(most, MASKS_AT_MOST // max(1, len(tracks))))
+            found = list(islice((f for f in frames if any(t.busy(f) for t in tracks)), room))
+            if found:
+                return direction, found
+            self.ways.pop(0)
+        return None
+
+
+@contextmanager
+def sharing(session: Session) -> Iterator[Sharing]:
+    """Have a session's work done elsewhere; meanwhile nothing else changes it.
+
+    Parameters
+    ----------
+    session : Session
+        Its `model` and `stack` say who they are; nothing is computed or read with them.
+
+    Raises
+    ------
+    SessionBusy, ReadOnlyProject
+    """
+    with session._working("batch"):
+        yield Sharing(session)
+
+
+class Sharing:
+    """A session's open work, parcel by parcel; see `sharing`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._project = session._project
+        self._sweep: Sweep | None = None
+
+    # -- strokes
+
+    def draw(self, scribbles: Scribbles) -> None:
+        """Keep strokes, and the objects that they are the first of; `strokes` has the work that this makes.
+
+        Raises
+        ------
+        InputError
+            As for `Session.interact`.
+        """
+        self._session._check_scribbles(scribbles)
+        Annotator(self._project).keep_strokes(scribbles, self._session._need_model())
+
+    def strokes(self) -> list[Parcel]:
+        """A parcel for each frame with strokes that have no masks yet."""
+        return [self._strokes_of(frame) for frame in Annotator(self._project).unfinished_frames()]
+
+    def _strokes_of(self, frame: int) -> Parcel:
+        rows = self._project.rows(frame)
+        extract = self._project.extract(self._project.objects(), [row.id for row in rows.values()], frame=frame)
+        return Parcel(extract, frame)
+
+    # -- propagation
+
+    def plan(self) -> None:
+        """Plan the propagation of the current round: `unlearned` comes first, then `parts`."""
+        self._sweep = self._session._sweeper("both", None, None, None)()
+
+    @property
+    def sweep(self) -> Sweep:
+        """The planned propagation."""
+        if self._sweep is None:
+            raise ValueError("nothing is planned yet")
+        return self._sweep
+
+    def unlearned(self) -> list[Parcel]:
+        """A parcel for each batch of painted masks that the model has not seen yet."""
+        return [self._learning(*batch) for batch in self.sweep.unlearned()]
+
+    def _learning(self, frame: int, step: int, rows: Sequence[Row]) -> Parcel:
+        ids = tuple(row.object_id for row in rows)
+        extract = self._project.extract(ids, [row.id for row in rows])
+        return Parcel(extract, frame, "learn", step, ids)
+
+    def parts(self) -> list[Part]:
+        """The independent parts of the propagation, once everything is learned."""
+        sweep = self.sweep
+        sweep.take_references()
+        parts = []
+        for tracks in independent(sweep.tracks):
+            part = Part(tracks)
+            for direction in sweep.directions:
+                frames = Frames([t.planned for t in tracks if t.direction == direction], direction)
+                part.ways.append((direction, iter(frames)))
+                part.total += len(frames)
+            parts.append(part)
+        return parts
+
+    def references(self, part: Part) -> Rows:
+        """What the networks learned of a part's objects; the same for all its parcels, so that it travels once."""
+        extract = self._project.extract((), (), {t.object_id for t in part.tracks}, self.sweep.model)
+        return {"learned": extract.rows["learned"]}
+
+    def next(self, part: Part, most: int) -> Parcel | None:
+        """The next parcel of a part, of at most so many frames; None when it is done. It needs its `references`."""
+        taken = part.take(most)
+        if taken is None:
+            return None
+        direction, frames = taken
+        within = range(min(frames), max(frames) + 1)
+        tracks = portion(part.tracks, direction, within)
+        here = {t.object_id for t in tracks}
+        patches = self._patches(frames, direction, here)
+        task = self.sweep.part(direction, within)
+        shown = {row.object_id for row in patches}
+        extract = self._project.extract(here | shown, [row.id for row in patches])
+        return Parcel(extract, frames[0], "propagate", task=task, tracks=tracks, frames=len(frames))
+
+    def _patches(self, frames: Sequence[int], direction: int, here: set[int]) -> list[Row]:
+        """Masks that a span reads: those around its objects, their earlier ones, and halves from the other side."""
+        project, number = self._project, self.sweep.round
+        found: list[Row] = []
+        for frame in sorted({f - direction for f in frames} | set(frames)):
+            found += project.rows(frame, direction=direction, round_number=number).values()
+        for frame in frames:
+            for rows in (project.rows(frame, before=number), project.held(frame, -direction, number)):
+                found += [row for row in rows.values() if row.object_id in here]
+        return found
+
+    # -- results
+
+    def keep(self, parcel: Parcel, yielded: Yielded) -> list[int]:
+        """Write what came of a parcel, in one transaction; the frames that it changed, in the order of work."""
+        frames = list(dict.fromkeys(row[2] for row in yielded.rows["patches"]))
+        sweep = self._sweep if parcel.kind == "propagate" else None
+        with self._project.transaction() as writer:
+            numbers = {}
+            if sweep is not None and frames:
+                numbers[yielded.fresh] = sweep.begin(writer)
+            for step in yielded.finished:
+                writer.finish(step, self._checksum)
+            writer.merge(yielded.rows, numbers)
+            self._spend(writer, yielded, numbers, len(frames))
+        if sweep is not None and frames:
+            sweep.begun(numbers[yielded.fresh])
+        self._tell(frames, yielded.contrast)
+        return frames
+
+    def _tell(self, frames: Sequence[int], contrast: list[list[float]] | None) -> None:
+        """Let the session see what has changed."""
+        session = self._session
+        for frame in frames:
+            session._cache.forget(frame)
+        if contrast is not None and session.stack is not None and not session._contrast_kept:
+            session.stack.contrast = contrast
+            session._keep_contrast()
+
+    def _spend(self, writer: Writer, yielded: Yielded, numbers: Mapping[int, int], frames: int) -> None:
+        if numbers:
+            writer.spend(numbers[yielded.fresh], frames, yielded.seconds)
+        elif yielded.finished:
+            writer.spend(yielded.finished[-1], 0, yielded.seconds)
+
+    @property
+    def _checksum(self) -> str | None:
+        model = self._session.model
+        return None if model is None else model.checksum
+
+    def note(self, part: Part, parcel: Parcel, yielded: Yielded) -> None:
+        """Bring a part's tracks as far as its last parcel has come."""
+        if parcel.task is None:
+            return
+        direction = parcel.task.directions[0]
+        filled: dict[int, dict[int, bool]] = {}
+        for row in yielded.rows["patches"]:
+            filled.setdefault(row[2], {})[row[3]] = row[7] > 0
+        tracks = [t for t in part.tracks if t.direction == direction]
+        for frame, masks in filled.items():
+            for track in tracks:
+                if not track.lost and track.object_id in masks and frame in track.planned:
+                    track.note(masks[track.object_id])
+                    if track.lost:
+                        self.sweep.find_leftovers(track)
+
+    def conclude(self) -> None:
+        """Say in the history that the propagation is complete."""
+        self.sweep.conclude()
