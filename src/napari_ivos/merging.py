@@ -16,6 +16,7 @@ frame annotated now is 1 - k / d; on an open side it is 1.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property, reduce
@@ -441,8 +442,8 @@ def passes(annotated: Collection[int], earlier: Collection[int], lifetime: range
     found = []
     for step in (1, -1):
         for start in now:
-            ahead = [s for s in stops if (s - start) * step > 0]
-            end = min(ahead, key=lambda s: abs(s - start)) if ahead else None
+            at = bisect_left(stops, start) + step
+            end = stops[at] if 0 <= at < len(stops) else None
             edge = lifetime.stop if step > 0 else lifetime.start - 1
             if end is not None and (edge - end) * step <= 0:
                 end = None

@@ -87,7 +87,7 @@ def stacked(boxes: Iterable[Box]) -> npt.NDArray[np.int64]:
     return np.array([tuple(box) for box in boxes], np.int64).reshape(-1, 4)
 
 
-def meeting(box: Box, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def meeting(box: Box, others: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Which of many boxes (N, 4) meet one: their places; whole arrays, because there may be thousands."""
     y0, x0, y1, x1 = others.T
     common = (np.maximum(y0, box.y0) < np.minimum(y1, box.y1)) & (np.maximum(x0, box.x0) < np.minimum(x1, box.x1))

@@ -298,7 +298,7 @@ def rasterise(
     span = np.arange(-int(reach), int(reach) + 1)
     disk = np.stack(np.meshgrid(span, span, indexing="ij"), -1).reshape(-1, 2)
     disk = disk[(disk**2).sum(1) <= reach**2 + 1e-9]
-    pad = int(np.ceil(reach / scale.min())) + 1
+    pad = pen_reach(region, shape, width)
     around = Box(region.y0 - pad, region.x0 - pad, region.y1 + pad, region.x1 + pad)
     for stroke in strokes:
         for piece in clip_line(stroke.points, around):
@@ -307,6 +307,12 @@ def rasterise(
             inside = ((pixels >= 0) & (pixels < shape)).all(1)
             plane[tuple(pixels[inside].T)] = 1
     return plane
+
+
+def pen_reach(region: Box, shape: tuple[int, int], width: float = STROKE_WIDTH) -> int:
+    """How far outside a region, in pixels of the frame, a line may lie and still show on its plane; see `rasterise`."""
+    scale = min(shape[0] / region.height, shape[1] / region.width)
+    return int(np.ceil(width / 2 / scale)) + 1
 
 
 def densify(points: Points, spacing: float) -> Points:

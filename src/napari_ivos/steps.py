@@ -6,8 +6,9 @@ call the same functions, which decide which region of a frame the networks see a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from napari_ivos import regions
 from napari_ivos.merging import Origin, Patch, extent_of, merged, sample, that_meet
 from napari_ivos.predictor import Interaction, Predictor, Propagation, Reference, Segmentation
 from napari_ivos.regions import MASK_LEVEL, Box
-from napari_ivos.scribbles import BACKGROUND, Stroke, rasterise, strokes_box
+from napari_ivos.scribbles import BACKGROUND, Stroke, pen_reach, rasterise, strokes_box
+
+_T = TypeVar("_T")
 
 Float = npt.NDArray[np.float32]
 Reader = Callable[[Box], Float]
@@ -24,6 +27,8 @@ Reader = Callable[[Box], Float]
 
 LOST_FRAMES = 8
 """An object that is empty on this many frames in a row is absent until it is annotated again."""
+AT_ONCE = 64
+"""Objects whose regions are read and held at the same time; a predictor makes no larger batches."""
 GROWTHS = 2
 """How often a region may grow on one look."""
 CLOSE_LOOKS = 1
@@ -81,9 +86,9 @@ def segment(
     dict of int to Found
         Without those that have neither a stroke nor a mask to look at.
     """
-    looks, fresh = [], set()
+    looks, fresh, drawing = [], set(), _Drawing(strokes)
     for object_id in object_ids:
-        drawn = strokes_box([s for s in strokes if s.object_id == object_id], image_shape)
+        drawn = strokes_box(drawing.of(object_id), image_shape)
         known = patches.get(object_id)
         extent = known.extent if known is not None else None
         if extent is not None:
@@ -92,21 +97,44 @@ def segment(
         elif drawn is not None:
             looks.append(_Look(object_id, regions.region_around(drawn, regions.WIDE, image_shape), None))
             fresh.add(object_id)
-    _see(read, image_shape, predictor, strokes, looks)
+    _see(read, image_shape, predictor, drawing, looks)
     for _ in range(CLOSE_LOOKS):
         again = [look for look in looks if look.object_id in fresh]
         for look in again:
-            _close_in(look, strokes, image_shape)
-        _see(read, image_shape, predictor, strokes, again)
+            _close_in(look, drawing, image_shape)
+        _see(read, image_shape, predictor, drawing, again)
     return {look.object_id: _found(look) for look in looks}
 
 
-def _close_in(look: _Look, strokes: Sequence[Stroke], image_shape: tuple[int, int]) -> None:
+class _Drawing:
+    """The strokes of a frame, by object and by place: with a thousand objects, each looks at the few around it."""
+
+    def __init__(self, strokes: Sequence[Stroke]) -> None:
+        self._strokes = strokes
+        self._by_object: dict[int, list[Stroke]] = {}
+        for stroke in strokes:
+            self._by_object.setdefault(stroke.object_id, []).append(stroke)
+        corners = [(*np.floor(s.points.min(axis=0)), *np.ceil(s.points.max(axis=0)) + 1) for s in strokes]
+        self._boxes = np.array(corners, np.float64).reshape(-1, 4)
+
+    def of(self, object_id: int) -> Sequence[Stroke]:
+        """An object's own strokes."""
+        return self._by_object.get(object_id, ())
+
+    def against(self, object_id: int, region: Box, shape: tuple[int, int]) -> list[Stroke]:
+        """Strokes of the background and of all other objects that may show on a plane of `shape` over a region."""
+        pad = pen_reach(region, shape)
+        near = Box(region.y0 - pad, region.x0 - pad, region.y1 + pad, region.x1 + pad)
+        found = (self._strokes[k] for k in regions.meeting(near, self._boxes))
+        return [s for s in found if s.object_id != object_id or s.object_id == BACKGROUND]
+
+
+def _close_in(look: _Look, drawing: _Drawing, image_shape: tuple[int, int]) -> None:
     """Aim the next look at the mask that the last one gave (at the strokes where it gave none)."""
     result = look.result
     if result is None:
         return
-    drawn = strokes_box([s for s in strokes if s.object_id == look.object_id], image_shape)
+    drawn = strokes_box(drawing.of(look.object_id), image_shape)
     look.previous = Patch.from_probability(look.region, result.probability, Origin.SCRIBBLED)
     look.region = close_region(look.region, result.probability, drawn, image_shape)
 
@@ -128,15 +156,17 @@ def _see(
     read: Reader,
     image_shape: tuple[int, int],
     predictor: Predictor,
-    strokes: Sequence[Stroke],
+    drawing: _Drawing,
     looks: Sequence[_Look],
 ) -> None:
-    """Run the interaction network on these looks as one batch; grow what the mask touches and run those again."""
+    """Run the interaction network on these looks, `AT_ONCE` in a batch; grow what the mask touches, run those again."""
     todo = list(looks)
     for look in todo:
         look.growths = 0
     while todo:
-        results = predictor.segment([_interaction(read, look, strokes, predictor.size) for look in todo])
+        results: list[Segmentation] = []
+        for some in _at_once(todo):
+            results += predictor.segment([_interaction(read, look, drawing, predictor.size) for look in some])
         again = []
         for look, result in zip(todo, results, strict=True):
             look.result = result
@@ -147,10 +177,15 @@ def _see(
         todo = again
 
 
-def _interaction(read: Reader, look: _Look, strokes: Sequence[Stroke], size: int) -> Interaction:
+def _at_once(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Pieces of at most `AT_ONCE`."""
+    for start in range(0, len(things), AT_ONCE):
+        yield things[start : start + AT_ONCE]
+
+
+def _interaction(read: Reader, look: _Look, drawing: _Drawing, size: int) -> Interaction:
     shape = (size, size)
-    own = [s for s in strokes if s.object_id == look.object_id]
-    others = [s for s in strokes if s.object_id != look.object_id or s.object_id == BACKGROUND]
+    own, others = drawing.of(look.object_id), drawing.against(look.object_id, look.region, shape)
     previous = None if look.previous is None else sample(look.previous, look.region, shape)
     return Interaction(
         read(look.region), previous, rasterise(own, look.region, shape), rasterise(others, look.region, shape)
@@ -183,7 +218,9 @@ def learn(
     ]
     if not looks:
         return {}
-    results = predictor.segment([_interaction(read, look, (), predictor.size) for look in looks])
+    nothing, results = _Drawing(()), []
+    for some in _at_once(looks):
+        results += predictor.segment([_interaction(read, look, nothing, predictor.size) for look in some])
     return {look.object_id: result.reference for look, result in zip(looks, results, strict=True)}
 
 
@@ -217,7 +254,7 @@ def propagate(
     previous: Mapping[int, Patch],
     references: Mapping[int, Sequence[Reference]],
 ) -> dict[int, Patch]:
-    """Carry objects from a neighbouring frame to this one, all as one batch.
+    """Carry objects from a neighbouring frame to this one, `AT_ONCE` in a batch.
 
     Parameters
     ----------
@@ -245,15 +282,16 @@ def propagate(
     for growths in range(GROWTHS + 1):
         if not todo:
             break
-        requests = [
-            _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
-            for i, region in todo.items()
-        ]
         again: dict[int, Box] = {}
-        for (i, region), p in zip(todo.items(), predictor.propagate(requests), strict=True):
-            found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
-            if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
-                again[i] = regions.grow(region, image_shape)
+        for some in _at_once(list(todo.items())):
+            requests = [
+                _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
+                for i, region in some
+            ]
+            for (i, region), p in zip(some, predictor.propagate(requests), strict=True):
+                found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
+                if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
+                    again[i] = regions.grow(region, image_shape)
         todo = again
     return found
 

@@ -106,7 +106,7 @@ _NEWEST = """
 SELECT p.object, MAX(p.step * 4 - p.stage), p.id, p.step, p.origin, p.filled, p.quality, p.y0, p.x0, p.y1, p.x1
 FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step
 WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR (p.direction = ? AND s.round = ?))
-AND s.round < ? AND p.step <= ? GROUP BY p.object
+AND s.round < ? AND p.step <= ? {only} GROUP BY p.object
 """
 _ALL = 1 << 62
 _ROW = "iriiiiriiii"  # kinds of what `_NEWEST` gives
@@ -351,14 +351,16 @@ class Project:
         withdrawn: bool = False,
     ) -> tuple[StrokeRecord, ...]:
         """Strokes of active steps in the order they were drawn; those taken back are left out unless `withdrawn`."""
+        asked = {"k.frame": frame, "k.object": object_id, "s.round": round_number}
+        asked = {column: value for column, value in asked.items() if value is not None}  # those named use an index
+        where = "".join(f" AND {column} = ?" for column in asked)
         with self._storage.reading() as connection:
             rows = connection.execute(
                 "SELECT k.id, k.frame, k.object, s.round, k.step, s.time, s.model, k.points "
-                "FROM strokes AS k JOIN steps AS s ON s.id = k.step "
-                "WHERE s.state = 1 AND k.frame = ifnull(?, k.frame) AND k.object = ifnull(?, k.object) "
-                "AND s.round = ifnull(?, s.round) AND s.finished <= ? AND (? OR NOT EXISTS (SELECT 1 FROM withdrawals "
-                "AS w JOIN steps AS v ON v.id = w.step WHERE w.stroke = k.id AND v.state = 1)) ORDER BY k.id",
-                (frame, object_id, round_number, 0 if unfinished else 1, withdrawn),
+                f"FROM strokes AS k CROSS JOIN steps AS s ON s.id = k.step WHERE s.state = 1{where} "
+                "AND s.finished <= ? AND (? OR NOT EXISTS (SELECT 1 FROM withdrawals AS w "
+                "JOIN steps AS v ON v.id = w.step WHERE w.stroke = k.id AND v.state = 1)) ORDER BY k.id",
+                (*asked.values(), 0 if unfinished else 1, withdrawn),
             ).fetchall()
         self._sound(rows, "iiiiitTb", "strokes")
         records, values = [], 0
@@ -426,6 +428,7 @@ class Project:
         last: int = _ALL,
         direction: int = 0,
         round_number: int = -1,
+        objects: Collection[int] = (),
     ) -> dict[int, Row]:
         """The newest patch of each object on a frame.
 
@@ -439,14 +442,29 @@ class Project:
             Only what steps up to this one made.
         direction, round_number : int
             Include what is held back by the pass of this direction in this round.
+        objects : collection of int
+            Only these; empty: all. Many are looked up as all are.
         """
+        some = objects if len(objects) <= _AT_ONCE else ()
+        only = f"AND p.object IN ({','.join('?' * len(some))})" if some else ""
         with self._storage.reading() as connection:
-            found = connection.execute(_NEWEST, (frame, direction, round_number, before, last)).fetchall()
+            asked = (frame, direction, round_number, before, last, *some)
+            found = connection.execute(_NEWEST.format(only=only), asked).fetchall()
         rows = {}
         for object_id, _, row_id, step, origin, filled, quality, *sides in self._sound(found, _ROW, "masks"):
             if filled >= 0:
                 rows[object_id] = self._row(row_id, object_id, step, sides, origin, filled, quality)
         return rows
+
+    def reach(self, frame: int) -> dict[int, Box]:
+        """Box around all masks that each object ever had on a frame."""
+        with self._storage.reading() as connection:
+            found = connection.execute(
+                "SELECT object, MIN(y0), MIN(x0), MAX(y1), MAX(x1) FROM patches WHERE frame = ? AND filled >= 0 "
+                "GROUP BY object",
+                (frame,),
+            ).fetchall()
+        return {object_id: Box(*sides) for object_id, *sides in self._sound(found, "iiiii", "masks")}
 
     def held(self, frame: int, direction: int, round_number: int) -> dict[int, Row]:
         """What the pass of this direction left on a frame, to be averaged with the other one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from napari_ivos.regions import MASK_LEVEL, Box, meeting, stacked
 from napari_ivos.scribbles import BACKGROUND, Stroke, covered_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from napari_ivos.predictor import Predictor, Reference
 
@@ -62,13 +63,21 @@ def covered(strokes: Sequence[Stroke], labels: Labels, window: Box, image_shape:
     labels : (h, w) uint16 array
         What is shown in `window` of the frame, which holds all strokes.
     """
-    counts = np.zeros(IDS_AT_MOST + 1, np.int64)
-    for object_id in {s.object_id for s in strokes}:
-        pixels = covered_pixels([s for s in strokes if s.object_id == object_id], image_shape)
+    counts: Counter[int] = Counter()
+    for object_id, own in by_object(strokes).items():
+        pixels = covered_pixels(own, image_shape)
         under = labels[pixels[:, 0] - window.y0, pixels[:, 1] - window.x0]
         under = under[(under != object_id) & (under != BACKGROUND)]
-        counts += np.bincount(under, minlength=len(counts))
-    return {int(i) for i in np.flatnonzero(counts > TOUCHED_PIXELS)}
+        counts.update(under.tolist())
+    return {i for i, count in counts.items() if count > TOUCHED_PIXELS}
+
+
+def by_object(strokes: Iterable[Stroke]) -> dict[int, list[Stroke]]:
+    """Strokes by the id of their object, in their order."""
+    found: dict[int, list[Stroke]] = {}
+    for stroke in strokes:
+        found.setdefault(stroke.object_id, []).append(stroke)
+    return found
 
 
 def scribble(
@@ -92,13 +101,14 @@ def scribble(
         Those with strokes of their own; a painted mask of one of the others stays exact but for what the strokes take.
     """
     found = steps.segment(read, image_shape, predictor, strokes, patches, sorted(touched))
+    drawn = {i: covered_pixels(own, image_shape) for i, own in by_object(strokes).items()}
     changes = {}
     for object_id, made in found.items():
         old, patch = patches.get(object_id), made.patch
         own = object_id in owners
         if not own and old is not None and old.origin is Origin.PAINTED:
-            rivals = [s for s in strokes if s.object_id != object_id]
-            patch = give_way(old, patch, covered_pixels(rivals, image_shape))
+            rivals = [pixels for i, pixels in drawn.items() if i != object_id]
+            patch = give_way(old, patch, np.concatenate([np.zeros((0, 2), np.int64), *rivals]))
         spreads = own or overlap(old, patch) < SPREAD_OVERLAP
         reference = made.reference if patch is made.patch else None
         quality = 1.0 if patch.origin is Origin.PAINTED else certainty(patch)

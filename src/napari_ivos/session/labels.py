@@ -45,10 +45,13 @@ def composed(project: Project, frame: int, window: Box) -> Composed:
         if locked is not None and (steps[meeting(row.box, boxes)] > locked).any():
             fixed[i] = locked
     labels = compose(project.patches(row for i, row in rows.items() if i not in fixed), window)
+    reach = {j: box for j, box in project.reach(frame).items() if j in alive} if fixed else {}
+    ever, places = list(reach), stacked(reach.values())
     for i, step in fixed.items():
         inside = rows[i].box.intersect(window)
-        then = project.rows(frame, last=step)
-        then = {j: row for j, row in then.items() if j in alive and not row.box.intersect(inside).empty}
+        near = [ever[k] for k in meeting(inside, places)]
+        then = project.rows(frame, last=step, objects=near)
+        then = {j: then[j] for j in near if j in then and not then[j].box.intersect(inside).empty}
         mask = compose(project.patches(then.values()), inside) == i
         labels[inside.shift(-window.y0, -window.x0).slices][mask] = i
     return labels

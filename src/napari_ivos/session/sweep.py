@@ -13,7 +13,7 @@ from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap,
 from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
-from napari_ivos.session.plan import Frames, Track, pair
+from napari_ivos.session.plan import Frames, Schedule, Track, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +27,10 @@ MOTION_ALLOWANCE = 0.5
 """How much of the quality is left where a mask has nothing in common with its neighbour's."""
 AHEAD_MARGIN = 1.25
 """Regions are read ahead this much larger, because the object will have moved."""
+AHEAD_REGIONS = 4
+"""Regions of a frame that are read ahead at most; a stack keeps no more."""
+JOINED_WITH = 8
+"""A region to be read ahead is joined with one of so many that came last before it: there may be a thousand."""
 AHEAD_WASTE = 2.0
 """Regions are read ahead as one as long as that reads at most this many times their own pixels."""
 
@@ -183,11 +187,12 @@ class Sweep:
         waiting = bytearray(self._project.shape[0])  # 1: changed, but a later sweep comes by again
         for place, direction in enumerate(self._task.directions):
             later = [plans[d] for d in self._task.directions[place + 1 :]]
+            schedule = Schedule(self._tracks, direction)
             for frame in plans[direction]:
                 if self._cancelled() or self._worked == self._task.most:
                     return
                 started = time.perf_counter()
-                changed = self._do(frame, direction)
+                changed = self._do(frame, direction, schedule.at(frame))
                 if any(frame in plan for plan in later):
                     waiting[frame] |= bool(changed)
                 elif changed or waiting[frame]:
@@ -228,10 +233,9 @@ class Sweep:
     def _report(self, frame: int) -> dict[int, float]:
         return self._project.written(frame, () if self._step is None else (self._step,))
 
-    def _do(self, frame: int, direction: int) -> bool:
-        """All that one sweep does on one frame; whether anything was written that shows."""
-        here = [t for t in self._tracks if t.direction == direction and frame in t.planned]
-        here = [t for t in here if not t.lost or frame in t.leftovers]
+    def _do(self, frame: int, direction: int, tracks: Sequence[Track]) -> bool:
+        """All that one sweep does on one frame, which these tracks plan; whether anything was written that shows."""
+        here = [t for t in tracks if not t.lost or frame in t.leftovers]
         if not here:
             return False
         started = time.perf_counter()
@@ -309,7 +313,7 @@ class Sweep:
         for patch in neighbours:
             around = patch.extent or patch.box
             boxes.append(region_around(around, FOLLOW * AHEAD_MARGIN, self._shape))
-        for box in join(boxes):
+        for box in join(boxes)[:AHEAD_REGIONS]:
             self._stack.prefetch(frame, box)
 
     def _settle(
@@ -426,7 +430,8 @@ def join(boxes: Iterable[Box]) -> list[Box]:
     joined: list[tuple[Box, int]] = []
     for box in sorted(boxes):
         area = box.height * box.width
-        for k, (other, held) in enumerate(joined):
+        for k in range(max(0, len(joined) - JOINED_WITH), len(joined)):
+            other, held = joined[k]
             both = box.union(other)
             if both.height * both.width <= AHEAD_WASTE * (area + held):
                 joined[k] = (both, area + held)
