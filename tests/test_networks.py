@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ ARCHITECTURES = {
     "compact": SMALL,
     "pooled only": Architecture(size=64, width=16, fine_width=8, key=8, spatial_reference=False),
     "spatial only": Architecture(size=64, width=16, fine_width=8, key=8, pooled_reference=False),
+    "residual masks": Architecture(size=64, width=16, fine_width=8, key=8, residual_masks=True),
     "resnet18": Architecture(encoder="resnet18", size=64, width=16, fine_width=8, key=8),
     "resnet50": Architecture(encoder="resnet50", size=64, width=16, fine_width=8, deep_laterals=True, key=8),
 }
@@ -271,3 +273,21 @@ def test_running_out_of_memory_halves_the_batch_then_says_so(predictor: TorchPre
     monkeypatch.setattr(TorchPredictor, "_segment", lambda self, r: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(OutOfMemory, match="device='cpu'"):
         predictor.segment(asks)
+
+
+def test_networks_with_residual_masks_begin_by_handing_a_mask_on_as_it_is() -> None:
+    """A mask that comes in to untrained networks whose decoders say nothing comes out as the sign of the logits."""
+    first, second = weights.new_networks(replace(SMALL, residual_masks=True))
+    for network in (first, second):
+        for head in network.decoder.heads:
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.zeros_(head.bias)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :20, :32] = 1
+    known = 2 * mask - 1
+    image = torch.rand(1, 3, 64, 64)
+    logits, reference = first(image, torch.cat([known, torch.zeros(1, 2, 64, 64)], 1))
+    assert torch.equal(logits[0] > 0, torch.nn.functional.avg_pool2d(mask, 2) > 0)
+    propagated = second(image, torch.cat([known, torch.zeros_like(known)], 1), [reference], torch.ones(1, 1).bool())
+    for out in propagated:
+        assert torch.equal(out > 0, torch.nn.functional.adaptive_avg_pool2d(mask, out.shape[-1]) > 0.5)

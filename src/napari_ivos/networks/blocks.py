@@ -47,6 +47,9 @@ class Architecture:
         Feature aggregation after Oh et al. 2018: channel weights over the coarsest features.
     spatial_reference : bool
         Attention from the current frame to every position of all annotated frames (Oh et al. 2019).
+    residual_masks : bool
+        The networks say what changes: masks and strokes that come in are added to the logits that go out
+        (`KeptPlanes`). Without it both drop the fine parts of a mask that was right, even where nothing moves.
     """
 
     encoder: EncoderName = "mobilenet_v2"
@@ -57,6 +60,7 @@ class Architecture:
     key: int = 48
     pooled_reference: bool = True
     spatial_reference: bool = True
+    residual_masks: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -276,6 +280,25 @@ class TopDown(nn.Module):
             x = self.blocks[k](up + self.lateral[k](features[k]))
             logits.append(self.heads[k - 1](F.relu(x)))
         return logits[::-1]
+
+
+class KeptPlanes(nn.Module):
+    """Adds the planes that came in to the logits that go out, each by a learned weight, at every scale.
+
+    Parameters
+    ----------
+    weights : sequence of float
+        The weights to begin with, one a plane, in logits.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weights).view(1, -1, 1, 1))
+
+    def forward(self, logits: Sequence[Tensor], planes: Tensor) -> list[Tensor]:
+        """Logits (B, 1, s, s) and planes (B, E, S, S) to logits of the same shapes."""
+        kept = (planes * self.weight).sum(1, keepdim=True)  # (B, 1, S, S)
+        return [x + F.adaptive_avg_pool2d(kept, x.shape[-1]) for x in logits]
 
 
 def fine_lateral(image: Tensor, planes: Tensor, features: Tensor) -> Tensor:

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_ivos.networks.blocks import Architecture, TopDown, fine_lateral, make_encoder
+from napari_ivos.networks.blocks import Architecture, KeptPlanes, TopDown, fine_lateral, make_encoder
 
 PLANES = 3
 """Previous mask, positive scribbles, negative scribbles."""
+KEPT = (1.0, 1.0, -1.0)
+"""How much of each goes into the logits at first."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class InteractionNetwork(nn.Module):
         self.encoder = make_encoder(a.encoder, PLANES)
         c2, c4, c8, c16, c32 = self.encoder.channels
         self.decoder = TopDown((c32, c16, c8, c4, c2 + 3 + PLANES), a)
+        self.kept = KeptPlanes(KEPT) if a.residual_masks else None
         self.key = nn.Conv2d(c16, a.key, 1)
         self.value = nn.Conv2d(c16 + 1, a.width, 1)
 
@@ -63,6 +66,8 @@ class InteractionNetwork(nn.Module):
         """
         f2, f4, f8, f16, f32 = self.encoder(image, planes)
         logits = self.decoder([f32, f16, f8, f4, fine_lateral(image, planes, f2)])
+        if self.kept is not None:
+            logits = self.kept(logits, planes)
         mask = F.adaptive_avg_pool2d(torch.sigmoid(logits[0].float()), f16.shape[-1])  # (B, 1, S/16, S/16)
         value = torch.cat([self.value(torch.cat([f16, mask.to(f16.dtype)], 1)), mask.to(f16.dtype)], 1)
         return logits, ReferenceTensors(f32, self.key(f16), value)

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_ivos.networks.blocks import Architecture, TopDown, fine_lateral, make_encoder
+from napari_ivos.networks.blocks import Architecture, KeptPlanes, TopDown, fine_lateral, make_encoder
 
 if TYPE_CHECKING:
     from napari_ivos.networks.interaction import ReferenceTensors
 
 PLANES = 2
 """Neighbour's mask of this round, this frame's mask after the previous round."""
+KEPT = (3.0, 1.0)
+"""How much of each goes into the logits at first."""
 
 
 class FeatureAggregation(nn.Module):
@@ -51,6 +53,7 @@ class PropagationNetwork(nn.Module):
         coarse = 2 * c32 if a.pooled_reference else c32
         middle = c16 + a.width + 1 if a.spatial_reference else c16
         self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a)
+        self.kept = KeptPlanes(KEPT) if a.residual_masks else None
 
     def forward(self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor) -> list[Tensor]:
         """Run the network.
@@ -83,7 +86,7 @@ class PropagationNetwork(nn.Module):
         if self.query is not None:
             f16 = torch.cat([f16, self._read(self.query(f16), references, valid).to(f16.dtype)], 1)
         out: list[Tensor] = self.decoder([f32, f16, f8, f4, fine_lateral(image, planes, f2)])
-        return out
+        return out if self.kept is None else self.kept(out, planes)
 
     @staticmethod
     def _read(query: Tensor, references: list[ReferenceTensors], valid: Tensor) -> Tensor:
