@@ -14,10 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOP = Path(__file__).parent.parent
 FOLDER = TOP / "docs" / "measured"
@@ -82,7 +85,11 @@ PLAY = ["benchmark", "sample_data", "--methods", "ivos,copy", "--rounds", "4", "
 PARTS = {
     "demo": Part("Both samples", "napari-ivos demo", [*PROGRAM, "demo", "--json", "--quiet"], _demo),
     "rounds": Part(
-        "Both samples over four rounds", f"napari-ivos {' '.join(PLAY)}", [*PROGRAM, *PLAY], _rounds, "report/curves.png"
+        "Both samples over four rounds",
+        f"napari-ivos {' '.join(PLAY)}",
+        [*PROGRAM, *PLAY],
+        _rounds,
+        "report/curves.png",
     ),
     "import": _engine("import", "Import"),
     "sparse": _engine("sparse", "A stack of 100 GB"),
@@ -123,9 +130,7 @@ def measure(name: str, part: Part) -> None:
         folder = Path(scratch)
         shutil.copytree(TOP / "sample_data", folder / "sample_data")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            part.command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(part.command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{part.shown} failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
         picture = f"\n\n![{part.title}](measured/{name}.png)" if part.plot else ""

@@ -1,7 +1,7 @@
-"""Print the oldest version of every dependency that pyproject.toml allows, as requirements: ``python scripts/oldest.py``.
+"""Print the oldest version of every dependency that pyproject.toml allows: ``python scripts/oldest.py > oldest.txt``.
 
-The tests run with these once per change, so that the lower bounds are true. Extras of other packages are kept; what only
-checks and builds is left as it is.
+The tests run with these once per change, so that the lower bounds are true. Extras of other packages are kept; what
+only checks and builds is left as it is.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ viewer.screenshot("console_window.png", canvas_only=False, flash=False)
 # `session.labels` is an array of the whole stack that is never held in memory as a whole: index it by frame.
 
 # %%
-areas = np.array([np.bincount(session.labels[t].ravel(), minlength=len(session.objects) + 1)[1:] for t in range(0, 48, 8)])
+areas = np.array(
+    [np.bincount(session.labels[t].ravel(), minlength=len(session.objects) + 1)[1:] for t in range(0, 48, 8)]
+)
 print("area in px, every 8th frame:")
 print(areas[:, :4])
 

@@ -90,7 +90,9 @@ frame = session.suggest_frame()
 session.annotate(frame, truth[frame].astype(np.uint16))
 for _ in session.propagate():
     pass
-print(f"after round 3: J {overlap():.3f}; frame {frame} is exact: {bool(((session.labels[frame] == 1) == truth[frame]).all())}")
+print(
+    f"after round 3: J {overlap():.3f}; frame {frame} is exact: {bool(((session.labels[frame] == 1) == truth[frame]).all())}"
+)
 
 # %% [markdown]
 # ## 3. Say when an object is gone

@@ -71,8 +71,8 @@ def exit_codes() -> str:
     from napari_ivos.cli import program
 
     return (
-        f"| code | means |\n|---|---|\n| {program.DONE} | done |\n| {program.FAILED} | something can't be used or done; "
-        f"one line on stderr says what |\n| 2 | wrong usage |\n| {program.INTERRUPTED} | stopped with Ctrl-C; what is "
+        f"| code | means |\n|---|---|\n| {program.DONE} | done |\n| {program.FAILED} | something can't be used or "
+        f"done; one line on stderr says what |\n| 2 | wrong usage |\n| {program.INTERRUPTED} | stopped with Ctrl-C; what is "
         "done is kept |"
     )
 
@@ -137,7 +137,9 @@ def settings() -> str:
         for name, entry in group["properties"].items():
             default = f"`{entry['default']}`" if entry["default"] else "empty"
             choices = f" One of {', '.join(f'`{c}`' for c in entry['enum'])}." if "enum" in entry else ""
-            rows.append(f"| {group['title']} | {entry['title']} (`{name}`) | {default} | {entry['description']}{choices} |")
+            rows.append(
+                f"| {group['title']} | {entry['title']} (`{name}`) | {default} | {entry['description']}{choices} |"
+            )
     return "\n".join(["| group | setting | default | meaning |", "|---|---|---|---|", *rows])
 
 
@@ -190,7 +192,9 @@ def contracts() -> str:
 
 
 def _concerned(contract: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}`" for name in contract.get("layers", contract.get("forbidden_modules", []))).replace("|", "\\|")
+    return ", ".join(f"`{name}`" for name in contract.get("layers", contract.get("forbidden_modules", []))).replace(
+        "|", "\\|"
+    )
 
 
 def modules() -> str:
@@ -203,7 +207,9 @@ def modules() -> str:
         file = path / "__init__.py" if path.is_dir() else path
         if file.suffix != ".py" or not file.exists() or path.name == "__init__.py":
             continue
-        said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+        said = (
+            (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+        )
         rows.append(f"| `{path.name}{'/' if path.is_dir() else ''}` | {said} |")
     return "\n".join(["| module | what lives there |", "|---|---|", *rows])
 

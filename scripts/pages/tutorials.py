@@ -98,7 +98,7 @@ def _markdown(script: Path, cells: list[Cell], printed: list[str]) -> str:
             continue
         shown = f"```python\n{cell.body}\n```"
         if said.strip():
-            shown += f"\n\n```{{.text .no-copy title=\"prints\"}}\n{said.rstrip()}\n```"
+            shown += f'\n\n```{{.text .no-copy title="prints"}}\n{said.rstrip()}\n```'
         parts.append(_folded(cell.title, shown) if cell.kind == "folded" else shown)
     where = script.resolve().relative_to(TOP).as_posix()
     parts.append(f"---\n\nThis page is the script `{where}`: it ran as it stands, and made the pictures above.")
