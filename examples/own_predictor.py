@@ -1,59 +1,51 @@
-"""Put another network behind the same session: a predictor has a name and two methods.
+"""Put something else behind a session: a predictor has a name and two methods.
 
-This one has no network at all: an object is what is brighter than half way between its strokes and its surroundings.
-Rounds, undo, projects, exports and the window work with it as with any other.
+This one asks the shipped networks twice, for the picture and for its mirror image, and takes the mean: twice the time,
+often a little better. Rounds, undo, projects, exports and the window work with it as with any other.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 import napari_ivos as ivos
-from napari_ivos.predictor import Segmentation, shrink
+from napari_ivos.predictor import Segmentation
 from napari_ivos.scribbles import read_davis
 
 
-class Brightness:
-    """A threshold that it learns from the strokes and keeps as its reference."""
+class Mirrored:
+    """The mean of a predictor's answers for a region and for its mirror image."""
 
-    name = "brightness"
-    checksum = "brightness-1"  # projects keep it: references of another predictor are never used
-    device = "cpu"
-    size = 64  # side of the pictures that it works on
+    def __init__(self, model):
+        self.model = model
+        self.name = f"{model.name}, mirrored"
+        self.checksum = f"{model.checksum}-mirrored"  # what one predictor learned of an object is no use to another
+        self.size = model.size
+        self.device = model.device
 
     def segment(self, requests):
-        """Strokes to masks: a probability (size, size), and what to remember of the object."""
-        return [self._segment(request) for request in requests]
+        """Strokes to masks, one answer a request."""
+        both = self.model.segment([*requests, *map(mirrored, requests)])
+        pairs = zip(both[: len(requests)], both[len(requests) :], strict=True)
+        return [Segmentation((a.probability + b.probability[:, ::-1]) / 2, a.reference) for a, b in pairs]
 
     def propagate(self, requests):
-        """The neighbour's masks to this frame's."""
-        found = []
-        for request in requests:
-            level = float(np.mean([np.asarray(r, float).mean() for r in request.references]))
-            found.append(self._above(shrink(request.image, self.size), level) * around(request.neighbour > 0.5))
-        return found
-
-    def _segment(self, request):
-        image = shrink(request.image, self.size)
-        on = request.positive > 0
-        inside = image[on].mean() if on.any() else image.max()
-        level = (inside + np.median(image)) / 2
-        return Segmentation(self._above(image, level), np.full((1, 1), level, np.float16))
-
-    @staticmethod
-    def _above(image, level):
-        return (1 / (1 + np.exp(-40 * (image.mean(axis=-1) - level)))).astype(np.float32)
+        """The neighbours' masks to this frame's, one answer a request."""
+        both = self.model.propagate([*requests, *map(mirrored, requests)])
+        pairs = zip(both[: len(requests)], both[len(requests) :], strict=True)
+        return [(a + b[:, ::-1]) / 2 for a, b in pairs]
 
 
-def around(mask, reach=4):
-    """A mask and what is up to `reach` pixels away: an object does not jump."""
-    for axis in (0, 1):
-        mask = np.logical_or.reduce([np.roll(mask, step, axis) for step in range(-reach, reach + 1)])
-    return mask
+def mirrored(request):
+    """A request with every picture in it mirrored."""
+    pictures = {name: value for name, value in vars(request).items() if isinstance(value, np.ndarray)}
+    return replace(request, **{name: np.ascontiguousarray(value[:, ::-1]) for name, value in pictures.items()})
 
 
-with ivos.Session("sample_data/cells.tif", Brightness()) as session:
+with ivos.Session("sample_data/cells.tif", Mirrored(ivos.load_model())) as session:
     session.interact(read_davis("sample_data/cells_scribbles.json", session.shape)[0])
-    for _ in session.propagate(start=18, stop=27):
+    for _ in session.propagate(start=19, stop=26):
         pass
     for known in session.objects[:3]:
-        areas = [int((session.labels[t] == known.id).sum()) for t in (18, 22, 26)]
-        print(f"{known.name}: {areas} px on frames 18, 22 and 26")
+        areas = [int((session.labels[t] == known.id).sum()) for t in (19, 22, 25)]
+        print(f"{known.name}: {areas} px on frames 19, 22 and 25")

@@ -1,7 +1,7 @@
 """Measure again what the page of benchmarks shows: ``python scripts/make_benchmarks.py [PART ...]``.
 
-Each part is a command that anyone can run. What it prints is kept as ``docs/measured/PART.md`` with the command, the day
-and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there.
+Each part is a command that anyone can run. What it prints is kept as ``docs/measured/PART.md`` with the command, the
+day and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there.
 """
 
 from __future__ import annotations

@@ -90,21 +90,20 @@ frame = session.suggest_frame()
 session.annotate(frame, truth[frame].astype(np.uint16))
 for _ in session.propagate():
     pass
-print(
-    f"after round 3: J {overlap():.3f}; frame {frame} is exact: {bool(((session.labels[frame] == 1) == truth[frame]).all())}"
-)
+exact = bool(((session.labels[frame] == 1) == truth[frame]).all())
+print(f"after round 3: J {overlap():.3f}; frame {frame} is exact: {exact}")
 
 # %% [markdown]
 # ## 3. Say when an object is gone
 #
 # A mask on a frame where the object is not costs more strokes than one command: `session.end_object(1, frame)` with the
-# first frame without it (from napari's console: `dock().session`). For a cell that divides, **Divide** ends the mother and starts two
-# daughters, and the lineage goes into the exports.
+# first frame without it (from napari's console: `dock().session`). For a cell that divides, **Divide** ends the mother
+# and starts two daughters, and the lineage goes into the exports.
 #
 # ## 4. Lock what is done
 #
-# A locked object can't be changed any more, by no stroke and no propagation: lock the good ones before you work on their
-# neighbours.
+# A locked object can't be changed any more, by no stroke and no propagation: lock the good ones before you work on
+# their neighbours.
 
 # %%
 session.lock(1)

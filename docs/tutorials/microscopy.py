@@ -12,6 +12,8 @@
 # do; everything in it is in the order of the work, from top to bottom.
 
 # %% [folded] How this page drives the window
+from pathlib import Path
+
 import napari
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
@@ -116,9 +118,7 @@ picture("window_propagated")
 # %%
 session = widget.session
 session.export("cells.csv")
-with open("cells.csv") as table:
-    for _ in range(4):
-        print(table.readline().rstrip())
+print("\n".join(Path("cells.csv").read_text().splitlines()[:4]))
 
 # %% [markdown]
 # The sample comes with its true masks, so here we can say how good it is. J is the overlap of a mask with the true

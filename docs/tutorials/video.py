@@ -34,7 +34,7 @@ for stroke in first.strokes:
     print(f"frame {first.frame}, object {stroke.object_id}: a stroke of {len(stroke.points)} points")
 session.interact(first)
 session.recolour(1, "#2962ff")  # the duck is orange: blue shows better on it
-for result in session.propagate():
+for _ in session.propagate():
     pass
 session.export("video_round_1.png", "contact-sheet", count=12)
 

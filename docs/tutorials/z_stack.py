@@ -91,7 +91,8 @@ session.export("z_stack_ends.png", "contact-sheet", count=12)
 # %% [markdown]
 # ![The same planes with the ends set](z_stack_ends.png)
 #
-# In napari, paint a mask away in the result layer, or end the object from the console: `dock().session.end_object(1, 28)`.
+# In napari, paint a mask away in the result layer, or end the object from the console:
+# `dock().session.end_object(1, 28)`.
 #
 # ## Volumes
 #

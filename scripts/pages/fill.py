@@ -72,8 +72,8 @@ def exit_codes() -> str:
 
     return (
         f"| code | means |\n|---|---|\n| {program.DONE} | done |\n| {program.FAILED} | something can't be used or "
-        f"done; one line on stderr says what |\n| 2 | wrong usage |\n| {program.INTERRUPTED} | stopped with Ctrl-C; what is "
-        "done is kept |"
+        f"done; one line on stderr says what |\n| 2 | wrong usage |\n| {program.INTERRUPTED} | stopped with Ctrl-C; "
+        "what is done is kept |"
     )
 
 
