@@ -1,4 +1,4 @@
-"""Runs inputs: in this process for one target, and in processes of their own, restarted after a crash, for a campaign."""
+"""Runs inputs: for one target in this process; for a campaign in processes of their own, restarted after a crash."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Attack:
             self.counts["refused"] += 1
             if _short_of_memory(error):
                 self._defect(data, error)
-        except (Exception, Breach) as error:
+        except (Exception, Breach) as error:  # whatever it is, it is a defect and kept
             self._defect(data, error)
         finally:
             if note:

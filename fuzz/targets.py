@@ -103,7 +103,7 @@ def _painted_seeds() -> list[bytes]:
 
 
 def _painted(data: bytes, folder: Path) -> None:
-    from napari_ivos.cli.painted import label_images
+    from napari_ivos.frames.painted import label_images
 
     kind = data[:4].strip()
     ending = kind.decode() if kind in (b"png", b"bmp", b"gif", b"npy", b"tif") else "png"

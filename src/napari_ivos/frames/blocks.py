@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_ivos.errors import InputError
+from napari_ivos.untrusted import CHUNKS_ON_AXIS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
@@ -29,7 +32,19 @@ REGION_BYTES = 16 << 20
 
 
 def regular_edges(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Edges:
-    """Edges of a grid of equal chunks."""
+    """Edges of a grid of equal chunks.
+
+    Raises
+    ------
+    InputError
+        More chunks on an axis than a table of them may hold.
+    """
+    most = max((math.ceil(n / max(step, 1)) for n, step in zip(shape, chunks, strict=True)), default=0)
+    if most > CHUNKS_ON_AXIS:
+        raise InputError(
+            f"A shape of {shape} in chunks of {chunks} has {most:,} chunks along one axis; up to {CHUNKS_ON_AXIS:,} "
+            "are read. If that is true, rechunk it; else its metadata are damaged."
+        )
     return tuple(
         np.append(np.arange(0, length, max(step, 1)), length) for length, step in zip(shape, chunks, strict=True)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.frames.blocks import regular_edges
+from napari_ivos.untrusted import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,14 +131,28 @@ def decode(file: Path) -> Array:
     if _is_deep_png(file):
         import imagecodecs
 
+        with file.open("rb") as stream:
+            width, height = struct.unpack(">II", stream.read(24)[16:])
+        check_picture(width, height, 8)
         values = np.asarray(imagecodecs.png_decode(file.read_bytes()))
         return _without_alpha(values)
     from PIL import Image
 
     with Image.open(file) as image:
+        check_picture(*image.size, 4)
         if image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16"):
             return np.array(image)
         return np.array(image.convert("L" if image.mode == "LA" else "RGB"))
+
+
+def check_picture(width: int, height: int, pixel: int) -> None:
+    """ValueError for a picture too large to be unpacked whole, from its header alone; `pixel`: bytes of one."""
+    size = width * height * pixel
+    if size > CHUNK_BYTES:
+        raise ValueError(
+            f"it declares {width:,} x {height:,} px, {size / 2**30:,.1f} GB unpacked; pictures up to "
+            f"{CHUNK_BYTES / 2**30:,.1f} GB are read. Save it as a tiled TIFF or OME-Zarr, which are read in parts"
+        )
 
 
 def _decode_tiff(file: Path) -> Array:
@@ -145,6 +161,8 @@ def _decode_tiff(file: Path) -> Array:
     with tifffile.TiffFile(file) as tiff:
         if len(tiff.pages) > 1:
             raise ValueError(f"a stack of {len(tiff.pages)} pages, not one frame; open that file instead of its folder")
+        page = tiff.pages.first
+        check_picture(page.imagewidth, page.imagelength, max(page.samplesperpixel, 1) * max(page.bitspersample // 8, 1))
         values = np.asarray(tiff.asarray())
     values = np.squeeze(values)
     if values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]:

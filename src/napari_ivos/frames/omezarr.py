@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import InputError
 from napari_ivos.frames.axes import letters_of_names
+from napari_ivos.frames.codecs import check_codecs
 from napari_ivos.frames.sources import ArraySource, zarr_source
 
 if TYPE_CHECKING:
@@ -46,10 +47,19 @@ def zarr_folder_source(path: Path, series: int | None = None) -> ArraySource:
             "the folder that holds zarr.json, .zarray or .zgroup; if it was copied, copy it again with its hidden "
             "files."
         ) from error
-    if isinstance(node, zarr.Group):
-        return group_source(node, path.name, series, path)
-    source = zarr_source(node, path.name, path)
-    _adopt_parent(source, path)
+    try:
+        if isinstance(node, zarr.Group):
+            return group_source(node, path.name, series, path)
+        check_codecs(node, path.name)
+        source = zarr_source(node, path.name, path)
+        _adopt_parent(source, path)
+    except InputError:
+        raise
+    except Exception as error:  # metadata that are JSON, but not what they should be
+        raise InputError(
+            f"The metadata of {path} can't be used ({type(error).__name__}: {error}): they are damaged. Copy the "
+            "folder again from its origin."
+        ) from error
     return source
 
 
@@ -75,16 +85,18 @@ def group_source(group: Any, name: str, series: int | None = None, path: Path | 
     if not images:
         return _collection_source(group, name, series, path)
     number = series or 0
-    if number >= len(images):
+    if not 0 <= number < len(images):
         raise InputError(f"{name} holds {len(images)} images, 0 to {len(images) - 1}; there is no series {series}.")
     image = images[number]
     try:
         array = group[image["datasets"][0]["path"]]
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(
             f"{name} says that it is OME-Zarr, but its first resolution is missing ({error!r}): it was not written or "
             "not copied whole. Copy it again from its origin."
         ) from error
+    if path is not None:
+        check_codecs(array, name)
     source = zarr_source(array, name, path)
     source.kind = "OME-Zarr"
     source.axes = _axes(image, len(source.shape)) or source.axes
@@ -118,6 +130,8 @@ def _collection_source(group: Any, name: str, series: int | None, path: Path | N
     arrays = sorted(group.array_keys())
     if len(arrays) == 1:
         inside = arrays[0]
+        if path is not None:
+            check_codecs(group[inside], f"{name}/{inside}")
         source = zarr_source(group[inside], f"{name}/{inside}", None if path is None else path / inside)
         source.notes.append(f"the group's only array, {inside}, is read.")
         return source

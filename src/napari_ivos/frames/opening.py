@@ -155,8 +155,11 @@ def _npy_source(path: Path) -> Source:
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its header is Python text, and damaged text fails in many ways
         raise InputError(f"{path} can't be read as a numpy array ({error}). Save it again with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{path} holds several arrays (it is an .npz): save the one you mean with numpy.save.")
     source = array_source(array, path.name)
     source.path, source.kind = path, "numpy file"
     return source

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.frames.images import check_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,7 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
 
     try:
         with Image.open(path) as image:
+            check_picture(*image.size, 4)
             if image.mode not in ("P", "L", "I", "I;16", "1"):
                 raise InputError(
                     f"{path} is a picture of mode {image.mode}; expected one whole number a pixel (palette or grey)."
@@ -71,10 +73,14 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
             return np.asarray(image).astype(np.int32)
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is no image that can be read.") from error
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    except Exception as error:  # whatever the decoding of damaged bytes runs into
+        raise InputError(
+            f"{path} can't be read as an image ({type(error).__name__}: {error}): it is damaged. Save it again."
+        ) from error
 
 
 def _from_stack(

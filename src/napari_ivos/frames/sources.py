@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+AXIS_AT_MOST = 1 << 31
+"""A longer axis is no picture's."""
 HEAVY_BYTES = 16 << 20
 """A chunk from this size on makes reading a small region of one frame expensive."""
 
@@ -207,6 +209,11 @@ def check_values(source: Source) -> None:
         raise InputError(
             f"{source.name} is empty: its shape is {source.shape}. A stack needs at least one frame of one pixel."
         )
+    too_long = [n for n in source.shape if n > AXIS_AT_MOST]
+    if too_long:
+        raise InputError(
+            f"{source.name} declares the shape {source.shape}; axes up to {AXIS_AT_MOST:,} are read: it is damaged."
+        )
     if source.dtype.kind not in "buif":
         what = "complex numbers" if source.dtype.kind == "c" else f"values of dtype {source.dtype}"
         raise InputError(
@@ -261,6 +268,8 @@ def existing(source: str | os.PathLike[str]) -> Path:
         near = path.parent if path.parent.exists() else None
         where = f"its folder {near} exists" if near else f"its folder {path.parent} is missing too"
         raise InputError(f"There is no file or folder {path} ({where}). Check the spelling.")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder (a pipe or a device): copy what it gives to a file.")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): it was probably not copied whole. Copy it again from its origin.")
     return path

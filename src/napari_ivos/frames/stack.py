@@ -19,6 +19,7 @@ from napari_ivos.frames.ahead import ReadAhead
 from napari_ivos.frames.blocks import BlockReader, merged_edges
 from napari_ivos.frames.sources import Source, chunk_hint
 from napari_ivos.regions import Box
+from napari_ivos.untrusted import check_room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+_FLOATS = 12  # bytes of a pixel as the networks see it
 FINGERPRINT_SAMPLES = 8
 FINGERPRINT_SIDE = 64
 
@@ -251,6 +253,7 @@ class FrameStack:
             No such frame, a box that is empty or reaches out of the picture, or a closed stack.
         """
         frame, box = self._place(frame, box)
+        check_room(_FLOATS * box.height * box.width, f"Reading {_words(box)} of {self.name}")
         values = self._read_ahead(frame, box)
         if values is None:
             values = self._shown(frame, box)
@@ -361,6 +364,8 @@ class FrameStack:
 
     def _fetch(self, frame: int, box: Box, channels: slice, through_blocks: bool = True) -> Array:
         """(h, w) or (h, w, c) source values; any failure becomes a `FrameReadError`."""
+        depth = 1 if self._layout.channel is None else channels.stop - channels.start
+        check_room(box.height * box.width * depth * self.dtype.itemsize, f"Reading {_words(box)} of {self.name}")
         read = self._blocks.read if self._blocks is not None and through_blocks else self._source.fetch
         try:
             return self._layout.arrange(read(self._layout.selection(frame, box, channels)))
@@ -472,6 +477,10 @@ class FrameStack:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _words(box: Box) -> str:
+    return f"{box.height:,} x {box.width:,} px"
 
 
 def _release(closed: threading.Event, ahead: ReadAhead, source: Source | None) -> None:

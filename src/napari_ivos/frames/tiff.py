@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import math
+import re
 import threading
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.frames.axes import UNKNOWN, Selection, guess_axes
 from napari_ivos.frames.blocks import regular_edges
 from napari_ivos.frames.sources import ArraySource
+from napari_ivos.untrusted import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +25,13 @@ if TYPE_CHECKING:
     import tifffile
 
 Array = npt.NDArray[Any]
+
+PLANES_AT_MOST = 1 << 24
+"""Planes that OME metadata may declare."""
+SPARE_PARTS = 16
+"""A page may declare so many times the strips or tiles that it lists: some writers leave empty ones out."""
+_OME_COUNTS = re.compile(r"\b(Size[TCZ]|PlaneCount|First[TCZ]|IFD)\s*=\s*[\"']\s*(\d+)")
+_OME_FILES = re.compile(r"\bFileName\s*=\s*[\"']([^\"']*)")
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".lsm", ".stk", ".qptiff", ".svs", ".ndpi", ".scn")
 """Endings of what tifffile reads."""
@@ -66,12 +77,16 @@ def tiff_source(path: Path, series: int | None = None) -> ArraySource:
 
 
 def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: list[str]) -> ArraySource:
+    _check_ome(file, path)
+    if len(file.pages) > 0:
+        _check_page(file.pages.first, path)
     every = file.series
     if not every:
         raise InputError(f"{path} holds no image. Check that it was saved to the end, and copy it again.")
     if not 0 <= (number or 0) < len(every):
         raise InputError(f"{path} holds {len(every)} images, 0 to {len(every) - 1}; there is no series {number}.")
     series = every[number or 0].levels[0]
+    _check_page(series.keyframe, path)
     _check_complete(file, series, path)
     source = _mapped(file, series, path) if series.dataoffset is not None else _through_zarr(series, path)
     source.close = file.close
@@ -125,6 +140,39 @@ def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
     if len(unknown) == 1 and "T" not in letters:
         letters = letters.replace(unknown[0], "T")
     return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
+
+
+def _check_page(page: tifffile.TiffPage, path: Path) -> None:
+    """InputError for a page that declares more than its file can hold: found before anything of that size is made."""
+    whole = f"{path} declares pages of {page.imagewidth:,} x {page.imagelength:,} px"
+    parts, listed = math.prod(page.chunked), len(page.dataoffsets)
+    if parts > SPARE_PARTS * (listed + SPARE_PARTS):
+        raise InputError(
+            f"{whole} in {parts:,} parts, but lists {listed:,}: its directory is damaged. Copy it again from "
+            "its origin."
+        )
+    size = math.prod(page.chunks) * (0 if page.dtype is None else page.dtype.itemsize)
+    if page.compression != 1 and size > CHUNK_BYTES:
+        raise InputError(
+            f"{whole}, packed in parts of {size / 2**30:,.1f} GB; parts up to {CHUNK_BYTES / 2**30:,.1f} GB are read. "
+            "If that is true, save it in tiles: tifffile.imwrite(..., tile=(512, 512)); else it is damaged."
+        )
+
+
+def _check_ome(file: tifffile.TiffFile, path: Path) -> None:
+    """InputError for OME metadata that declares too much, or sends its reader to files elsewhere."""
+    text = file.ome_metadata if len(file.pages) > 0 else None
+    if not text:
+        return
+    for name, value in _OME_COUNTS.findall(text):
+        if len(value) > 9 or int(value) > PLANES_AT_MOST:
+            raise InputError(f"{path}: its OME metadata say {name}={value:.20}; at most {PLANES_AT_MOST:,} are read.")
+    for named in map(html.unescape, _OME_FILES.findall(text)):
+        if named != PurePosixPath(named).name or named != PureWindowsPath(named).name:
+            raise InputError(
+                f"{path}: its OME metadata name the file {named!r}, which lies elsewhere; only files beside it are "
+                "read."
+            )
 
 
 def _check_complete(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.frames.blocks import ByteCache, Edges
+from napari_ivos.untrusted import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,9 @@ Array = npt.NDArray[Any]
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,h264,hevc,m4v,mjpeg"
+"""Containers that are taken, as ffmpeg calls them: none that names other files."""
+_PIXEL = 6  # bytes of a deep colour pixel
 CACHE_BYTES = 64 << 20
 """Decoded pictures that are kept."""
 STEP_FORWARD = 8
@@ -266,21 +270,40 @@ class _Decoder:
 
     def _open(self) -> None:
         try:
-            self._container = self._av.open(str(self._path))
+            # The content, not the name, tells ffmpeg what a file is: a playlist under a video's name would send it to
+            # other files, or to the network.
+            limits = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+            self._container = self._av.open(f"file:{self._path}", container_options=limits)
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise InputError(
                 f"{self._path} can't be opened as a video ({error}): it is damaged, was cut short before its index was "
                 "written, or is no video. Copy it again from its origin, or convert it: ffmpeg -i in out.mp4"
             ) from error
         stream: Any = self._container.streams.best("video")
+        if stream is not None and stream.codec_context is None:
+            self._container.close()
+            raise InputError(
+                f"{self._path} holds pictures of a kind that can't be decoded. Convert it: ffmpeg -i in out.mp4"
+            )
         if stream is None:
             self._container.close()
             raise InputError(f"{self._path} holds no video, only sound or data. Give a file with pictures.")
         self._stream = stream
+        self._check_size()
         self._stream.thread_type = "AUTO"
         # Each thread delays the first picture after a seek by one more.
         self._stream.codec_context.thread_count = min(THREADS, os.cpu_count() or 1)
         self._pictures: Iterator[Any] | None = None
+
+    def _check_size(self) -> None:
+        """InputError for pictures that are too large to be decoded."""
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height * _PIXEL > CHUNK_BYTES:
+            self._container.close()
+            raise InputError(
+                f"{self._path} declares pictures of {width:,} x {height:,} px, {width * height * _PIXEL / 2**30:,.1f} GB "
+                f"decoded; up to {CHUNK_BYTES / 2**30:,.1f} GB are read. It is damaged, or has to be made smaller first."
+            )
 
     def rewind(self) -> None:
         """Begin again with the first picture; the file is opened anew, since not every format can be sought."""

@@ -49,7 +49,8 @@ def sound(rows: Sequence[Any], kinds: str, name: str, what: str) -> Sequence[Any
         if strange:
             found = ", ".join(sorted(k.__name__ for k in strange))
             raise ProjectError(
-                f"{name} is damaged: its {what} hold {found} where {_WORDS[kind.lower()]} belongs. Restore it from a copy."
+                f"{name} is damaged: its {what} hold {found} where {_WORDS[kind.lower()]} belongs. Restore it from a "
+                "copy."
             )
     return rows
 
@@ -108,6 +109,6 @@ def check_companions(path: Path) -> None:
             file.seek(-8, 2)
             if file.read(8) == _JOURNAL_END:
                 raise ProjectError(
-                    f"{journal.name} beside {path.name} names another journal, which no project of ours does, and which "
-                    "would be deleted. Nothing was opened; delete that file if you don't know where it comes from."
+                    f"{journal.name} beside {path.name} names another journal, which no project of ours does, and "
+                    "which would be deleted. Nothing was opened; delete that file if you don't know where it comes from."
                 )
