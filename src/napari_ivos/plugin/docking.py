@@ -14,15 +14,24 @@ TITLE = "Interactive video segmentation"
 _widgets: weakref.WeakValueDictionary[int, IvosWidget] = weakref.WeakValueDictionary()
 
 
-def make_widget(viewer: napari.viewer.Viewer) -> IvosWidget:
-    """A widget for a viewer, taking over from one whose dock was closed; napari's menus call this."""
-    raw = getattr(viewer, "__wrapped__", viewer)
-    old = _widgets.get(id(raw))
-    if old is not None:
-        old.disconnect_viewer()
-    widget = IvosWidget(viewer)
-    _widgets[id(raw)] = widget
-    return widget
+class DockedWidget(IvosWidget):
+    """The widget as napari's menus and `napari -w` make it: it takes over from one whose dock was closed.
+
+    A class, because napari hands its viewer to classes of widgets only, and not to functions that make them.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Raw, or as napari wraps it for plugins.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        raw = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        old = _widgets.get(id(raw))
+        if old is not None:
+            old.disconnect_viewer()
+        super().__init__(napari_viewer)
+        _widgets[id(raw)] = self
 
 
 def open_dock(viewer: Any = None) -> IvosWidget:
@@ -34,7 +43,7 @@ def open_dock(viewer: Any = None) -> IvosWidget:
     widget = _widgets.get(id(raw))
     if widget is not None and widget.desk.viewer is raw and not widget.desk.closed and _docked(widget):
         return widget
-    widget = make_widget(raw)
+    widget = DockedWidget(raw)
     raw.window.add_dock_widget(widget, name=TITLE, area="right", add_vertical_stretch=False)
     return widget
 

@@ -15,13 +15,23 @@ LayerData = tuple[Any, dict[str, Any], str]
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
-def project_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
-    """A reader for one project; None for anything else."""
+def project_reader(path: str | list[str] | None = None) -> Callable[[str], list[LayerData]] | None:
+    """A reader for one project; None for anything else.
+
+    Without a path, as napari's command palette calls it, the user is asked for a project, which is opened.
+    """
+    if path is None:
+        _run("open_project")
     return read_project if isinstance(path, str) and path.lower().endswith(projects.SUFFIX) else None
 
 
-def video_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
-    """A reader for one video; None for anything else."""
+def video_reader(path: str | list[str] | None = None) -> Callable[[str], list[LayerData]] | None:
+    """A reader for one video; None for anything else.
+
+    Without a path, as napari's command palette calls it, the user is asked for a video, which is opened.
+    """
+    if path is None:
+        _ask_for_video()
     return read_video if isinstance(path, str) and path.lower().endswith(VIDEOS) else None
 
 
@@ -66,8 +76,33 @@ def read_project(path: str) -> list[LayerData]:
     return [(None,)]  # type: ignore[list-item] # npe2's sign for "read, but no layer to add"
 
 
-def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Write one Labels layer in the format that the path's ending means."""
+def _run(command: str) -> None:
+    """Do what a button of the widget in the current viewer does; the widget is opened where it isn't."""
+    from napari_ivos.plugin.docking import open_dock
+
+    open_dock().run(command)
+
+
+def _ask_for_video() -> None:
+    """Let the user choose a video and show it in the current viewer."""
+    import napari
+    from qtpy.QtWidgets import QFileDialog
+
+    viewer = napari.current_viewer()
+    endings = " ".join(f"*{ending}" for ending in VIDEOS)
+    path, _ = QFileDialog.getOpenFileName(None, "Open a video", filter=f"Videos ({endings})")
+    if path and viewer is not None:
+        viewer.open(path, plugin="napari-ivos")
+
+
+def write_labels(path: str = "", data: Any = None, meta: dict[str, Any] | None = None) -> list[str]:
+    """Write one Labels layer in the format that the path's ending means.
+
+    Without a path, as napari's command palette calls it, the widget's dialog for exports is shown.
+    """
+    if not path:
+        _run("export")
+        return []
     from types import SimpleNamespace
 
     import numpy as np

@@ -1,0 +1,67 @@
+"""A real mouse, real keys and patience for tests of the real window; imported only where there is a display."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plugin_scene as scene
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+PATIENCE = 30_000
+MOUSE_PACE = 12
+"""Milliseconds between moves of the mouse: vispy and napari drop those that come faster than 10."""
+
+
+def settle(qtbot: Any, widget: Any) -> None:
+    """Wait until nothing runs and everything is taken in."""
+    desk = widget.desk
+    qtbot.waitUntil(lambda: not desk.engine.busy and not desk.exporter.busy, timeout=PATIENCE)
+    QApplication.processEvents()
+    qtbot.waitUntil(lambda: not desk._bell.is_set(), timeout=PATIENCE)
+
+
+def begin(qtbot: Any, widget: Any, model: Any, folder: Any) -> None:
+    """Press Start with this model, the project in this folder."""
+    widget.use_model(model)
+    widget.stack.folder.value = folder
+    widget.run("start")
+    qtbot.waitUntil(lambda: widget.session is not None, timeout=PATIENCE)
+    settle(qtbot, widget)
+
+
+def places_of(viewer: Any, points: Any) -> list[QPoint]:
+    """Where on the canvas these (row, col) world points are."""
+    zoom, centre = viewer.scene.camera.zoom, viewer.scene.camera.center[-2:]
+    height, width = viewer.canvas.size
+    return [
+        QPoint(round((x - centre[1]) * zoom + width / 2), round((y - centre[0]) * zoom + height / 2))
+        for y, x in np.asarray(points, float)
+    ]
+
+
+def drag(viewer: Any, points: Any, release: bool = True) -> None:
+    """Press, move and release the mouse along (row, col) world points."""
+    native = viewer.window._qt_viewer.canvas.native
+    places = places_of(viewer, points)
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    QTest.mousePress(native, left, none, places[0])
+    for place in places[1:]:
+        at = QPointF(native.mapToGlobal(place))
+        move = QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, Qt.MouseButton.NoButton, left, none)
+        QApplication.sendEvent(native, move)
+        QTest.qWait(MOUSE_PACE)
+    if release:
+        QTest.mouseRelease(native, left, none, places[-1])
+
+
+def draw(qtbot: Any, viewer: Any, widget: Any, frame: int) -> None:
+    """Draw along the bright square of a frame, and wait for the mask."""
+    widget.go_to(frame)
+    before = len(widget.session.strokes())
+    drag(viewer, scene.line(frame))
+    qtbot.waitUntil(lambda: len(widget.session.strokes()) == before + 1, timeout=PATIENCE)
+    settle(qtbot, widget)
