@@ -21,6 +21,8 @@ from napari_ivos.errors import (
 )
 
 if TYPE_CHECKING:
+    from napari_ivos.adapting import adapt as adapt
+    from napari_ivos.adapting import adapted_model as adapted_model
     from napari_ivos.batch import run_batch as run_batch
     from napari_ivos.frames import FrameStack as FrameStack
     from napari_ivos.frames import open_frames as open_frames
@@ -43,6 +45,8 @@ _HOME = {
     "Scribbles": "scribbles",
     "Session": "session",
     "Stroke": "scribbles",
+    "adapt": "adapting",
+    "adapted_model": "adapting",
     "load_model": "networks",
     "open_frames": "frames",
     "run_batch": "batch",
@@ -66,6 +70,8 @@ __all__ = [
     "Stroke",
     "WeightsError",
     "__version__",
+    "adapt",
+    "adapted_model",
     "load_model",
     "open_frames",
     "run_batch",

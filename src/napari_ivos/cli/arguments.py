@@ -39,6 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     suggest = parsers.add_parser("suggest", parents=[common], help="which frame of a project to correct next")
     suggest.add_argument("project", type=Path, metavar="PROJECT")
     suggest.set_defaults(run=commands.suggest)
+    _adapt(parsers.add_parser("adapt", parents=[common], help="fine-tune the model on a project's annotated frames"))
     _batch(parsers.add_parser("batch", parents=[common], help="segment many stacks, on many machines if need be"))
     _others(parsers, arguments)
     return parser.parse_args(arguments)
@@ -83,6 +84,23 @@ def _export(parser: argparse.ArgumentParser) -> None:
     _forcing(parser)
     _writing(parser)
     parser.set_defaults(run=commands.export)
+
+
+def _adapt(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Fine-tunes the model on the frames of a project that were scribbled on, painted or imported, and keeps the "
+        "result in the project. One annotated frame is kept back at first: if masks carried there are not better than "
+        "before, nothing is kept. Ctrl-C leaves the project as it was."
+    )
+    parser.add_argument("project", type=Path, metavar="PROJECT")
+    parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="time limit (120)")
+    parser.add_argument("--accept", metavar="N,N-N", help="frames that are right although nobody annotated them")
+    parser.add_argument("--drop", action="store_true", help="drop the project's adapted weights again")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance (0)")
+    parser.add_argument("--frames", metavar="INPUT", help="the project's stack, where it isn't found beside it")
+    _forcing(parser)
+    _model(parser)
+    parser.set_defaults(run=commands.adapt)
 
 
 def _batch(parser: argparse.ArgumentParser) -> None:

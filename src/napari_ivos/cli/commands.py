@@ -83,6 +83,14 @@ def suggest(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def adapt(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos adapt``."""
+    from napari_ivos.cli import adapting
+
+    output.give(adapting.adapt(options, output))
+    return 0
+
+
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``napari-ivos benchmark``."""
     from napari_ivos.benchmark import add_arguments

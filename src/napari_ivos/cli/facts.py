@@ -80,6 +80,7 @@ def project_facts(path: Path) -> dict[str, Any]:
                 for r in session.rounds
             ],
             "stored_models": [{"name": m.name, "checksum": m.checksum, "bytes": m.size} for m in session.stored_models],
+            "adapted_model": None if session.adapted is None else session.adapted.checksum,
             "suggested_frame": session.suggest_frame(),
         }
 
