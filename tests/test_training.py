@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from napari_ivos import InputError, WeightsError, load_model
+from napari_ivos import InputError, Stroke, WeightsError, load_model
 
 cv2 = pytest.importorskip("cv2", reason="the extra 'train' is not installed")
 pytest.importorskip("skimage", reason="the extra 'train' is not installed")
 
-from napari_ivos.training import annotator, clips, train  # noqa: E402 - they need what is skipped for above
+from napari_ivos.training import annotator, card, clips, journal, pictures, train  # noqa: E402 - they need what is skipped for above
 from napari_ivos.training.clips import TARGET, ClipSettings, ClipSource  # noqa: E402
-from napari_ivos.training.settings import TrainingSettings  # noqa: E402
+from napari_ivos.training.settings import Stage, TrainingSettings  # noqa: E402
 
 CLIPS = {"side": 96}
 TINY = {"size": 64, "width": 16, "fine_width": 8, "key": 8}
@@ -99,6 +99,72 @@ def test_in_a_still_world_the_labels_follow_the_pixels(data: Path) -> None:
     assert np.mean(close) > 0.8
 
 
+def test_the_last_frames_of_a_long_stack_are_never_trained_on(data: Path) -> None:
+    """Of a stack of 36 frames the last six are held out; one of twelve is too short to share."""
+    frames = [np.full((4, 4), t, np.uint8) for t in range(36)]
+    masks = [frame.astype(np.int32) for frame in frames]
+    parts = []
+    for held_out in (False, True):
+        source = ClipSource(data, ClipSettings(side=96), held_out=held_out)
+        parts.append({int(image[0, 0]) for image in source._part_of(frames, masks)[0]})
+        assert len(source._part_of(frames[:12], masks[:12])[0]) == 12
+    assert parts == [set(range(30)), set(range(30, 36))]
+
+
+def test_leaning_moves_the_far_side_and_not_the_centre() -> None:
+    """A perspective change leaves the centre in place and makes one side of a square shorter than the other."""
+    matrix = clips._leaning(np.array([0.004, 0.0]), (50.0, 50.0))
+    corners = np.array([[[x, y] for x, y in ((50, 50), (20, 20), (20, 80), (80, 20), (80, 80))]], np.float32)
+    moved = clips._mapped(corners, matrix)[0]
+    np.testing.assert_allclose(moved[0], (50, 50), atol=1e-3)
+    near, far = np.linalg.norm(moved[2] - moved[1]), np.linalg.norm(moved[4] - moved[3])
+    assert near > 1.2 * far
+
+
+@pytest.mark.parametrize("micro", [False, True], ids=["photograph", "microscope"])
+def test_what_stands_in_front_hides_the_target_and_its_label(micro: bool) -> None:
+    """Where an occluder is opaque, a clip's frame shows it and its label is 0."""
+    rng = np.random.default_rng(3)
+    target = np.zeros((80, 80), bool)
+    target[20:60, 20:60] = True
+    ground = clips.Layer(np.full((80, 80, 3), 40, np.uint8), np.ones((80, 80), np.float32), 0)
+    own = clips.Layer(np.full((80, 80, 3), 200, np.uint8), clips.soft_edge(target), TARGET)
+    front = clips._occluder(rng, target, micro)
+    for layer in (ground, own, front):
+        layer.motion, layer.bend = [np.eye(3)], [np.zeros((4, 4, 2), np.float32)]
+    frames, labels = clips._draw([ground, own, front], 80, 1)
+    hidden = target & (front.alpha > 0.9)
+    assert hidden.any()
+    assert not labels[0][hidden].any()
+    np.testing.assert_allclose(frames[0][hidden].astype(float), front.image[hidden], atol=25)
+
+
+def test_a_lone_target_gets_a_look_alike_beside_it() -> None:
+    """The double is another object, as large, mostly outside the target."""
+    alpha = np.zeros((100, 200), np.float32)
+    alpha[30:70, 80:120] = 1
+    own = clips.Layer(np.full((100, 200, 3), 90, np.uint8), alpha, TARGET)
+    for seed in range(10):
+        double = clips._double(np.random.default_rng(seed), own)
+        assert double.label == 2
+        assert (double.alpha > 0.5).sum() > 1200
+        assert ((double.alpha > 0.5) & (alpha > 0.5)).sum() < 500
+
+
+def test_a_bleaching_microscope_loses_light_and_keeps_order() -> None:
+    """Frames stay uint8, of one shape and grey, whatever film is drawn; some clips lose half their light."""
+    frames = np.full((4, 48, 48, 3), 120, np.uint8)
+    frames[:, 10:30, 10:30] = 220
+    falls = []
+    for seed in range(60):
+        made = clips._light(np.random.default_rng(seed), frames.astype(np.float32) / 255, True, False)
+        falls.append(made[-1].mean() / made[0].mean())
+        shown = clips.film(np.random.default_rng(seed), frames, True)
+        assert (shown.shape, shown.dtype) == (frames.shape, np.uint8)
+        assert np.ptp(shown[..., :2].astype(int), axis=-1).max() <= 20  # JPEG may tint a little
+    assert min(falls) < 0.55
+
+
 def test_the_held_out_stills_are_never_trained_on(tmp_path: Path) -> None:
     """With enough stills, the two kinds of sources share none."""
     folder = tmp_path / "stills" / "many"
@@ -141,6 +207,44 @@ def test_empty_masks_are_passed_over_and_all_empty_is_an_error(tmp_path: Path) -
         ClipSource(tmp_path / "stills")
 
 
+def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
+    """A still that has no mask beside it is an error that says which, not a picture that is quietly left out."""
+    folder = tmp_path / "stills" / "some"
+    folder.mkdir(parents=True)
+    for name in ("a.jpg", "a_mask.png", "b.jpg"):
+        (folder / name).touch()
+    with pytest.raises(InputError, match=r"1 of 2 images have no mask, the first is b\.jpg"):
+        ClipSource(tmp_path)
+
+
+def test_an_empty_mask_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log names an image whose mask is empty, once, and clips come from the others."""
+    folder = tmp_path / "stills" / "some"
+    folder.mkdir(parents=True)
+    image, labels = picture(np.random.default_rng(0))
+    for name, mask in (("a", labels), ("b", np.zeros_like(labels))):
+        cv2.imwrite(str(folder / f"{name}.jpg"), image)
+        cv2.imwrite(str(folder / f"{name}_mask.png"), mask)
+    source = ClipSource(tmp_path, ClipSettings(side=96, procedural=0.0))
+    for seed in range(12):
+        source.draw(seed)
+    assert [record.getMessage().count("b.jpg: its mask is empty") for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_file_ends_a_run_by_name_and_leaves_a_checkpoint(data: Path, tmp_path: Path, workers: int) -> None:
+    """The error of a worker process reaches the user as it was, one line that names the file; the steps are kept."""
+    root = tmp_path / "data"
+    (root / "stills" / "one").mkdir(parents=True)
+    (root / "stills" / "one" / "a.jpg").write_bytes(b"no image")
+    (root / "stills" / "one" / "a_mask.png").write_bytes(b"no mask")
+    settings = settings_for(root, tmp_path / "out", workers=workers, clips={**CLIPS, "procedural": 0.0})
+    with pytest.raises(InputError) as caught:
+        train.train(settings, tell=lambda line: None)
+    assert str(caught.value).endswith("a.jpg: the image or its mask can't be read; is the file damaged?")
+    assert (tmp_path / "out" / train.CHECKPOINT).exists()
+
+
 def test_filled_holes_show_nothing_of_what_was_there() -> None:
     """After a bright disc is taken out of a dark picture, its place is dark."""
     image = np.full((80, 80, 3), 30, np.uint8)
@@ -153,19 +257,65 @@ def test_filled_holes_show_nothing_of_what_was_there() -> None:
 # --- the annotator ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("style", annotator._STYLES)
-def test_strokes_of_every_style_are_drawn_on_the_object(style: str, monkeypatch) -> None:
-    """Nearly all of a stroke's points lie on the mask it is drawn on, whatever its style and the mask's shape."""
-    monkeypatch.setattr(annotator, "_CHANCES", [float(s == style) for s in annotator._STYLES])
+@pytest.mark.parametrize("style", annotator.STYLES)
+def test_strokes_of_every_style_are_drawn_on_the_object(style: str) -> None:
+    """Nearly all of a stroke's points lie on or by the mask it is drawn on, whatever its style and the mask's shape."""
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(20):
-        mask = clips.blob(rng, 200, rng.uniform(80, 120, 2), float(rng.uniform(5, 60)))
-        line = annotator.draw_on(mask, rng)[0]
+        radius = float(rng.uniform(5, 60))
+        mask = clips.blob(rng, 200, rng.uniform(80, 120, 2), radius)
+        line = annotator.draw_on(mask, rng, style)[0]
         cells = np.clip(np.rint(line).astype(int), 0, 199)
-        near = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        reach = 7 if style != "circle" else 7 + 2 * int(0.3 * radius)
+        near = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
         shares.append(near[tuple(cells.T)].mean())
     assert np.mean(shares) > 0.85
+
+
+def test_a_circle_goes_around_and_comes_back() -> None:
+    """A loop by the outline of a disc turns once about its centre, and ends where it began."""
+    mask = np.zeros((120, 120), np.uint8)
+    cv2.circle(mask, (60, 60), 30, 1, -1)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        line = annotator._loop(mask > 0, cv2.distanceTransform(mask, cv2.DIST_L2, 3), rng) - 60
+        turn = np.unwrap(np.arctan2(line[:, 0], line[:, 1]))
+        assert abs(abs(turn[-1] - turn[0]) - 2 * np.pi) < 0.2
+        assert (np.linalg.norm(line, axis=1) > 15).all()
+
+
+def test_some_strokes_slip_over_the_edge_and_none_leaves_the_image() -> None:
+    """On a narrow bar some strokes end beyond the mask, most do not, and every point lies in the image."""
+    bar = np.zeros((60, 120), bool)
+    bar[26:34, 3:117] = True
+    beyond = 0
+    for seed in range(60):
+        line = annotator.draw_on(bar, np.random.default_rng(seed), "part")[0]
+        cells = np.rint(line).astype(int)
+        assert (cells >= 0).all()
+        assert (cells < bar.shape).all()
+        beyond += not bar[cells[0, 0], cells[0, 1]] or not bar[cells[-1, 0], cells[-1, 1]]
+    assert 0 < beyond < 30
+
+
+def test_negatives_lie_beside_the_object_or_on_its_neighbours() -> None:
+    """First strokes of the background lie on background, and near the object; those of others on a neighbour."""
+    labels = np.zeros((160, 160), np.uint8)
+    cv2.circle(labels, (60, 80), 22, 7, -1)
+    cv2.circle(labels, (112, 80), 22, 3, -1)
+    kinds = set()
+    for seed in range(60):
+        for stroke in annotator.first_strokes(labels, 7, np.random.default_rng(seed)):
+            cells = np.clip(np.rint(stroke.points).astype(int), 0, 159)
+            under = labels[tuple(cells.T)]
+            kinds.add(stroke.object_id)
+            if stroke.object_id == 0:
+                assert (under == 0).mean() > 0.9
+                assert np.linalg.norm(cells - (80, 60), axis=1).min() < 70
+            elif stroke.object_id == 2:
+                assert (under != 7).mean() > 0.9
+    assert kinds == {0, 1, 2}
 
 
 def test_the_medial_path_runs_from_end_to_end() -> None:
@@ -208,6 +358,11 @@ def test_corrections_tell_misses_from_false_alarms() -> None:
         ("data = 'd'\noutput = 'o'\nbatch = true", "expected int"),
         ("data = 'd'\noutput = 'o'\n[clips]\nsides = 3", r"\[clips\]: unknown key 'sides'"),
         ("data = ", "not TOML"),
+        ("data = 'd'\noutput = 'o'\nsteps = 3\n[[stages]]\nsteps = 4", "have 4 together"),
+        ("data = 'd'\noutput = 'o'\n[[stages]]\nsteps = 4\nsize = 100", "multiple of 32"),
+        ("data = 'd'\noutput = 'o'\n[[stages]]\nsize = 128", r"\[\[stages\]\] 1: the key 'steps' is missing"),
+        ("data = 'd'\noutput = 'o'\n[[stages]]\nsteps = 4\n[stages.clips]\nside = 'x'", "1 .clips.: side"),
+        ("data = 'd'\noutput = 'o'\nstages = 3", r"expected tables \[\[stages\]\]"),
     ],
 )
 def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -228,6 +383,33 @@ def test_settings_survive_their_own_dictionary(tmp_path: Path) -> None:
     assert TrainingSettings.from_dict(settings.to_dict()) == settings
 
 
+def test_stages_follow_each_other_and_take_over_what_they_do_not_say(tmp_path: Path) -> None:
+    """Each step belongs to one stage; clips of a stage are the run's own but for what its table changes."""
+    path = tmp_path / "run.toml"
+    path.write_text(
+        "data = 'd'\noutput = 'o'\n[clips]\nside = 128\n[[stages]]\nsteps = 3\nsize = 128\n[[stages]]\nsteps = 2\n"
+        "[stages.clips]\nframes = 4\nreal = 0.5"
+    )
+    settings = TrainingSettings.from_toml(path)
+    assert settings.steps == 5
+    first, second = settings.stages
+    assert first == Stage(3, 128, settings.clips)
+    assert (second.clips.side, second.clips.frames, second.clips.real) == (128, 4, 0.5)
+    assert [settings.stage_at(k) for k in range(7)] == [first] * 3 + [second] * 4
+    assert TrainingSettings.from_dict(settings.to_dict()) == settings
+
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_that_ship_can_be_read(path: Path) -> None:
+    """Each recipe is a whole set of settings whose networks exist."""
+    settings = TrainingSettings.from_toml(path)
+    assert settings.steps > 0
+    assert train._architecture(settings).size in (128, 192, 256)
+
+
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
@@ -235,12 +417,20 @@ def test_thirty_steps_lower_the_loss_and_the_weights_round_trip(data: Path, tmp_
     """After thirty steps the loss has fallen, and the exported file loads as a model of that architecture."""
     losses = []
     settings = settings_for(
-        data, tmp_path, batch=2, corrections=0.0, overrides={**TINY, "encoder": "resnet18"}, learning_rate=1e-3
+        data,
+        tmp_path,
+        batch=2,
+        corrections=0.0,
+        overrides={**TINY, "encoder": "resnet18"},
+        learning_rate=1e-3,
+        validation_clips=8,
     )
-    trainer, source = train.Trainer(settings), ClipSource(data, settings.clips)
-    batches, rollout = train.ClipDataset(source, settings, 0), trainer.rollout()
-    for n in range(30):
-        outcome = trainer.advance(batches[n % 2], rollout)
+    trainer = train.Trainer(settings)
+    shown = [picture(np.random.default_rng(7), shift=t) for t in range(2)]
+    frames, labels = (np.stack(part)[:, 20:116, :96] for part in zip(*shown, strict=True))
+    batch = [clips.Clip(frames, (labels == 1).astype(np.uint8), np.ones(2, bool), "disc")] * 2
+    for _ in range(30):
+        outcome = trainer.advance(batch, trainer.rollout())
         losses.append(float((outcome.losses["wide"] + outcome.losses["close"]).detach()))
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
     trainer.export(tmp_path / "m.safetensors", name="thirty")
@@ -250,6 +440,102 @@ def test_thirty_steps_lower_the_loss_and_the_weights_round_trip(data: Path, tmp_
         torch.testing.assert_close(value, trainer.average[f"interaction.{key}"], atol=1e-3, rtol=1e-3)
     scores = trainer.validate(ClipSource(data, settings.clips, held_out=True))
     assert set(scores) == {"close", "propagated", "corrected", "again"}
+
+
+def test_stages_change_the_region_in_mid_run_and_across_a_stop(data: Path, tmp_path: Path) -> None:
+    """Two steps at 64 px and two at 96 px, stopped in between: a model of 96 px, the same as without a stop."""
+    ends = []
+    stages = [{"steps": 2, "size": 64, "clips": CLIPS}, {"steps": 2, "size": 96, "clips": {**CLIPS, "frames": 4}}]
+    for name in ("whole", "parts"):
+        settings = settings_for(data, tmp_path / name, steps=4, stages=stages, batch=2)
+        if name == "parts":
+            trainer = train.Trainer(settings)
+            batches = train.ClipDataset(ClipSource(data, settings.clips), settings, 0)
+            assert [batches[n][0].frames.shape[0] for n in (0, 2)] == [3, 4]
+            for n in range(2):
+                trainer.advance(batches[n], trainer.rollout())
+            assert trainer.architecture.size == 64
+            (tmp_path / name).mkdir()
+            trainer.save(tmp_path / name)
+        lines: list[str] = []
+        train.train(settings, tell=lines.append)
+        assert any("stage 2 of 2: 2 steps at 96 px" in line for line in lines)
+        ends.append(load_model(tmp_path / name / train.EXPORT, device="cpu"))
+    assert [model.size for model in ends] == [96, 96]
+    first, second = (model.propagation.state_dict() for model in ends)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_bfloat16_trains_on_a_cpu(data: Path, tmp_path: Path) -> None:
+    """Two steps in autocast end in finite weights, near those in float32 and not the same."""
+    ends = []
+    for amp in (False, True):
+        settings = settings_for(data, tmp_path, amp=amp, batch=2, overrides={**TINY, "encoder": "resnet18"})
+        trainer = train.Trainer(settings)
+        batches = train.ClipDataset(ClipSource(data, settings.clips), settings, 0)
+        outcomes = [trainer.advance(batches[n], trainer.rollout()) for n in range(2)]
+        ends.append([float(o.losses["wide"].detach()) for o in outcomes])
+    assert np.isfinite(ends).all()
+    assert ends[0] != ends[1]
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=0.05)
+
+
+def test_a_run_leaves_curves_examples_events_and_a_card(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """After a run there are PNGs, events that TensorBoard reads, and a card that names the data's licences."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(train, "ROW_STEPS", 1)
+    rows = ("source | repository | licence", "---|---|---", "discs | here | CC0", "seq | there | CC BY-SA 4.0")
+    (data / card.SOURCES).write_text("".join(f"| {row} |\n" for row in rows))
+    settings = settings_for(data, tmp_path, steps=2, batch=2, validate_every=2, validation_clips=2)
+    train.train(settings, tell=lambda line: None)
+    for name in (journal.CURVES, journal.EXAMPLES):
+        assert cv2.imread(str(tmp_path / name)).std() > 5
+    events = EventAccumulator(str(tmp_path / journal.EVENTS))
+    events.Reload()
+    assert [e.step for e in events.Scalars("train/loss/close")] == [1, 2]
+    assert [e.step for e in events.Scalars("held_out/J/close")] == [2]
+    assert events.Images("examples")[0].step == 2
+    text = (tmp_path / train.CARD).read_text()
+    assert "| discs | here | CC0 |" in text
+    assert "| **seq** | there | **CC BY-SA 4.0** |" in text
+    assert "Share-alike: seq." in text
+    assert "2 steps of 2" in text
+    assert "| dsb2018_nuclei | not stated | not stated |" in text
+    assert str(tmp_path) not in text
+    toml = text.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "again.toml").write_text(toml)
+    again = TrainingSettings.from_toml(tmp_path / "again.toml")
+    assert (again.clips, again.overrides, again.steps) == (settings.clips, settings.overrides, settings.steps)
+
+
+def test_a_log_drops_what_comes_after_the_checkpoint(tmp_path: Path) -> None:
+    """A run that goes on from step 2 finds rows up to step 2 only; a cut last line goes, another file is refused."""
+    log = journal.Journal(tmp_path)
+    for step in (1, 2, 3):
+        log.note(step, 0.1, 1 / step)
+    log.close()
+    with (tmp_path / journal.LOG).open("a") as file:
+        file.write("4,0.1,step,lo")
+    journal.Journal(tmp_path, 2).close()
+    assert curve(tmp_path) == [(1, "loss", 1.0), (2, "loss", 0.5)]
+    (tmp_path / journal.LOG).write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no log of a training run"):
+        journal.Journal(tmp_path)
+
+
+def test_pictures_show_masks_and_strokes() -> None:
+    """A target's outline is orange, another object's blue, a background stroke red; a sheet keeps all in rows."""
+    frame = np.full((40, 40, 3), 100, np.uint8)
+    labels = np.zeros((40, 40), np.uint8)
+    labels[5:15, 5:15], labels[25:35, 25:35] = TARGET, 2
+    picture_ = pictures.draw_frame(frame, labels, labels == TARGET, zoom=2)
+    assert picture_.shape == (80, 80, 3)
+    assert (picture_ == pictures.OWN).all(-1).any()
+    assert (picture_ == pictures.OTHER).all(-1).any()
+    drawn = pictures.draw_strokes(picture_, [Stroke(0, np.array([[20.0, 2.0], [20.0, 30.0]]))], zoom=2)
+    assert (drawn == pictures.STROKE_COLOURS[0]).all(-1).sum() > 40
+    assert pictures.sheet([[drawn, drawn], [drawn]]).shape == (163, 163, 3)
 
 
 def test_an_encoder_starts_from_a_state_dict_on_disk(data: Path, tmp_path: Path) -> None:
@@ -272,8 +558,16 @@ def test_an_encoder_starts_from_a_state_dict_on_disk(data: Path, tmp_path: Path)
             train.read_imagenet(tmp_path / name)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    """Six steps at once, and three, a checkpoint and three more, end in the same weights to the last bit."""
+def curve(folder: Path, kind: str = journal.STEP) -> list[tuple[int, str, float]]:
+    """Steps, names and values of the rows of one kind, without those that tell time."""
+    rows = journal.read_log(folder / journal.LOG)
+    timed = ("seconds a step", "waiting share")
+    return [(step, name, value) for step, _, k, name, value in rows if k == kind and name not in timed]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """Six steps at once, and three, a checkpoint and three more, end in the same weights and curve to the last bit."""
+    monkeypatch.setattr(train, "ROW_STEPS", 2)
     ends = []
     for name, stops in (("whole", (6,)), ("parts", (3, 6))):
         for stop in stops:
@@ -285,6 +579,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data: Path, tmp_path
     first, second = (t.networks.state_dict() for t in ends)
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert all(torch.equal(ends[0].average[k], ends[1].average[k]) for k in first)
+    assert len(curve(tmp_path / "whole")) == 6
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert curve(tmp_path / "whole", journal.TRAIN) == curve(tmp_path / "parts", journal.TRAIN)
+
+
+def test_two_runs_with_one_seed_have_one_curve(data: Path, tmp_path: Path) -> None:
+    """The loss of every step is the same number twice; with another seed it is another.
+
+    ``IVOS_TRAINING_STEPS=200`` makes the runs as long as one wants to know of.
+    """
+    steps = int(os.environ.get("IVOS_TRAINING_STEPS", "4"))
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        settings = settings_for(data, tmp_path / name, steps=steps if name != "c" else 2, batch=2, seed=seed)
+        train.train(settings, tell=lambda line: None)
+    assert len(curve(tmp_path / "a")) == steps
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert curve(tmp_path / "c")[0] != curve(tmp_path / "a")[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
     from napari_ivos.cli.output import Output
 
-TRAINING_PACKAGES = {"cv2": "opencv-python-headless", "skimage": "scikit-image"}
+TRAINING_PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "matplotlib": "matplotlib",
+    "skimage": "scikit-image",
+    "tensorboard": "tensorboard",
+}
 
 
 def segment(options: argparse.Namespace, output: Output) -> int:

@@ -17,8 +17,14 @@ Points = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
 _SKELETON_SIDE = 56  # a mask is shrunk to this before it is thinned: people do not follow each pixel either
-_STYLES = ("axis", "part", "zigzag", "dab", "dot", "inside")
-_CHANCES = (0.38, 0.2, 0.12, 0.15, 0.07, 0.08)
+STYLES = ("axis", "part", "zigzag", "dab", "dot", "inside", "circle")
+"""How strokes are drawn: along the middle, along a part of it, to and fro across it, a short dab, a dot, an arc along
+the inner side of the outline, a loop around."""
+_CHANCES = (0.36, 0.19, 0.12, 0.14, 0.07, 0.08, 0.04)
+SLIP = 0.15
+"""Share of strokes whose end slips over the edge."""
+AROUND = 0.3
+"""Share of strokes beside an object that go around it, instead of a short one somewhere near."""
 
 
 def first_strokes(labels: npt.NDArray[np.integer], target: int, rng: Rng) -> list[Stroke]:
@@ -57,8 +63,23 @@ def corrections(truth: Mask, predicted: Mask, rng: Rng, most: int = 2) -> list[S
     return strokes
 
 
-def draw_on(mask: Mask, rng: Rng) -> list[Points]:
-    """One stroke on a mask (H, W), in a style drawn by chance: a list of one polyline, empty where the mask is."""
+def draw_on(mask: Mask, rng: Rng, style: str | None = None) -> list[Points]:
+    """One stroke on a mask.
+
+    Parameters
+    ----------
+    mask : (H, W) bool array
+        What to draw on.
+    rng : numpy Generator
+        Source of chance.
+    style : str, optional
+        One of `STYLES`; by chance if not given.
+
+    Returns
+    -------
+    list of one (N, 2) float64 array
+        (row, col) in pixels, inside the image; an empty list where the mask is empty.
+    """
     import cv2
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -72,12 +93,20 @@ def draw_on(mask: Mask, rng: Rng) -> list[Points]:
         if not cut.any():
             cut[cut.shape[0] // 2, cut.shape[1] // 2] = 1
     depth = cv2.distanceTransform(cut, cv2.DIST_L2, 3)
-    style = str(rng.choice(_STYLES, p=_CHANCES))
-    line = _style(style, cut > 0, depth, rng)
-    line = line + rng.normal(0, 0.25 + 0.03 * depth.max(), line.shape)
+    line = _style(style or str(rng.choice(STYLES, p=_CHANCES)), cut > 0, depth, rng)
+    if len(line) > 2 and rng.random() < SLIP:
+        line = _slipped(line, depth, rng)
+    line = line + _wobble(len(line), rng) * (0.25 + 0.03 * float(depth.max()))
     line = (line + 0.5) / shrink - 0.5 - 1 + (y0, x0)
     inside = ((line >= -0.5) & (line < np.array(mask.shape) - 0.5)).all(1)
     return [line[inside]] if inside.any() else [np.array([[rows.mean(), columns.mean()]])]
+
+
+def _wobble(n: int, rng: Rng) -> Points:
+    """How a hand wavers along a line of n points (N, 2), by about 1: slowly, not from one point to the next."""
+    knots = rng.normal(0, 1, (n if n < 12 else n // 6 + 2, 2))
+    at = np.linspace(0, len(knots) - 1, n)
+    return np.stack([np.interp(at, np.arange(len(knots)), knots[:, k]) for k in (0, 1)], 1)
 
 
 def _style(style: str, mask: Mask, depth: npt.NDArray[np.float32], rng: Rng) -> Points:
@@ -90,6 +119,8 @@ def _style(style: str, mask: Mask, depth: npt.NDArray[np.float32], rng: Rng) -> 
         return np.asarray(line)
     if style == "inside":
         return _contour(depth, rng)
+    if style == "circle":
+        return _loop(mask, depth, rng)
     path = medial_path(mask)
     if style == "part" and len(path) > 4:
         length = max(int(len(path) * rng.uniform(0.25, 0.7)), 3)
@@ -124,10 +155,37 @@ def _contour(depth: npt.NDArray[np.float32], rng: Rng) -> Points:
     return np.asarray(np.roll(longest, -start, axis=0)[:length])
 
 
-def _beside(mask: Mask, labels: npt.NDArray[np.integer], rng: Rng) -> Points | None:
-    """A short stroke on background close to the object."""
+def _loop(mask: Mask, depth: npt.NDArray[np.float32], rng: Rng) -> Points:
+    """A closed loop by the outline: a little inside, on it, or around it, as a lasso is drawn."""
     import cv2
 
+    reach = float(depth.max()) * rng.uniform(-0.35, 0.25)  # below 0 inside, above 0 outside
+    pad = int(np.ceil(max(reach, 0))) + 1
+    wide = np.pad(mask.astype(np.uint8), pad)
+    level = cv2.distanceTransform(1 - wide, cv2.DIST_L2, 3) - cv2.distanceTransform(wide, cv2.DIST_L2, 3)
+    outlines, _ = cv2.findContours((level <= reach).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    longest = max(outlines, key=len)[:, 0, ::-1].astype(float) - pad
+    start = int(rng.integers(len(longest)))
+    turned = np.roll(longest, -start, axis=0)
+    return smooth(np.concatenate([turned, turned[:1]]))
+
+
+def _slipped(line: Points, depth: npt.NDArray[np.float32], rng: Rng) -> Points:
+    """The line drawn on for a bit beyond one of its ends, over the edge of narrow objects."""
+    if rng.random() < 0.5:
+        line = line[::-1]
+    ahead = line[-1] - line[max(len(line) - 4, 0)]
+    ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-6)
+    beyond = float(depth.max()) * rng.uniform(0.5, 1.5) + 1
+    return np.concatenate([line, line[-1] + ahead * np.linspace(0.25, 1, 4)[:, None] * beyond])
+
+
+def _beside(mask: Mask, labels: npt.NDArray[np.integer], rng: Rng) -> Points | None:
+    """A stroke on background close to the object: a short one, or one that goes around it."""
+    import cv2
+
+    if rng.random() < AROUND:
+        return _around(mask, labels, rng)
     extent = int(np.sqrt(np.count_nonzero(mask))) // 2 + 5
     around = cv2.dilate(mask.astype(np.uint8), np.ones((2 * extent + 1,) * 2, np.uint8))
     tight = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))
@@ -137,7 +195,24 @@ def _beside(mask: Mask, labels: npt.NDArray[np.integer], rng: Rng) -> Points | N
     at, angle = free[int(rng.integers(len(free)))].astype(float), rng.uniform(0, np.pi)
     line = at + np.linspace(-0.5, 0.5, 8)[:, None] * extent * (np.sin(angle), np.cos(angle))
     cells = np.clip(np.rint(line).astype(int), 0, np.array(mask.shape) - 1)
-    return np.asarray(line[(tight[tuple(cells.T)] == 0)]) if (tight[tuple(cells.T)] == 0).any() else None
+    clear = (tight[tuple(cells.T)] == 0) & (labels[tuple(cells.T)] == 0)
+    return np.asarray(line[clear]) if clear.any() else None
+
+
+def _around(mask: Mask, labels: npt.NDArray[np.integer], rng: Rng) -> Points | None:
+    """An arc, or a whole turn, around the object at some distance, as far as there is background."""
+    import cv2
+
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    reach = 4 + rng.uniform(0.1, 0.6) * float(np.sqrt(np.count_nonzero(mask)))
+    outlines, _ = cv2.findContours((away <= reach).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    longest = max(outlines, key=len)[:, 0, ::-1]
+    turned = np.roll(longest, -int(rng.integers(len(longest))), axis=0)
+    turned = turned[: max(int(len(turned) * rng.uniform(0.25, 1.0)), 2)]
+    free = (labels[tuple(turned.T)] == 0) & (turned > 0).all(1) & (turned < np.array(mask.shape) - 1).all(1)
+    ends = np.flatnonzero(~free)
+    piece = turned[: ends[0]] if ends.size else turned
+    return smooth(piece.astype(float)) if len(piece) > 4 else None
 
 
 def _largest_parts(wrong: Mask, most: int) -> Sequence[Mask]:

@@ -6,6 +6,7 @@ goes on as if it had not been. OpenCV does the warping: a clip takes some 30 ms 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Rng = np.random.Generator
+
+log = logging.getLogger(__name__)
 
 TARGET = 1
 """Label of the target; other labels are other objects, 0 is background."""
@@ -62,8 +65,17 @@ ONE_OBJECT = frozenset({"clothing_person_parts"})
 """Sources whose labels are parts of one object."""
 WHOLE_STACKS = ("fib25",)
 """Real stacks, by the beginnings of their names, where an object without a label on a frame is not on that frame."""
+SLOWEST, FASTEST = 0.03, 1.6
+"""Paces of clips, drawn evenly on a logarithmic scale. At pace 1 an object moves by about a fifth of its size from
+frame to frame; neighbouring frames of most videos and time-lapses differ by far less, and there a mask must keep its
+detail.
+"""
 ENDING = 0.15
 """Share of clips of things that move by themselves in which the target comes or goes."""
+DOUBLE = 0.2
+"""Share of clips in which a lone target gets a mirrored copy of itself beside it."""
+HELD_OUT_FRAMES = 6
+"""The last 1/6 of a real stack's frames, or so many if that is more, are kept for validation; not of short stacks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +142,8 @@ class Layer:
 class ClipSource:
     """Draws clips from a folder of training data, laid out as `stills/SOURCE`, `cutouts/SOURCE` and `clips/SEQ`.
 
+    An image whose mask is empty is passed over, with a line in the log.
+
     Parameters
     ----------
     root : path
@@ -137,12 +151,12 @@ class ClipSource:
     settings : ClipSettings
         What clips look like.
     held_out : bool
-        Draw from the stills that are kept for validation instead of from the others.
+        Draw from the stills, and the last frames of real stacks, that are kept for validation instead of the others.
 
     Raises
     ------
     InputError
-        A folder without stills.
+        A folder without stills, or an image there that has no mask beside it.
     """
 
     def __init__(self, root: str | Path, settings: ClipSettings | None = None, held_out: bool = False) -> None:
@@ -154,10 +168,17 @@ class ClipSource:
 
     @cached_property
     def stills(self) -> dict[str, list[Path]]:
-        """Paths of the images of each source, those with a mask beside them."""
+        """Paths of the images of each source; each has a mask beside it."""
         found = {}
         for folder in sorted((self.root / "stills").glob("*")):
-            images = sorted(p for p in folder.glob("*.jpg") if p.with_name(f"{p.stem}_mask.png").exists())
+            images = sorted(folder.glob("*.jpg"))
+            masks = {path.name for path in folder.glob("*_mask.png")}
+            bare = [path.name for path in images if f"{path.stem}_mask.png" not in masks]
+            if bare:
+                raise InputError(
+                    f"{folder}: {len(bare)} of {len(images)} images have no mask, the first is {bare[0]}; put "
+                    f"{Path(bare[0]).stem}_mask.png beside it, or take the image away."
+                )
             few = len(images) < 2 * HELD_OUT
             kept = [p for k, p in enumerate(images) if few or (k % HELD_OUT == 0) == self.held_out]
             if kept and folder.name not in self.settings.exclude:
@@ -212,6 +233,8 @@ class ClipSource:
             source = names[int(rng.choice(len(names), p=weights / weights.sum()))]
         path = self.stills[source][int(rng.integers(len(self.stills[source])))]
         image, labels = read_still(path)
+        if not labels.any():
+            _tell_empty(path)
         return image, (labels > 0).astype(np.int32) if source in ONE_OBJECT else labels, source
 
     def _from_still(self, rng: Rng) -> Clip | None:
@@ -233,8 +256,8 @@ class ClipSource:
             layers = self._taken_apart(rng, image, labels, target, background)
         if not micro and self.settings.distractors and self.cutouts and rng.random() < 0.2:
             layers.append(self._cutout_layer(rng, layers[-1], label=0))
-        if not micro and rng.random() < 0.15:
-            layers.append(_post(rng, labels == target))
+        if rng.random() < (0.06 if micro else 0.18):
+            layers.append(_occluder(rng, labels == target, micro))
         return self._play(rng, layers, labels == target, micro, source)
 
     @staticmethod
@@ -261,7 +284,10 @@ class ClipSource:
             background = fill_holes(image, taken)
         layers = [Layer(background, np.ones(background.shape[:2], np.float32), 0)]
         cut = [Layer(image, soft_edge(labels == k), 2 + n) for n, k in enumerate(near)]
-        cut.insert(int(rng.integers(len(cut) + 1)), Layer(image, soft_edge(labels == target), TARGET))
+        own = Layer(image, soft_edge(labels == target), TARGET)
+        if self.settings.distractors and not cut and rng.random() < DOUBLE:
+            cut.append(_double(rng, own))
+        cut.insert(int(rng.integers(len(cut) + 1)), own)
         return layers + cut
 
     # --- cut-outs and shapes --------------------------------------------------------------------------------------
@@ -324,9 +350,10 @@ class ClipSource:
         size = extent * view[2, 2]  # the object's extent in pixels of the canvas
         view = view.copy()
         view[2, 2] = 1
-        pace = float(rng.choice([0.25, 1.0, 2.0], p=[0.35, 0.45, 0.2]))
+        pace = float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST))))
+        middle = (s.side / 2, s.side / 2)
         camera = _trajectory(
-            rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, (s.side / 2, s.side / 2)
+            rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, middle, 0.03 * pace / s.side
         )
         for k, layer in enumerate(layers):
             if layer.motion:
@@ -342,7 +369,8 @@ class ClipSource:
                 )
                 centre = np.linalg.inv(view) @ (at[1], at[0], 1.0)
                 step = pace * (0.12 if micro else 0.2) * size
-                own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]))
+                tilt = (0.02 if micro else 0.08) * pace / max(size, 16)
+                own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]), tilt)
                 if rng.random() < (ENDING if layer.label == TARGET else ENDING / 2):
                     own, layer.there = _ending(rng, own, (centre[0], centre[1]))
             layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
@@ -358,7 +386,7 @@ class ClipSource:
 
         s = self.settings
         stack = self.stacks[int(rng.integers(len(self.stacks)))]
-        images, masks = read_stack(str(stack))
+        images, masks = self._part_of(*read_stack(str(stack)))
         step = int(rng.choice([1, 2, 3, 5], p=[0.4, 0.3, 0.2, 0.1])) * int(rng.choice([-1, 1]))
         reach = abs(step) * (s.frames - 1)
         if len(images) <= reach:
@@ -388,6 +416,22 @@ class ClipSource:
         whole = stack.name.startswith(WHOLE_STACKS)
         known = np.array([whole or (masks[k] == target).any() for k in picked])
         return Clip(film(rng, np.stack(frames), True, gentle=True), np.stack(labels), known, "real")
+
+    def _part_of(
+        self, images: list[UInt8], masks: list[npt.NDArray[np.int32]]
+    ) -> tuple[list[UInt8], list[npt.NDArray[np.int32]]]:
+        """The frames of a stack that are for training, or those kept for validation; all of a short one."""
+        kept = max(len(images) // 6, HELD_OUT_FRAMES)
+        if len(images) < 4 * kept:
+            return images, masks
+        part = slice(-kept, None) if self.held_out else slice(-kept)
+        return images[part], masks[part]
+
+
+@lru_cache(maxsize=100_000)
+def _tell_empty(path: Path) -> None:
+    """Say once a process that an image has nothing to follow."""
+    log.warning("%s: its mask is empty (no pixel above 0), so it is passed over.", path)
 
 
 def read_still(path: Path) -> tuple[UInt8, npt.NDArray[np.int32]]:
@@ -518,7 +562,7 @@ def _view(
     rng: Rng, side: int, extent: float, row: float, column: float, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
     """Canvas to source pixels: the object at a random place and size; element [2, 2] holds canvas px a source px."""
-    wanted = float(np.exp(rng.uniform(np.log(14), np.log(0.75 * side))))
+    wanted = float(np.exp(rng.uniform(np.log(10), np.log(0.95 * side))))
     scale = float(np.clip(wanted / extent, 0.3, 3.0))  # canvas pixels a source pixel
     scale = max(scale, 0.8 * side / max(shape[:2]))  # do not show much more than there is
     scale = min(scale, 0.95 * side / extent)
@@ -536,9 +580,13 @@ def _view(
 
 
 def _trajectory(
-    rng: Rng, frames: int, step: float, turn: float, zoom: float, centre: tuple[float, float]
+    rng: Rng, frames: int, step: float, turn: float, zoom: float, centre: tuple[float, float], tilt: float = 0.0
 ) -> list[npt.NDArray[np.float64]]:
-    """Smooth motion about a centre: T matrices (3, 3) that move points of the canvas, identity on a random frame."""
+    """Smooth motion about a centre: T matrices (3, 3) that move points of the canvas, identity on a random frame.
+
+    `tilt`, in 1 / px a frame, turns it out of the plane: a perspective change.
+    """
+    lean = rng.normal(0, tilt, 2)
     pivot = int(rng.integers(frames))
     velocity = rng.normal(0, step, 2)
     spin, growth, shear = rng.normal(0, turn), rng.normal(0, zoom), rng.normal(0, zoom, 2)
@@ -553,8 +601,17 @@ def _trajectory(
         matrix = np.eye(3)
         matrix[:2, :2] = linear
         matrix[:2, 2] = np.array(centre) - linear @ np.array(centre) + velocity * k + wobble * rng.normal(0, step, 2)
-        out.append(matrix)
+        out.append(matrix @ _leaning(lean * k, centre))
     return out
+
+
+def _leaning(lean: npt.NDArray[np.float64], centre: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """A perspective change (3, 3) that leaves the centre where it is; `lean` in 1 / px along x and y."""
+    there, back = np.eye(3), np.eye(3)
+    there[:2, 2], back[:2, 2] = centre, (-centre[0], -centre[1])
+    out = np.eye(3)
+    out[2, :2] = lean
+    return np.asarray(there @ out @ back)
 
 
 def _ending(
@@ -573,6 +630,36 @@ def _ending(
     if rng.random() < 0.5:
         return motion[::-1], there[::-1]
     return motion, there
+
+
+def _double(rng: Rng, own: Layer) -> Layer:
+    """A mirrored copy of the target beside it, label 2: the strictest look-alike."""
+    import cv2
+
+    h, w = own.alpha.shape
+    rows, columns = np.nonzero(own.alpha > 0.5)
+    if rows.size == 0:
+        return Layer(own.image, own.alpha, 2)
+    extent = float(np.ptp(columns)) + 1
+    aside = float(rng.choice([-1, 1]) * rng.uniform(0.8, 1.4)) * extent
+    matrix = np.array([[-1, 0, 2 * float(columns.mean()) + aside], [0, 1, float(rng.normal(0, 0.15)) * extent]])
+    image = cv2.warpAffine(own.image, matrix, (w, h), flags=cv2.INTER_LINEAR)
+    alpha = cv2.warpAffine(own.alpha, matrix, (w, h), flags=cv2.INTER_LINEAR)
+    return Layer(np.asarray(image, np.uint8), np.asarray(alpha, np.float32), 2)
+
+
+def _occluder(rng: Rng, target: npt.NDArray[np.bool_], micro: bool) -> Layer:
+    """Something in front of the target that is no object: a post, or a blob as dust and leaves are. Label 0."""
+    if not micro and rng.random() < 0.6:
+        return _post(rng, target)
+    rows, columns = np.nonzero(target)
+    extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1
+    at = int(rng.integers(rows.size))
+    side = max(target.shape)
+    mask = blob(rng, side, np.array([rows[at], columns[at]], float), extent * float(rng.uniform(0.08, 0.3)))
+    skin = texture(rng, side, micro)
+    h, w = target.shape
+    return Layer(skin[:h, :w], soft_edge(mask[:h, :w]), 0)
 
 
 def _post(rng: Rng, target: npt.NDArray[np.bool_]) -> Layer:
@@ -618,8 +705,7 @@ def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8
                 where = grid
                 if layer.bend[t].any():
                     where = grid + cv2.resize(layer.bend[t], (side, side), interpolation=cv2.INTER_CUBIC)
-                m = layer.motion[t].astype(np.float32)
-                shared = [np.ascontiguousarray(where @ m[:2, :2].T + m[:2, 2])]
+                shared = [_mapped(where, layer.motion[t])]
             border = cv2.BORDER_REFLECT_101 if k == 0 else cv2.BORDER_CONSTANT
             alpha = cv2.remap(layer.alpha, shared[0], None, cv2.INTER_LINEAR, borderMode=border)
             if not (k and layer.motion is layers[0].motion):
@@ -632,11 +718,61 @@ def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8
     return np.clip(np.stack(images), 0, 255).astype(np.uint8), np.stack(labels)
 
 
+def _mapped(points: Float, matrix: npt.NDArray[np.float64]) -> Float:
+    """Points (H, W, 2) of the canvas, x before y, in pixels of a layer's source."""
+    m = matrix.astype(np.float32)
+    out = points @ m[:2, :2].T + m[:2, 2]
+    if m[2, :2].any():
+        out /= np.maximum(points @ m[2, :2] + m[2, 2], 0.2)[..., None]
+    return np.ascontiguousarray(out)
+
+
 def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
-    """What optics, camera and file do to a clip: colour, contrast, drift, bleaching, blur, noise, compression."""
+    """What optics, camera and file do to a clip: colour, contrast, drift, bleaching, haze, blur, noise, compression.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+        Source of chance.
+    frames : (T, H, W, 3) uint8 array
+        RGB.
+    micro : bool
+        As a microscope makes it: grey, photon noise, background, bleaching, one contrast for the clip.
+    gentle : bool
+        Less of it, for frames that have been through a camera already.
+    """
     import cv2
 
-    x = frames.astype(np.float32) / 255
+    x = _light(rng, _toned(rng, (frames / np.float32(255)).astype(np.float32), micro), micro, gentle)
+    blur = float(rng.gamma(1.2, 0.5 if gentle else 0.8)) if rng.random() < 0.5 else 0.0
+    streak = None if micro or gentle or rng.random() > 0.12 else _streak(rng, x.shape[1])
+    noise = float(rng.gamma(1.5, 0.012 if gentle else 0.02)) if rng.random() < 0.6 else 0.0
+    gain = float(rng.uniform(20, 400)) if micro and rng.random() < (0.2 if gentle else 0.5) else 0.0
+    dark = float(rng.uniform(0, 0.4)) if rng.random() < 0.5 else 0.0  # background light, whose photons are noise too
+    quality = int(rng.integers(25, 90)) if rng.random() < 0.4 else 0
+    out = []
+    for clean in x:
+        focus = blur * float(np.exp(rng.normal(0, 0.2)))
+        image = cv2.GaussianBlur(clean, (0, 0), focus) if focus > 0.3 else clean
+        if streak is not None:
+            image = cv2.filter2D(image, -1, streak, borderType=cv2.BORDER_REFLECT_101)
+        if gain:
+            photons = (np.clip(image[..., :1], 0, 4) + dark) * gain
+            image = np.repeat(rng.poisson(photons).astype(np.float32) / gain - dark, 3, -1)
+        if noise:
+            n = rng.standard_normal((*image.shape[:2], 1 if micro else 3), np.float32)
+            image = image + noise * n
+        byte = np.clip(image * 255, 0, 255).astype(np.uint8)
+        if quality:
+            byte = cv2.imdecode(cv2.imencode(".jpg", byte, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        out.append(byte)
+    made = np.stack(out)
+    return _stretch(made) if micro else made
+
+
+def _toned(rng: Rng, frames: Float, micro: bool) -> Float:
+    """Grey or other colours, inverted, of low contrast, brighter or darker: (T, H, W, 3) in 0..1 to the same."""
+    x: npt.NDArray[np.floating] = frames
     if micro or rng.random() < 0.2:
         x = np.repeat((x @ rng.dirichlet([2, 2, 2]).astype(np.float32))[..., None], 3, -1)
         if rng.random() < 0.3:
@@ -649,29 +785,41 @@ def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
         )
         x = low + x * max(high - low, 0.15)
         x = np.clip(x, 0, 1) ** float(np.exp(rng.normal(0, 0.3)))
-    drift = np.exp(rng.normal(0, 0.06) * np.arange(len(x)) + rng.normal(0, 0.03, len(x)))
+    return np.asarray(x, np.float32)
+
+
+def _light(rng: Rng, x: npt.NDArray[np.floating], micro: bool, gentle: bool) -> Float:
+    """Brightness that drifts; for microscopes bleaching, uneven light and haze from out of focus."""
+    import cv2
+
+    frames, side = len(x), x.shape[1]
+    drift = np.exp(rng.normal(0, 0.06) * np.arange(frames) + rng.normal(0, 0.03, frames))
+    if micro and rng.random() < 0.3:
+        drift *= np.exp(-rng.uniform(0.05, 0.3) * np.arange(frames))
     x = x * drift[:, None, None, None].astype(np.float32)
-    blur = float(rng.gamma(1.2, 0.5 if gentle else 0.8)) if rng.random() < 0.5 else 0.0
-    noise = float(rng.gamma(1.5, 0.012 if gentle else 0.02)) if rng.random() < 0.6 else 0.0
-    gain = float(rng.uniform(20, 400)) if micro and rng.random() < (0.2 if gentle else 0.5) else 0.0
-    quality = int(rng.integers(25, 90)) if rng.random() < 0.4 else 0
-    out = []
-    for clean in x:
-        image = cv2.GaussianBlur(clean, (0, 0), blur) if blur > 0.3 else clean
-        if gain:
-            grey = rng.poisson(np.clip(image[..., :1], 0, 4) * gain).astype(np.float32) / gain
-            image = np.repeat(grey, 3, -1)
-        if noise:
-            n = rng.standard_normal((*image.shape[:2], 1 if micro else 3), np.float32)
-            image = image + noise * n
-        byte = np.clip(image * 255, 0, 255).astype(np.uint8)
-        if quality:
-            byte = cv2.imdecode(cv2.imencode(".jpg", byte, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-        out.append(byte)
-    made = np.stack(out)
-    if micro:
-        made = _stretch(made)
-    return made
+    if micro and not gentle and rng.random() < 0.3:
+        lamp = cv2.resize(np.exp(rng.normal(0, 0.25, (3, 3))).astype(np.float32), (x.shape[2], side))
+        x = x * lamp[None, :, :, None]
+    if micro and not gentle and rng.random() < 0.25:
+        share = float(rng.uniform(0.2, 0.7))
+        wide = (side // 5, side // 5)
+        x = x + share * np.stack([cv2.blur(cv2.blur(image[..., 0], wide), wide) for image in x])[..., None]
+    return np.asarray(x, np.float32)
+
+
+def _streak(rng: Rng, side: int) -> Float:
+    """Kernel (n, n) of a motion blur: a line of a few pixels in any direction."""
+    import cv2
+
+    reach = int(rng.integers(1, max(side // 40, 2) + 1))
+    angle = float(rng.uniform(0, np.pi))
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    ends = [
+        (round(reach + sign * reach * float(np.cos(angle))), round(reach + sign * reach * float(np.sin(angle))))
+        for sign in (-1, 1)
+    ]
+    cv2.line(kernel, ends[0], ends[1], 1)
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 def _stretch(frames: UInt8) -> UInt8:

@@ -35,6 +35,9 @@ JITTER = 0.5
 """Share of looks whose region is moved and resized by chance, so that it cuts the object or is far too wide."""
 PAINTED = 0.12
 """Share of clips that start from a painted mask instead of strokes."""
+EXACT = 0.3
+"""Share of annotated frames whose true mask is handed on to the neighbours, as if the user had painted it or corrected
+it until it was right: a good mask must stay good from frame to frame."""
 SAME_FRAME = 0.2
 """Share of second rounds that correct the first round's frame."""
 
@@ -123,7 +126,7 @@ class Rollout:
     def run(self, clips: Sequence[Clip], rng: Rng, settings: RolloutSettings) -> Outcome:
         """One rollout of all clips; each stage is one batch through one network."""
         self.outcome, self.rng, self.settings = Outcome(), rng, settings
-        tracks = [self._begin(c) for c in clips]
+        self.tracks = tracks = [self._begin(c) for c in clips]
         frames = torch.from_numpy(np.stack([t.clip.frames for t in tracks])).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
         self.frames = frames.to(self.device)
         self.truths = torch.from_numpy(np.stack([t.truth for t in tracks])[:, :, None]).to(self.device)
@@ -169,7 +172,13 @@ class Rollout:
         for k, track in enumerate(tracks):
             track.patches[track.start] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
             self._score("close", track, track.start)
+            self._make_exact(track, track.start)
         return reference
+
+    def _make_exact(self, track: Track, t: int) -> None:
+        """Put the truth in the place of an annotated frame's mask, in a share of the clips of training."""
+        if self.settings.jitter and self.rng.random() < EXACT and track.clip.known[t] and track.truth[t].any():
+            track.patches[t] = Patch.from_mask(track.truth[t])
 
     def _close_region(self, track: Track, region: Box, p: npt.NDArray[np.float32]) -> Box:
         drawn = strokes_box([s for s in track.strokes[track.start] if s.object_id == 1], track.shape)
@@ -276,6 +285,7 @@ class Rollout:
         for k, track in enumerate(tracks):
             track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
             self._score("corrected", track, at[k])
+            self._make_exact(track, at[k])
         self._carry(tracks, at, [first, second], "again", again=True)
 
     def _worst(self, track: Track) -> int:

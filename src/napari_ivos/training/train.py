@@ -7,7 +7,6 @@ networks, their moving average, the optimiser and what is needed to know what it
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -23,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from napari_ivos.errors import InputError, WeightsError
+from napari_ivos.errors import InputError, IvosError, WeightsError
 from napari_ivos.networks.blocks import Architecture
 from napari_ivos.networks.weights import architecture_of, new_networks, to_bytes
-from napari_ivos.training.clips import Clip, ClipSource
-from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, channels_last
+from napari_ivos.training.card import model_card
+from napari_ivos.training.clips import Clip, ClipSettings, ClipSource
+from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal
+from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, Track, channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,15 +37,26 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 EXPORT = "model.safetensors"
-LOG = "log.csv"
+CARD = "model.md"
+ROW_STEPS = 50
+"""Steps that a row of the log takes together."""
+EXAMPLES = 6
+"""Held-out clips that are drawn at each validation."""
 _VALIDATION_SEED = 1_000_000_007
 
 
 class ClipDataset(Dataset[list[Clip]]):
-    """Batches by step: item n is the batch of step `first + n`, each clip drawn from a seed of its own."""
+    """Batches by step: item n is the batch of step `first + n`, each clip drawn from a seed of its own.
+
+    A stage whose clips differ from those of `source` draws from a source of its own in the same folder.
+    """
 
     def __init__(self, source: ClipSource, settings: TrainingSettings, first: int) -> None:
-        self.source, self.settings, self.first = source, settings, first
+        self.settings, self.first = settings, first
+        self._sources: dict[ClipSettings, ClipSource] = {source.settings: source}
+        for stage in settings.plan:
+            if stage.clips not in self._sources:
+                self._sources[stage.clips] = ClipSource(source.root, stage.clips, source.held_out)
 
     def __len__(self) -> int:
         return self.settings.steps - self.first
@@ -52,7 +64,24 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, n: int) -> list[Clip]:
         s = self.settings
         start = s.seed * 2_000_000_011 + (self.first + n) * s.batch
-        return [self.source.draw(start + k) for k in range(s.batch)]
+        source = self._sources[s.stage_at(self.first + n).clips]
+        return [source.draw(start + k) for k in range(s.batch)]
+
+
+class _Told(Dataset["list[Clip] | IvosError"]):
+    """The same batches for worker processes; an error of this package comes out as an item, its message whole."""
+
+    def __init__(self, batches: ClipDataset) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, n: int) -> list[Clip] | IvosError:
+        try:
+            return self.batches[n]
+        except IvosError as error:
+            return error
 
 
 class Trainer:
@@ -64,7 +93,11 @@ class Trainer:
         torch.manual_seed(settings.seed)
         if self.device.type == "cpu":
             torch.set_num_threads(settings.threads)
-        self.architecture: Architecture = replace(architecture_of(settings.architecture), **settings.overrides)
+        self._common: Architecture = _architecture(settings)
+        self.step = 0
+        self.hours = 0.0
+        self.sums: dict[str, list[float]] = {}  # losses and scores since the last row of the log
+        self.scores: dict[str, float] = {}  # of the last validation
         self.interaction, self.propagation = new_networks(self.architecture)
         self.networks = nn.ModuleDict({"interaction": self.interaction, "propagation": self.propagation})
         self._initialise()
@@ -75,8 +108,14 @@ class Trainer:
         rest = [p for n, p in self.networks.named_parameters() if not (".encoder." in n and ".planes." not in n)]
         groups = [{"params": rest, "share": 1.0}, {"params": encoder, "share": settings.encoder_rate}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        self.step = 0
-        self.hours = 0.0
+
+    @property
+    def architecture(self) -> Architecture:
+        """The networks' architecture, with the size of region that the last step saw (the first will see)."""
+        return self._architecture_at(max(self.step - 1, 0))
+
+    def _architecture_at(self, step: int) -> Architecture:
+        return replace(self._common, size=self.settings.stage_at(step).size or self._common.size)
 
     def _initialise(self) -> None:
         s = self.settings
@@ -88,12 +127,16 @@ class Trainer:
             from napari_ivos.networks.weights import load_model
 
             model = load_model(s.start_from, device="cpu")
-            self.interaction.load_state_dict(model.interaction.state_dict())
-            self.propagation.load_state_dict(model.propagation.state_dict())
+            for network, start in ((self.interaction, model.interaction), (self.propagation, model.propagation)):
+                # a model from before it keeps what the new network adds as it was initialised
+                missing = network.load_state_dict(start.state_dict(), strict=False).missing_keys
+                if any(not key.startswith("kept.") for key in missing):
+                    raise WeightsError(f"{s.start_from} lacks {missing[0]!r} of the architecture {s.architecture!r}.")
 
     def rollout(self) -> Rollout:
+        """The loop of use, with regions of the size that the next step is to see."""
         amp = torch.bfloat16 if self.settings.amp else None
-        return Rollout(self.interaction, self.propagation, self.architecture.size, self.device, amp)
+        return Rollout(self.interaction, self.propagation, self._architecture_at(self.step).size, self.device, amp)
 
     def rate(self) -> float:
         """The learning rate of this step: up over the warm-up, level, down over the cool-down."""
@@ -156,6 +199,8 @@ class Trainer:
             "hours": str(self.hours),
             "architecture": json.dumps(self.architecture.to_dict()),
             "settings": json.dumps(self.settings.to_dict()),
+            "sums": json.dumps(self.sums),
+            "scores": json.dumps(self.scores),
         }
         write_whole(folder / CHECKPOINT, save({k: v.cpu() for k, v in tensors.items()}, notes))
 
@@ -178,12 +223,15 @@ class Trainer:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         except SafetensorError as error:
             raise WeightsError(f"The checkpoint {path} is damaged ({error}); remove it to start anew.") from error
-        found, wanted = Architecture(**json.loads(notes["architecture"])).to_dict(), self.architecture.to_dict()
+        step = int(notes["step"])
+        wanted = self._architecture_at(max(step - 1, 0)).to_dict()
+        found = Architecture(**json.loads(notes["architecture"])).to_dict()
         if found != wanted:
             different = {k: (found[k], v) for k, v in wanted.items() if found[k] != v}
             raise WeightsError(f"The checkpoint {path} is of another architecture: (found, wanted) = {different}.")
         self._take(tensors)
-        self.step, self.hours = int(notes["step"]), float(notes["hours"])
+        self.step, self.hours = step, float(notes["hours"])
+        self.sums, self.scores = json.loads(notes.get("sums", "{}")), json.loads(notes.get("scores", "{}"))
         return True
 
     def _take(self, tensors: dict[str, Tensor]) -> None:
@@ -201,16 +249,27 @@ class Trainer:
                 }
 
     def export(self, path: Path, **notes: str) -> None:
-        """Write the averaged weights as a model of this package."""
+        """Write the averaged weights as a model of this package, and its model card beside it (`.md`)."""
+        about = {"steps": str(self.step), "hours": f"{self.hours:.2f}", **notes}
         with self.averaged():
-            blob = to_bytes(self.interaction, self.propagation, self.architecture, **notes)
+            blob = to_bytes(self.interaction, self.propagation, self.architecture, **about)
         write_whole(path, blob)
+        count = sum(p.numel() for p in self.networks.parameters())
+        facts = {
+            "file": f"`{path.name}`, float16, {len(blob) / 1e6:.1f} MB",
+            "parameters": f"{count / 1e6:.1f} million in both networks together",
+            "training": f"{self.step} steps of {self.settings.batch} clips, {self.hours:.2f} hours",
+            "device": f"{self.device}, {torch.get_num_threads()} threads" if self.device.type == "cpu" else _gpu(),
+            "made with": f"napari-ivos {version()}, torch {torch.__version__}",
+        }
+        write_whole(path.with_suffix(".md"), model_card(self.settings, self.architecture, facts, self.scores).encode())
 
     # --- validation -------------------------------------------------------------------------------------------------
 
     def validate(self, source: ClipSource) -> dict[str, float]:
         """Mean J of each stage of the whole rollout on held-out clips, with the averaged weights and no disturbance."""
         s = self.settings
+        self.examples: list[Track] = []
         scores: dict[str, list[float]] = {}
         with self.averaged(), torch.no_grad():
             self.networks.eval()
@@ -218,10 +277,39 @@ class Trainer:
                 many = range(first, min(first + s.batch, s.validation_clips))
                 clips = [source.draw(_VALIDATION_SEED + k) for k in many]
                 rng = np.random.default_rng([_VALIDATION_SEED, first])
-                outcome = self.rollout().run(clips, rng, RolloutSettings(jitter=False))
+                rollout = self.rollout()
+                outcome = rollout.run(clips, rng, RolloutSettings(jitter=False))
+                self.examples += rollout.tracks[: EXAMPLES - len(self.examples)]
                 for stage, values in outcome.scores.items():
                     scores.setdefault(stage, []).extend(values)
-        return {stage: float(np.mean(values)) for stage, values in scores.items()}
+        self.scores = {stage: float(np.mean(values)) for stage, values in scores.items()}
+        return self.scores
+
+
+def _architecture(settings: TrainingSettings) -> Architecture:
+    """The architecture that the settings name, with their overrides.
+
+    Raises
+    ------
+    InputError
+        An override that is no field of an architecture.
+    """
+    try:
+        return replace(architecture_of(settings.architecture), **settings.overrides)
+    except TypeError as error:
+        known = ", ".join(architecture_of(settings.architecture).to_dict())
+        raise InputError(f"[overrides] holds {sorted(settings.overrides)}; known are {known}.") from error
+
+
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "mps"
+
+
+def version() -> str:
+    """The version of this package."""
+    from napari_ivos import __version__
+
+    return __version__
 
 
 def train(settings: TrainingSettings, tell: Any = print) -> Path:
@@ -249,22 +337,25 @@ def _train(settings: TrainingSettings, folder: Path, tell: Any) -> Path:
     trainer = Trainer(settings)
     if trainer.resume(folder):
         tell(f"going on from step {trainer.step} in {folder}")
-    source, held_out = (
-        ClipSource(settings.data, settings.clips),
-        ClipSource(settings.data, settings.clips, held_out=True),
-    )
-    loader = DataLoader(
-        ClipDataset(source, settings, trainer.step),
+    source = ClipSource(settings.data, settings.clips)
+    held_out = ClipSource(settings.data, settings.clips, held_out=True)
+    loader: DataLoader[Any] = DataLoader(
+        _Told(ClipDataset(source, settings, trainer.step)),
         batch_size=None,
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
         multiprocessing_context="fork" if settings.workers and os.name == "posix" else None,
         worker_init_fn=_calm_worker,
     )
-    _loop(trainer, loader, held_out, folder, tell)
+    journal = Journal(folder, trainer.step)
+    try:
+        _Loop(trainer, held_out, folder, journal, tell).run(iter(loader))
+        journal.draw()
+    finally:
+        journal.close()
     path = folder / EXPORT
-    trainer.export(path, name=settings.architecture, steps=str(trainer.step), hours=f"{trainer.hours:.2f}")
-    tell(f"weights are in {path}")
+    trainer.export(path, name=settings.architecture)
+    tell(f"weights are in {path}, their model card in {CARD}, curves and example clips beside them")
     return path
 
 
@@ -293,53 +384,77 @@ def _calm_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _loop(trainer: Trainer, loader: DataLoader[Any], held_out: ClipSource, folder: Path, tell: Any) -> None:
-    settings, rollout = trainer.settings, trainer.rollout()
-    sums: dict[str, list[float]] = {}
-    saved = last = time.monotonic()
-    waited = 0.0
-    batches = iter(loader)
-    try:
-        while trainer.step < settings.steps:
-            asked = time.monotonic()
-            clips = next(batches)
-            waited += time.monotonic() - asked
-            outcome = trainer.advance(clips, rollout)
-            now = time.monotonic()
-            trainer.hours += (now - asked) / 3600
-            for stage, value in outcome.losses.items():
-                sums.setdefault(f"loss/{stage}", []).append(float(value.detach()))
-            for stage, values in outcome.scores.items():
-                sums.setdefault(f"J/{stage}", []).extend(values)
-            if trainer.step % 50 == 0:
-                row = {k: float(np.mean(v)) for k, v in sums.items()}
-                row |= {"seconds a step": (now - last) / 50, "waiting share": waited / (now - last)}
-                _log(folder, trainer, "train", row, tell)
-                sums, last, waited = {}, now, 0.0
-            if settings.validate_every and trainer.step % settings.validate_every == 0:
-                _log(folder, trainer, "held out", {f"J/{k}": v for k, v in trainer.validate(held_out).items()}, tell)
-                last = time.monotonic()
-            if time.monotonic() - saved > settings.checkpoint_minutes * 60:
-                trainer.save(folder)
-                trainer.export(folder / EXPORT, name=settings.architecture, steps=str(trainer.step))
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        trainer.save(folder)
-        tell(f"stopped at step {trainer.step}; the same command goes on from the checkpoint in {folder}")
-        raise
-    trainer.save(folder)
+class _Loop:
+    """The steps of a run, and what is written on the way."""
 
+    def __init__(self, trainer: Trainer, held_out: ClipSource, folder: Path, journal: Journal, tell: Any) -> None:
+        self.trainer, self.held_out, self.folder, self.journal, self.tell = trainer, held_out, folder, journal, tell
+        self.waited = 0.0
+        self.steps = 0  # since the last row of the log
+        self.last = self.saved = time.monotonic()
 
-def _log(folder: Path, trainer: Trainer, kind: str, row: dict[str, float], tell: Any) -> None:
-    """Append to the CSV log (one line a value) and say it."""
-    new = not (folder / LOG).exists()
-    with (folder / LOG).open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["step", "hours", "kind", "name", "value"])
-        for name, value in row.items():
-            writer.writerow([trainer.step, f"{trainer.hours:.4f}", kind, name, f"{value:.6g}"])
-    tell(f"step {trainer.step} ({kind}): " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()))
+    def run(self, batches: Iterator[list[Clip] | IvosError]) -> None:
+        """To the last step; Ctrl-C and data that can't be read leave a checkpoint of the steps done."""
+        trainer, stage = self.trainer, None
+        try:
+            while trainer.step < trainer.settings.steps:
+                if trainer.settings.stages and stage is not trainer.settings.stage_at(trainer.step):
+                    stage = trainer.settings.stage_at(trainer.step)
+                    at = trainer.settings.stages.index(stage) + 1
+                    size = trainer.rollout().size
+                    self.tell(f"stage {at} of {len(trainer.settings.stages)}: {stage.steps} steps at {size} px")
+                self._step(batches)
+                self._write()
+        except KeyboardInterrupt:
+            self._save()
+            self.tell(f"stopped at step {trainer.step}; the same command goes on from the checkpoint in {self.folder}")
+            raise
+        self._save()
+
+    def _step(self, batches: Iterator[list[Clip] | IvosError]) -> None:
+        trainer = self.trainer
+        asked = time.monotonic()
+        clips = next(batches)
+        self.waited += time.monotonic() - asked
+        if isinstance(clips, IvosError):
+            self._save()
+            raise clips
+        outcome = trainer.advance(clips, trainer.rollout())
+        trainer.hours += (time.monotonic() - asked) / 3600
+        self.steps += 1
+        for stage, value in outcome.losses.items():
+            trainer.sums.setdefault(f"loss/{stage}", []).append(float(value.detach()))
+        for stage, values in outcome.scores.items():
+            trainer.sums.setdefault(f"J/{stage}", []).extend(values)
+        self.journal.note(trainer.step, trainer.hours, float(outcome.loss.detach()))
+
+    def _write(self) -> None:
+        """What is due after this step: a row of the log, a validation, a checkpoint."""
+        trainer, now = self.trainer, time.monotonic()
+        if trainer.step % ROW_STEPS == 0:
+            row = {k: float(np.mean(v)) for k, v in trainer.sums.items()}
+            row |= {"seconds a step": (now - self.last) / self.steps, "waiting share": self.waited / (now - self.last)}
+            self._log(TRAIN, row)
+            trainer.sums, self.waited, self.steps, self.last = {}, 0.0, 0, now
+        every = trainer.settings.validate_every
+        if every and trainer.step % every == 0:
+            self._log(HELD_OUT, {f"J/{k}": v for k, v in trainer.validate(self.held_out).items()})
+            self.journal.show(trainer.step, trainer.examples)
+            self.last += time.monotonic() - now
+        if now - self.saved > trainer.settings.checkpoint_minutes * 60:
+            self._save()
+            trainer.export(self.folder / EXPORT, name=trainer.settings.architecture)
+            self.journal.draw()
+            self.saved = time.monotonic()
+
+    def _log(self, kind: str, row: dict[str, float]) -> None:
+        trainer = self.trainer
+        self.journal.add(trainer.step, trainer.hours, kind, row)
+        self.tell(f"step {trainer.step} ({kind}): " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()))
+
+    def _save(self) -> None:
+        self.journal.flush()
+        self.trainer.save(self.folder)
 
 
 def write_whole(path: Path, blob: bytes) -> None:
