@@ -27,7 +27,7 @@ viewer.add_image(data, **options)
 
 # %%
 widget = dock(viewer)
-widget.start(viewer.layers[0])  # the Start button
+widget.start(viewer.layers[0], path=None)  # the Start button; None: kept in memory, nothing is saved
 widget.wait()
 session = widget.session
 print(session)
@@ -35,20 +35,26 @@ print(session)
 # %% [markdown]
 # ## Seed all objects from another program
 #
-# Say another plugin has segmented one frame, here frame 22, and its labels are an array. A threshold plays its part:
+# Say another plugin has segmented one frame, here frame 22, and its result is a Labels layer. A threshold plays its
+# part. In the window it is *Draw > From a Labels layer*.
 
 # %%
 import numpy as np
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 
-image = gaussian(data[22].astype(float), 2)
-seeds = label(image > threshold_otsu(image)).astype(np.uint16)
-session.annotate(22, seeds)
+smooth = gaussian(data[22].astype(float), 2)
+found = np.zeros(data.shape, np.uint16)
+found[22] = label(smooth > threshold_otsu(smooth))
+layer = viewer.add_labels(found, name="of another plugin", scale=viewer.layers[0].scale)
+widget.go_to(22)
+widget.import_labels(layer, "masks")
+widget.wait()
+layer.visible = False
 print(f"{len(session.objects)} objects, annotated on {session.annotated_frames()}")
 
 # %% [markdown]
-# In the window that is *Draw > From a Labels layer*.
+# Without a window it is one line: `session.annotate(22, found[22])`.
 #
 # ## Propagate, and ask what needs a look
 #
@@ -87,10 +93,12 @@ print(areas[:, :4])
 # %% [markdown]
 # ## The work as a script, and as a sentence
 #
-# *Copy as script* and *Copy methods text* put these on the clipboard:
+# *Copy as script* and *Copy methods text* put these on the clipboard. Run the script, and the same
+# masks come out; what doesn't fit into text, such as painted masks, is written beside it.
 
 # %%
-print("\n".join(widget.script().splitlines()[:14]))
+folder = viewer.layers[0].metadata["napari_ivos"]["file"].rpartition("/")[0]
+print(widget.script(".").replace(folder, "sample_data"))
 
 # %%
 print(widget.methods_text())

@@ -50,13 +50,14 @@ picture("window_open")
 #
 # ## 2. Start, and draw on a nucleus
 #
-# Press **Start**. A project file is made beside the movie, and from now on nothing is lost, whatever happens.
+# Press **Start**. A project file is made beside the movie (of a sample, in a folder of your home), and from now on nothing is lost, whatever happens.
 #
 # Go to a frame on which the nuclei are well apart (here 22) and draw a line along a nucleus. The pen is already in
 # your hand: the layer of object 1 is in path mode. When you let go of the mouse, the mask appears. A short line along
 # the middle is enough. It should pass over the parts that look different, such as the bright and the dim end.
 
 # %% [folded] How this page drives the window
+widget.stack.folder.value = Path.cwd()  # "Project folder", under Advanced
 widget.run("start")
 widget.wait()
 draw(22, [(27, 72), (31, 80), (26, 88), (21, 92)])
