@@ -2,9 +2,9 @@
 
 Of each stack some frames around its middle are used, and the objects that live longest on both sides of it. The first
 half is worked on: a few rounds of the benchmark's robot, strokes on the first frame and on the worst one after that
-(``--painted``: exact masks on the same kind of frames instead). Then the model is adapted to that work, and both models,
-the one before and the one after, start again from the same masks of the annotated frames and carry them over the
-second half, of which nothing was annotated. J is the mean over objects and frames on which the truth has them.
+(``--painted``: exact masks on the same kind of frames instead). Then the model is adapted to that work, and both
+models, the one before and the one after, start again from the same masks of the annotated frames and carry them over
+the second half, of which nothing was annotated. J is the mean over objects and frames on which the truth has them.
 
 What was worked can be kept (``--keep FOLDER``), so that another run only adapts and compares. Needs the extra
 ``benchmark``. Nothing is tuned to what comes out.

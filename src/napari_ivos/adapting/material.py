@@ -194,7 +194,7 @@ class Material:
         others = [s for s in strokes if s.object_id != known.object_id]
         planes = rasterise(own, region, shape), rasterise(others, region, shape)
         before = None if previous is None else sample(previous, region, shape)
-        return Look(known.frame, region, (before,), planes, *self._truth(known, region))
+        return Look(known.frame, region, (before,), planes, *self.truth(known, region))
 
     def carried(self, known: Known, rng: Rng) -> Look:
         """A look as the propagation network gets it: from a mask beside it, from an annotated one, or from its own."""
@@ -211,7 +211,7 @@ class Material:
             merged(near, known.object_id, region, shape),
             None if previous is None else sample(previous, region, shape),
         )
-        return Look(known.frame, region, masks, (), *self._truth(known, region))
+        return Look(known.frame, region, masks, (), *self.truth(known, region))
 
     def _neighbours(self, known: Known, rng: Rng) -> Mapping[int, Patch]:
         i, frame = known.object_id, known.frame
@@ -227,7 +227,7 @@ class Material:
             return {i: known.patch}
         return that_meet(masks, [i])[i]
 
-    def _truth(self, known: Known, region: Box) -> tuple[Float, Float]:
+    def truth(self, known: Known, region: Box) -> tuple[Float, Float]:
         """What should be seen over a region, and how much each pixel counts: strokes are certain, masks as they are."""
         shape = (self.size, self.size)
         masks = {**self.masks(known.frame), known.object_id: known.patch}

@@ -1,0 +1,126 @@
+"""The plugin's desk adapts its model beside the work, stops when told to, and goes back; without Qt."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_ivos.adapting import adaptation
+from napari_ivos.networks import weights
+from napari_ivos.networks.blocks import Architecture
+from napari_ivos.plugin.desk import Desk
+from napari_ivos.plugin.state import reasons
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plugin_scene as scene
+
+SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
+
+
+@pytest.fixture(scope="module")
+def blob() -> bytes:
+    """The file of a small model with fresh weights."""
+    torch.manual_seed(0)
+    return weights.to_bytes(*weights.new_networks(SMALL), SMALL, name="small")
+
+
+@pytest.fixture
+def make_desk(blob, monkeypatch):
+    """Makes desks with the small model and a project; all are closed in the end."""
+    monkeypatch.setattr(adaptation, "OBJECTS_READ", 8)
+    made = []
+
+    def make(path: Path) -> Desk:
+        viewer = ViewerModel()
+        layer = viewer.add_layer(Image(scene.movie(), name="movie"))
+        desk = Desk(viewer)
+        desk.said = []
+        desk.noticed.connect(lambda text, kind: desk.said.append(text))
+        desk.use_model(weights.load_bytes(blob, "small", "cpu"))
+        made.append(desk)
+        desk.start(layer, path=path)
+        desk.wait()
+        return desk
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+def annotated(desk: Desk) -> Desk:
+    """The desk, with the bright square painted on one frame."""
+    if not desk.session.objects:
+        desk.add_object()
+        desk.wait()
+    desk.session.annotate(2, scene.square(2), objects=[desk.session.objects[0].id])
+    return desk
+
+
+def adapted(desk: Desk) -> Desk:
+    """The desk, after a step of adapting."""
+    desk.adapting.start(desk.session, seconds=1e-6)
+    desk.wait()
+    return desk
+
+
+def test_the_desk_adapts_says_so_and_goes_back(make_desk, tmp_path):
+    """Adapting ends with another model in use and in the project; the way back with the first one and none kept."""
+    desk = annotated(make_desk(tmp_path / "a.ivos"))
+    first, progress = desk.model, []
+    desk.progressed.connect(progress.append)
+    assert reasons(desk.state(True))["drop_adapted"]
+    adapted(desk)
+    assert desk.model.name == desk.session.model.name == "small, adapted"
+    assert desk.session.adapted.checksum == desk.model.checksum
+    assert any("Learned from" in text for text in desk.said)
+    assert {p.kind for p in progress if p is not None} >= {"adapt"}
+    assert progress[-1] is None
+    assert not reasons(desk.state(True))["drop_adapted"]
+    desk.drop_adapted()
+    desk.wait()
+    assert desk.model is desk.session.model is first
+    assert desk.session.adapted is None
+
+
+def test_stopped_it_leaves_the_model_as_it_was(make_desk, tmp_path):
+    """Told to stop before its first step, adapting ends without a change, and says so."""
+    desk = annotated(make_desk(tmp_path / "a.ivos"))
+    first = desk.model
+    desk.adapt()
+    assert desk.state(True).running == "adapt"
+    for job in desk.adapting.engine.jobs:
+        job.stop.set()
+    desk.wait()
+    assert desk.model is desk.session.model is first
+    assert desk.session.adapted is None
+    assert "Stopped: the model is as it was." in desk.said
+
+
+def test_a_project_opened_again_has_its_adapted_weights_and_another_stack_does_not(make_desk, tmp_path):
+    """The weights come with the project; the next project begins with the model that everybody has."""
+    desk = adapted(annotated(make_desk(tmp_path / "a.ivos")))
+    checksum, plain = desk.model.checksum, desk.adapting.plain
+    desk.close()
+    again = make_desk(tmp_path / "a.ivos")
+    assert again.session.model.checksum == checksum
+    assert any("adapted to this stack are in use" in text for text in again.said)
+    other = again.viewer.add_layer(Image(np.ascontiguousarray(scene.movie()[:, ::-1]), name="other"))
+    again.start(other, path=tmp_path / "b.ivos")
+    again.wait()
+    assert again.session.model.checksum == plain.checksum
+    assert again.session.adapted is None
+
+
+def test_with_nothing_annotated_the_reason_is_shown(make_desk, tmp_path):
+    """The button is disabled with a reason, and the call says what is missing."""
+    desk = make_desk(tmp_path / "a.ivos")
+    assert reasons(desk.state(True))["adapt"] == "Annotate some frames first."
+    desk.adapt()
+    desk.wait()
+    assert any("nothing to adapt to" in text for text in desk.said)
