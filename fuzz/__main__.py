@@ -7,8 +7,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-INSTRUMENTED = ("napari_ivos", "tifffile", "zarr", "PIL")
-"""Packages whose branches guide the search."""
+INSTRUMENTED = {"images": "PIL", "painted": "PIL", "tiff": "tifffile", "zarr": "zarr"}
+"""Package whose branches guide the search beside our own, by target; to instrument a large one takes a minute."""
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--inside", action="store_true", help="one target, in this very process")
     parser.add_argument("--replay", type=Path, help="run the inputs in this folder, or this one, and nothing else")
     options = parser.parse_args()
-    with _instrumenting(options.inside and options.engine == "atheris" and options.replay is None):
+    with _instrumenting(options.targets if options.inside and options.engine == "atheris" else []):
         from fuzz.campaign import attack, campaign
         from fuzz.targets import TARGETS
     names = options.targets or list(TARGETS)
@@ -33,14 +33,16 @@ def main() -> int:
     return attack(TARGETS[names[0]], *rest) if options.inside else campaign(names, *rest)
 
 
-def _instrumenting(wanted: bool) -> contextlib.AbstractContextManager[object]:
+def _instrumenting(targets: list[str]) -> contextlib.AbstractContextManager[object]:
     """The context in which imports are instrumented; they stay so for imports inside functions."""
-    if not wanted:
+    if not targets:
         return contextlib.nullcontext()
     import atheris
 
     hook = contextlib.ExitStack()
-    hook.enter_context(atheris.instrument_imports(include=list(INSTRUMENTED)))
+    hook.enter_context(
+        atheris.instrument_imports(include=["napari_ivos", *(INSTRUMENTED[t] for t in targets if t in INSTRUMENTED)])
+    )
     hook.pop_all()  # the import hook stays: much is imported at first use only
     return contextlib.nullcontext()
 

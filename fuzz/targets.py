@@ -39,8 +39,6 @@ class Target:
         Inputs in the normal tests.
     campaign : int
         Inputs in a campaign.
-    instrument : tuple of str
-        Packages whose branches guide the search.
     """
 
     name: str
@@ -50,7 +48,6 @@ class Target:
     largest: int = 1 << 14
     share: int = 200
     campaign: int = 5_000
-    instrument: tuple[str, ...] = ("napari_ivos",)
 
 
 def movie() -> np.ndarray:
@@ -579,10 +576,9 @@ TARGETS = {
             1 << 15,
             200,
             20_000,
-            ("napari_ivos", "PIL"),
         ),
-        Target("tiff", _tiff_seeds, _tiffs, _TIFF_TOKENS, 1 << 16, 150, 20_000, ("napari_ivos", "tifffile")),
-        Target("zarr", _zarr_seeds, _zarr, _ZARR_TOKENS, 1 << 13, 80, 10_000, ("napari_ivos", "zarr")),
+        Target("tiff", _tiff_seeds, _tiffs, _TIFF_TOKENS, 1 << 16, 150, 20_000),
+        Target("zarr", _zarr_seeds, _zarr, _ZARR_TOKENS, 1 << 13, 80, 10_000),
         Target(
             "video", _video_seeds, _video, (b"moov", b"trak", b"stts", b"#EXTM3U", b"RIFF", b"LIST"), 1 << 16, 40, 3_000
         ),

@@ -7,6 +7,7 @@ each name loads its module, and with it dask, zarr, torch and the like, when it 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 from napari_ivos.errors import (
@@ -76,6 +77,8 @@ __all__ = [
     "open_frames",
     "run_batch",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, until a program listens
 
 
 def __getattr__(name: str) -> object:

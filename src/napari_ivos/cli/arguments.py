@@ -12,6 +12,8 @@ from napari_ivos.cli import commands
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LEVELS = ("debug", "info", "warning", "error")
+"""As in `napari_ivos.diagnostics`."""
 FORMATS = ("ome-tiff", "ome-zarr", "davis", "coco", "ctc", "video", "contact-sheet", "table")
 """As in `napari_ivos.export`, which is not loaded to print help; a test holds them together."""
 
@@ -28,7 +30,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
     common.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    common.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    _telling(common)
     _segment(parsers.add_parser("segment", parents=[common], help="segment a stack from scribbles or masks"))
     _demo(parsers.add_parser("demo", parents=[common], help="segment the two simulated stacks that ship with this"))
     _export(parsers.add_parser("export", parents=[common], help="write a project's labels for other programs"))
@@ -41,8 +43,33 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     suggest.set_defaults(run=commands.suggest)
     _adapt(parsers.add_parser("adapt", parents=[common], help="fine-tune the model on a project's annotated frames"))
     _batch(parsers.add_parser("batch", parents=[common], help="segment many stacks, on many machines if need be"))
+    _doctor(parsers.add_parser("doctor", parents=[common], help="check this installation, and how fast it is"))
     _others(parsers, arguments)
     return parser.parse_args(arguments)
+
+
+def _telling(parser: argparse.ArgumentParser) -> None:
+    """What a command says of its own work, and of what goes wrong."""
+    parser.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    parser.add_argument("--log-level", choices=LEVELS, help="what is logged (warning; info with --log-file)")
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="add the log to a file")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="where a report of an error goes; it holds no image data and no folders (without: a temporary file, after "
+        "unexpected errors only)",
+    )
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Checks versions, device, weights, codecs, video, zarr, window and projects, and segments a simulated clip for "
+        "up to five seconds. Exit code 1 where there is a problem."
+    )
+    parser.add_argument("--no-test", action="store_true", help="leave the self-test out")
+    _model(parser)
+    parser.set_defaults(run=commands.doctor)
 
 
 def _segment(parser: argparse.ArgumentParser) -> None:
@@ -161,11 +188,11 @@ def _reading(parser: argparse.ArgumentParser) -> None:
 def _others(parsers: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
     """Commands of other parts of the package, whose arguments are loaded only if one of them is meant."""
     played = parsers.add_parser("benchmark", help="measure on data with known masks (extra: benchmark)")
-    played.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    _telling(played)
     if "benchmark" in arguments:
         commands.add_benchmark_arguments(played)
     played.set_defaults(run=commands.benchmark)
     train = parsers.add_parser("train", help="train networks as a settings file says (extra: train)")
     train.add_argument("config", type=Path, metavar="CONFIG", help="settings, a TOML file")
-    train.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    _telling(train)
     train.set_defaults(run=commands.train)

@@ -96,6 +96,23 @@ def adapt(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def doctor(options: argparse.Namespace, output: Output) -> int:
+    """``napari-ivos doctor``."""
+    from napari_ivos.diagnostics import doctor as checks
+    from napari_ivos.diagnostics.checks import TEST_SECONDS
+
+    found = []
+    for check in checks(options.model, options.device, 0.0 if options.no_test else TEST_SECONDS):
+        output.say(
+            f"{check.state:8} {check.name}: {check.found}" + (f"\n         -> {check.hint}" if check.hint else "")
+        )
+        found.append(check)
+    problems = [check.name for check in found if check.state == "problem"]
+    output.say(f"{len(problems)} problems: {', '.join(problems)}" if problems else "No problems.")
+    output.give({"ok": not problems, "problems": problems, "checks": [check.to_dict() for check in found]})
+    return 1 if problems else 0
+
+
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``napari-ivos benchmark``."""
     from napari_ivos.benchmark import add_arguments

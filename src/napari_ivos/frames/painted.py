@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos.errors import InputError
+from napari_ivos.errors import InputError, OutOfMemory
 from napari_ivos.frames.images import check_picture
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
         raise InputError(f"{path} is no image that can be read.") from error
     except InputError:
         raise
+    except MemoryError as error:
+        raise OutOfMemory(f"{path}: no memory to unpack it. Close other programs.") from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
     except Exception as error:  # whatever the decoding of damaged bytes runs into

@@ -301,8 +301,8 @@ class _Decoder:
         if width * height * _PIXEL > CHUNK_BYTES:
             self._container.close()
             raise InputError(
-                f"{self._path} declares pictures of {width:,} x {height:,} px, {width * height * _PIXEL / 2**30:,.1f} GB "
-                f"decoded; up to {CHUNK_BYTES / 2**30:,.1f} GB are read. It is damaged, or has to be made smaller first."
+                f"{self._path} declares pictures of {width:,} x {height:,} px, {width * height * _PIXEL / 2**30:,.1f} "
+                f"GB decoded; up to {CHUNK_BYTES / 2**30:,.1f} GB are read. It is damaged, or has to be made smaller first."
             )
 
     def rewind(self) -> None:

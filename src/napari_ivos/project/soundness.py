@@ -110,5 +110,5 @@ def check_companions(path: Path) -> None:
             if file.read(8) == _JOURNAL_END:
                 raise ProjectError(
                     f"{journal.name} beside {path.name} names another journal, which no project of ours does, and "
-                    "which would be deleted. Nothing was opened; delete that file if you don't know where it comes from."
+                    "which would be deleted. Nothing was opened; delete that journal if you don't know whence it comes."
                 )
