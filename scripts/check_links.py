@@ -1,7 +1,8 @@
 """Check links without a network: ``python scripts/check_links.py SITE``.
 
 Every relative link and picture of the built site has to lead to a file of it, and every anchor to a place in its
-page; the same for the relative links of the Markdown files at the top of the repository. Addresses elsewhere are only counted.
+page; the same for the relative links of the Markdown files at the top of the repository. Addresses elsewhere are only
+counted.
 """
 
 from __future__ import annotations

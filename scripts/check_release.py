@@ -4,8 +4,8 @@ Builds source archive and wheel (the wheel out of the archive, as an installer w
 check-wheel-contents and validate-pyproject, installs the wheel into an empty environment, and runs the demo there
 from an empty folder with no network. Last it writes the conda recipe with version and checksum of the archive.
 
-The empty environment gets pip's own files and the wheel. Its dependencies are taken from this environment through a path
-file, so that the check costs seconds and not five gigabytes; ``--full`` installs them anew instead.
+The empty environment gets pip's own files and the wheel. Its dependencies are taken from this environment through a
+path file, so that the check costs seconds and not five gigabytes; ``--full`` installs them anew instead.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ picture("window_open")
 #
 # ## 2. Start, and draw on a nucleus
 #
-# Press **Start**. A project file is made beside the movie (of a sample, in a folder of your home), and from now on nothing is lost, whatever happens.
+# Press **Start**. A project file is made beside the movie (of a sample, in a folder of your home), and from now on
+# nothing is lost, whatever happens.
 #
 # Go to a frame on which the nuclei are well apart (here 22) and draw a line along a nucleus. The pen is already in
 # your hand: the layer of object 1 is in path mode. When you let go of the mouse, the mask appears. A short line along

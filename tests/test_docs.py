@@ -1,0 +1,115 @@
+"""The documentation: what is filled in from the code, the tutorials' form, and links; `mkdocs build` runs the rest."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOP = Path(__file__).parent.parent
+sys.path.insert(0, str(TOP / "scripts"))
+
+import check_links  # noqa: E402 - from the folder of scripts
+from pages import cells, fill  # noqa: E402
+
+DOCS = TOP / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
+MARKS = {mark for page in DOCS.rglob("*.md") for mark in fill.MARK.findall(page.read_text(encoding="utf-8"))}
+
+
+def test_marks_and_makers_are_the_same():
+    """Every marked place is known, and nothing is made that no page shows."""
+    assert set(fill.MAKERS) == MARKS
+
+
+@pytest.mark.parametrize("name", sorted(fill.MAKERS))
+def test_makers_give_markdown(name):
+    """Each maker gives text whose tables have rows of equal width."""
+    made = fill.MAKERS[name]()
+    assert len(made) > 40
+    for table in re.findall(r"(?:^\|.*\|\n?)+", made, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in table.splitlines()}
+        assert len(widths) == 1, table[:300]
+
+
+def test_an_unknown_mark_is_named():
+    """A mark that nothing is known for fails the build by its name."""
+    with pytest.raises(KeyError, match="no-such-thing"):
+        fill.filled("<!-- fill: no-such-thing -->")
+
+
+def test_the_command_line_page_has_every_command():
+    """The reference holds each command of the program, with the arguments that it loads late."""
+    made = fill.command_line()
+    for command in ("segment", "demo", "export", "info", "suggest", "train", "benchmark"):
+        assert f"## napari-ivos {command}\n" in made
+    assert "--rounds" in made
+    assert str(TOP) not in made
+
+
+def test_the_schema_page_is_the_code_s():
+    """The reference of the project file has every table that a new project has."""
+    from napari_ivos.project import Project
+
+    made = fill.project_schema()
+    with Project.create(None, (1, 1, 1), {}) as project:
+        assert project.shape == (1, 1, 1)
+    for table in ("meta", "steps", "objects", "strokes", "annotations", "patches", "learned", "models"):
+        assert f"### `{table}`" in made
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorials_can_be_read(path):
+    """Each tutorial begins with a title, has code and words, and is named in navigation and list."""
+    found = cells.read(path)
+    assert found[0].kind == "text"
+    assert found[0].body.startswith("# ")
+    assert {cell.kind for cell in found} >= {"text", "code"}
+    page = f"{path.stem}.md"
+    assert f"tutorials/{page}" in (TOP / "mkdocs.yml").read_text(encoding="utf-8")
+    assert f"({page})" in (DOCS / "tutorials" / "index.md").read_text(encoding="utf-8")
+
+
+def test_cells_print_into_their_own_places(tmp_path):
+    """Code runs in one namespace, and what it prints stays with its cell."""
+    script = tmp_path / "one.py"
+    script.write_text(
+        "# %% [markdown]\n# # Title\n#\n# Words\n\n# %%\nx = 2\nprint(x)\n\n# %% [folded] More\nprint(x * 2)\n"
+    )
+    assert [(cell.kind, cell.title) for cell in cells.read(script)] == [("text", ""), ("code", ""), ("folded", "More")]
+    assert cells.read(script)[0].body == "# Title\n\nWords"
+    assert cells.run(script) == ["", "2\n", "4\n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("# %% [nonsense]\n", "unknown kind of cell"), ("# %% [markdown]\nwords\n", "text cells are comments")],
+)
+def test_mistakes_in_tutorials_are_named_with_their_line(text, said, tmp_path):
+    """A cell of an unknown kind, or text that isn't in comments, names the file and the line."""
+    script = tmp_path / "one.py"
+    script.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        cells.read(script)
+
+
+def test_pages_of_the_navigation_are_there():
+    """Every page of the navigation is a file or a tutorial."""
+    whole = (TOP / "mkdocs.yml").read_text(encoding="utf-8")
+    named = re.findall(r"[\w/]+\.md", whole[whole.index("\nnav:") :])
+    made = {f"tutorials/{path.stem}.md" for path in TUTORIALS}
+    assert [page for page in named if page not in made and not (DOCS / page).exists()] == []
+    assert yaml.safe_load(whole[whole.index("\nnav:") :])["nav"]
+
+
+def test_broken_links_are_found(tmp_path):
+    """The link check finds a missing page and a missing place, and leaves addresses elsewhere alone."""
+    (tmp_path / "index.html").write_text('<a href="other/">a</a><a href="https://example.org">b</a><h1 id="top">c</h1>')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index.html").write_text('<a href="../#top">a</a><a href="../#no">b</a><img src="x.png">')
+    found, away = check_links.broken(tmp_path)
+    assert away == 1
+    assert sorted(line.split(": ")[1] for line in found) == ["../#no", "x.png"]

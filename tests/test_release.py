@@ -1,0 +1,140 @@
+"""What is published: the package page, the citation, the recipes, and the workflows."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+TOP = Path(__file__).parent.parent
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (TOP / "README.md").read_text(encoding="utf-8")
+HOME = "https://github.com/someone/napari-ivos"
+
+
+def load(path: str) -> ModuleType:
+    """A module of the repository that is not part of the package."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, TOP / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    """The build hook that fills the package page."""
+    return load("hatch_build.py")
+
+
+# --- the package page -----------------------------------------------------------------------------------------------
+
+
+def test_links_of_the_package_page_are_absolute(page):
+    """In what is published, every picture and link of README is absolute or within the page."""
+    links = re.findall(r"\]\(([^)\s]+)\)", page.absolute(README, HOME, "v1.0.0"))
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links)
+    assert f"{HOME}/raw/v1.0.0/docs/images/window.webp" in links
+
+
+def test_what_readme_links_to_is_there():
+    """Every relative link of README leads to a file of the repository."""
+    links = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README)
+    assert links
+    assert [link for link in links if not (TOP / link).exists()] == []
+
+
+def test_pictures_of_the_readme_are_small():
+    """No picture of README is above 3 MB, so that the page opens at once."""
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", README)
+    assert all((TOP / picture).stat().st_size < 3_000_000 for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"GITHUB_REPOSITORY": "someone/napari-ivos"}, HOME),
+        ({"GITHUB_REPOSITORY": "a/b", "GITHUB_SERVER_URL": "https://git.example.org"}, "https://git.example.org/a/b"),
+        ({}, None),
+    ],
+    ids=["on GitHub", "on another server", "nowhere"],
+)
+def test_the_address_is_known_only_where_a_release_is_made(page, environment, expected, tmp_path):
+    """The repository's address comes from the build's surroundings; without them nothing is invented."""
+    assert page.repository(tmp_path, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("remote", "name"),
+    [
+        ("https://github.com/someone/napari-ivos.git", "someone/napari-ivos"),
+        ("git@github.com:someone/napari-ivos.git", "someone/napari-ivos"),
+        ("https://github.com/someone/napari-ivos/", "someone/napari-ivos"),
+        ("/home/me/napari-ivos", None),
+        ("https://example.org/someone/napari-ivos", None),
+    ],
+)
+def test_remotes_on_github_give_the_address(page, remote, name):
+    """A clone's remote gives the address where it is on GitHub, however it is written."""
+    found = page.REMOTE.match(remote)
+    assert (found["name"] if found else None) == name
+
+
+# --- citation, recipes ------------------------------------------------------------------------------------------------
+
+
+def test_the_citation_names_the_authors_of_the_method():
+    """The citation file prefers the paper of 2019, gives the one of 2018, and has the same four authors in both."""
+    citation = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
+    papers = [citation["preferred-citation"], *citation["references"]]
+    assert [paper["year"] for paper in papers] == [2019, 2018]
+    for paper in papers:
+        assert [author["family-names"] for author in paper["authors"]] == ["Oh", "Lee", "Xu", "Kim"]
+        assert paper["title"] in README.replace("\n", " ")
+    assert citation["license"] == PROJECT["license"]
+
+
+def requirements(lines: list[str]) -> dict[str, str]:
+    """Name to lower bound of requirements such as ``zarr>=3`` or ``zarr >=3``."""
+    found = [re.match(r"([\w.-]+)(?:\[\w+\])?\s*>=\s*([\w.]+)", line) for line in lines]
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_the_conda_recipe_has_the_same_requirements():
+    """The conda recipe asks for the packages of pyproject.toml with their bounds, by their names there."""
+    text = (TOP / "packaging/conda/meta.yaml").read_text(encoding="utf-8")
+    asked = re.findall(r"^ {4}- (.+)$", text.split("\n  run:\n")[1].split("\n  run_constrained:")[0], re.MULTILINE)
+    names = {"dask": "dask-core", "torch": "pytorch"}
+    wanted = {names.get(name, name): bound for name, bound in requirements(PROJECT["dependencies"]).items()}
+    assert requirements(asked) == wanted
+
+
+def test_the_oldest_versions_are_those_of_the_project():
+    """The list of oldest dependencies has every requirement of the base installation."""
+    oldest = load("scripts/oldest.py").oldest((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    named = {re.match(r"[\w.-]+", line)[0] for line in oldest}
+    assert {re.match(r"[\w.-]+", line)[0] for line in PROJECT["dependencies"]} <= named
+    assert "zarr~=3.0.6" in oldest
+
+
+@pytest.mark.parametrize("path", sorted((TOP / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_workflows_are_yaml_and_call_what_is_there(path):
+    """Each workflow can be read, and the scripts that it runs exist."""
+    text = path.read_text(encoding="utf-8")
+    assert yaml.safe_load(text)
+    assert [script for script in re.findall(r"scripts/\w+\.py", text) if not (TOP / script).exists()] == []
+
+
+def test_workflows_try_each_python_that_is_declared():
+    """The test matrix holds the Pythons that the classifiers name."""
+    declared = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"])))
+    workflow = yaml.safe_load((TOP / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == declared
