@@ -263,7 +263,7 @@ def _kept_as(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
 def to_bytes(
     interaction: torch.nn.Module, propagation: torch.nn.Module, architecture: Architecture, **notes: str
 ) -> bytes:
-    """A model's file, float16: what `load_bytes` reads."""
+    """A model's file, float16: what `load_bytes` reads. The same weights and notes give the same bytes."""
     import torch
     from safetensors.torch import save
 
@@ -275,4 +275,14 @@ def to_bytes(
         for key, value in network.state_dict().items()
     }
     meta = {"format": FORMAT, "architecture": json.dumps(architecture.to_dict()), **notes}
-    return save(tensors, meta)
+    return _sorted_notes(save(tensors, meta))
+
+
+def _sorted_notes(blob: bytes) -> bytes:
+    """The same file with the header's notes in one order; safetensors writes them in any, so that checksums differ."""
+    size = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + blob[8 + size :]
