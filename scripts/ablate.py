@@ -82,6 +82,7 @@ def settings_of(variant: Variant, options: argparse.Namespace) -> TrainingSettin
         "imagenet": "" if variant.scratch else str(options.imagenet),
         "overrides": {"size": options.size},
         "average": 0.98,
+        "validation_clips": 64,
         "workers": 0,
         "device": "cpu",
         "encoder_rate": 1.0 if variant.scratch else 0.3,

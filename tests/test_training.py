@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from pathlib import Path  # noqa: TC003 - pytest reads the annotations of fixtures
+from pathlib import Path
 
 import numpy as np
 import pytest
