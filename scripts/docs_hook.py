@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pages import fill, tutorials
-
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+
+from pages import fill, tutorials
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -1,0 +1,108 @@
+# %% [markdown]
+# # A cluster
+#
+# You have scribbled on one frame of each of a hundred stacks (in the window, or by a program) and want all of them
+# propagated, on all cores of this machine or on many machines. That is a *batch*. It needs the extra `distributed`:
+# `pip install "napari-ivos[distributed]"`.
+#
+# ## 1. The manifest
+#
+# A CSV file with a line for each stack: its frames, and what it starts from (scribbles, masks, or a project). Paths are
+# relative to the manifest. Here both samples, and a third line whose file is no stack at all.
+
+# %%
+from pathlib import Path
+
+Path("stacks.csv").write_text(
+    "name,input,scribbles\n"
+    "cells,sample_data/cells.tif,sample_data/cells_scribbles.json\n"
+    "toy,sample_data/toy.tif,sample_data/toy_scribbles.json\n"
+    "notes,sample_data/README.md,sample_data/toy_scribbles.json\n"
+)
+
+# %% [folded] How this page runs commands
+import re
+import shlex
+import subprocess
+import sys
+
+
+def shell(command):
+    """Run a command as in a terminal; show what it prints, the times left out."""
+    program, *arguments = shlex.split(command)
+    launch = [sys.executable, "-m", "napari_ivos.cli"] if program == "napari-ivos" else [program]
+    here = f"{Path.cwd()}/"
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False)
+    print(f"$ {command}\n{done.stdout.replace(here, '').rstrip()}")
+    for line in done.stderr.splitlines():
+        if re.search("stacks;|failed|Error", line):
+            print(line.replace(here, ""))
+    print(f"(exit code {done.returncode})")
+
+
+# %% [markdown]
+# ## 2. On this machine
+#
+# `--workers` says how many processes; without it, one for each GPU, else one for each core. A progress bar and a link to
+# the dashboard appear while it runs.
+
+# %%
+shell("napari-ivos batch stacks.csv --workers 2 --output results")
+
+# %% [markdown]
+# The bad line failed alone, with its reason, and the others are done. The exit code says that not all went well.
+#
+# ## 3. What there is
+#
+# Each stack has a project, which opens in napari like any other, and its exports: labels, overlay video, contact
+# sheet and table, or what the column `format` asks for.
+
+# %%
+for path in sorted(Path("results").rglob("*")):
+    if path.is_file() and len(path.relative_to("results").parts) <= 2:
+        print(path)
+
+# %% [folded] The picture
+import shutil
+
+sheet = next(path for path in sorted(Path("results").rglob("*.png")) if "cells" in str(path))
+shutil.copy(sheet, "cluster_cells.png")
+
+# %% [markdown]
+# ![The contact sheet of the first stack](cluster_cells.png)
+#
+# ## 4. Again
+#
+# The same command goes on where it was stopped: by Ctrl-C, by a power cut, by a scheduler that took the machine away.
+# What is finished is not done again.
+
+# %%
+shell("napari-ivos batch stacks.csv --workers 2 --output results")
+
+# %% [markdown]
+# ## 5. On many machines
+#
+# The workers are those of a [dask](https://distributed.dask.org) cluster. Start a scheduler on one machine and workers
+# on the others, and give its address:
+#
+# ```sh
+# dask scheduler
+# dask worker tcp://10.0.0.1:8786 --nthreads 1 --nworkers 8     # on each machine
+# napari-ivos batch stacks.csv --scheduler tcp://10.0.0.1:8786
+# ```
+#
+# All machines read the frames under the same paths. Only the one that gives the command writes: it alone commits to the
+# project files. SSH clusters and SLURM are in [Cluster](../cluster.md), what it costs at size in
+# [Scaling](../scaling.md).
+#
+# In Python it is one function, with any dask client:
+#
+# ```python
+# import napari_ivos as ivos
+# from distributed import Client
+#
+# if __name__ == "__main__":
+#     with Client("tcp://10.0.0.1:8786") as client:
+#         summary = ivos.run_batch("stacks.csv", client, output="results")
+#     print(summary.as_text())
+# ```
