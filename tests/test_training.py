@@ -16,6 +16,7 @@ from napari_ivos import InputError, Stroke, WeightsError, load_model
 cv2 = pytest.importorskip("cv2", reason="the extra 'train' is not installed")
 pytest.importorskip("skimage", reason="the extra 'train' is not installed")
 
+from napari_ivos.networks.weights import describe  # noqa: E402 - needs what is skipped for above
 from napari_ivos.training import annotator, card, clips, journal, pictures, train  # noqa: E402 - they need what is skipped for above
 from napari_ivos.training.clips import TARGET, ClipSettings, ClipSource  # noqa: E402
 from napari_ivos.training.settings import Stage, TrainingSettings  # noqa: E402
@@ -507,6 +508,22 @@ def test_a_run_leaves_curves_examples_events_and_a_card(data: Path, tmp_path: Pa
     (tmp_path / "again.toml").write_text(toml)
     again = TrainingSettings.from_toml(tmp_path / "again.toml")
     assert (again.clips, again.overrides, again.steps) == (settings.clips, settings.overrides, settings.steps)
+
+
+def test_models_on_the_way_are_kept_and_say_their_hours(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """With keep_hours a run leaves a model, with its card, each time so many hours are over, and each says how many."""
+    real = train.Trainer.advance
+
+    def slow(self, batch, rollout):
+        self.hours += 0.4
+        return real(self, batch, rollout)
+
+    monkeypatch.setattr(train.Trainer, "advance", slow)
+    train.train(settings_for(data, tmp_path, steps=3, batch=1, keep_hours=0.5), tell=lambda line: None)
+    assert sorted(p.name for p in tmp_path.glob("model_*h.*")) == [
+        "model_0.80h.md", "model_0.80h.safetensors", "model_1.20h.md", "model_1.20h.safetensors",
+    ]  # fmt: skip
+    assert describe(tmp_path / "model_0.80h.safetensors")["hours"] == "0.80"
 
 
 def test_a_log_drops_what_comes_after_the_checkpoint(tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ class TrainingSettings:
         Seed of everything.
     checkpoint_minutes : float
         Time between checkpoints.
+    keep_hours : float
+        Hours of training between models that are kept as ``model_HOURSh.safetensors``, to see what time is worth; 0:
+        only the newest is there.
     validate_every : int
         Steps between validations; 0: never.
     validation_clips : int
@@ -121,6 +124,7 @@ class TrainingSettings:
     device: str = ""
     seed: int = 0
     checkpoint_minutes: float = 10.0
+    keep_hours: float = 0.0
     validate_every: int = 500
     validation_clips: int = 96
     clips: ClipSettings = field(default_factory=ClipSettings)

@@ -392,6 +392,8 @@ class _Loop:
         self.waited = 0.0
         self.steps = 0  # since the last row of the log
         self.last = self.saved = time.monotonic()
+        each = trainer.settings.keep_hours
+        self.kept = trainer.hours // each if each else 0.0
 
     def run(self, batches: Iterator[list[Clip] | IvosError]) -> None:
         """To the last step; Ctrl-C and data that can't be read leave a checkpoint of the steps done."""
@@ -441,11 +443,19 @@ class _Loop:
             self._log(HELD_OUT, {f"J/{k}": v for k, v in trainer.validate(self.held_out).items()})
             self.journal.show(trainer.step, trainer.examples)
             self.last += time.monotonic() - now
+        self._keep()
         if now - self.saved > trainer.settings.checkpoint_minutes * 60:
             self._save()
             trainer.export(self.folder / EXPORT, name=trainer.settings.architecture)
             self.journal.draw()
             self.saved = time.monotonic()
+
+    def _keep(self) -> None:
+        """Keep a model whenever another `keep_hours` of training are over."""
+        trainer, each = self.trainer, self.trainer.settings.keep_hours
+        if each and trainer.hours // each > self.kept:
+            self.kept = trainer.hours // each
+            trainer.export(self.folder / f"model_{trainer.hours:.2f}h.safetensors", name=trainer.settings.architecture)
 
     def _log(self, kind: str, row: dict[str, float]) -> None:
         trainer = self.trainer
