@@ -343,3 +343,29 @@ def test_quality_is_full_for_paint_and_none_where_nothing_is(clip) -> None:
         assert np.asarray(session.quality).shape == (6, 0)
         session.annotate(2, clip.truth[2])
         np.testing.assert_array_equal(np.asarray(session.quality), [[k == 2] * 2 for k in range(6)])
+
+
+def test_paint_on_a_huge_frame_costs_what_it_covers():
+    """On a frame of 900 million pixels strokes take megabytes, and a mask that was painted on in part stays whole."""
+    import tracemalloc
+
+    stack = np.broadcast_to(np.uint8(0), (2, 30_000, 30_000))
+    with Session(open_frames(stack, axes="TYX"), FakePredictor()) as session:
+        tracemalloc.start()
+        session.labels[1, 20_000:20_100, 5_000:5_100] = 1
+        session.labels.commit()
+        session.labels[1, 20_050:20_060, 5_090:5_200] = 2
+        session.labels[1, 20_055, 5_195] = 0
+        shown = session.labels[1, 19_990:20_110, 4_990:5_210]
+        session.labels.commit()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        expected = np.zeros((120, 220), np.uint16)
+        expected[10:110, 10:110] = 1
+        expected[60:70, 100:210] = 2
+        expected[65, 205] = 0
+        np.testing.assert_array_equal(shown, expected)
+        np.testing.assert_array_equal(session.labels[1, 19_990:20_110, 4_990:5_210], expected)
+        assert session.labels.boxes(1) == {1: (20_000, 5_000, 20_100, 5_100), 2: (20_050, 5_090, 20_060, 5_200)}
+        assert session.annotated_frames(1) == (1,)
+    assert peak < 32 << 20

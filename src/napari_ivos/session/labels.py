@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_ivos.project import Project
+    from napari_ivos.session.painting import Paint
     from napari_ivos.session.session import Session
 
 CACHE_BYTES = 64 << 20
@@ -66,7 +67,7 @@ class FrameCache:
         self._frames: OrderedDict[int, Composed] = OrderedDict()
         self._stamp = 0
         self._foreign = project.version()[1]
-        self.paint: dict[int, Composed] = {}
+        self.paint: dict[int, Paint] = {}
         self.painter: int | None = None
 
     def forget(self, frame: int | None = None) -> None:
@@ -79,38 +80,44 @@ class FrameCache:
                 self._frames.pop(frame, None)
 
     def frame(self, frame: int) -> Composed:
-        """A whole frame's labels, read-only; as painted where there is paint."""
-        painted = self.paint.get(frame)
-        if painted is not None:
-            return painted
+        """A whole frame's labels, not to be written to; as painted where there is paint."""
+        return self.window(frame, Box(0, 0, *self._project.shape[1:]))
+
+    def window(self, frame: int, window: Box) -> Composed:
+        """A part of a frame; only that part is composed unless the whole is at hand."""
+        paint = self.paint.get(frame)
+        if paint is not None and paint.box.intersect(window) == window:
+            return paint.labels[window.shift(-paint.box.y0, -paint.box.x0).slices]
+        below = self._below(frame, window)
+        return below if paint is None else paint.over(below, window)
+
+    def _below(self, frame: int, window: Box) -> Composed:
+        """A part of a frame without paint."""
         with self._lock:
             self._look_abroad()
-            found = self._frames.get(frame)
-            if found is not None:
+            whole = self._frames.get(frame)
+            if whole is not None:
                 self._frames.move_to_end(frame)
-                return found
+                return whole[window.slices]
             stamp = self._stamp
-        labels = composed(self._project, frame, Box(0, 0, *self._project.shape[1:]))
-        labels.flags.writeable = False
+        labels = composed(self._project, frame, window)
+        if window.shape == self._project.shape[1:]:
+            labels.flags.writeable = False
+            self._keep(frame, labels, stamp)
+        return labels
+
+    def _keep(self, frame: int, labels: Composed, stamp: int) -> None:
+        """Keep a composed frame, unless something has changed since it was begun."""
         with self._lock:
             if stamp == self._stamp:
                 self._frames[frame] = labels
                 while len(self._frames) > 1 and len(self._frames) * labels.nbytes > CACHE_BYTES:
                     self._frames.popitem(last=False)
-        return labels
 
-    def window(self, frame: int, window: Box) -> Composed:
-        """A part of a frame; only that part is composed unless the whole is at hand."""
-        whole = self.paint.get(frame)
-        if whole is None:
-            with self._lock:
-                self._look_abroad()
-                whole = self._frames.get(frame)
-        if whole is not None:
-            return whole[window.slices]
-        if window.shape == self._project.shape[1:]:
-            return self.frame(frame)
-        return composed(self._project, frame, window)
+    def boxes(self, frame: int) -> dict[int, Box]:
+        """Where the objects' masks are on a frame, without paint; nothing is composed for it."""
+        alive = {i for i, state in self._project.objects().items() if state.alive(frame)}
+        return {i: row.box for i, row in self._project.rows(frame).items() if i in alive}
 
     def _look_abroad(self) -> None:
         """Forget everything where another process wrote to a project that is only read here."""
@@ -173,7 +180,7 @@ def _entry(entry: Any, length: int, axis: int) -> Index:
     return int(place % length)
 
 
-def _window(rows: Index, columns: Index, shape: tuple[int, int]) -> tuple[Box, tuple[Index, Index]] | None:
+def window_of(rows: Index, columns: Index, shape: tuple[int, int]) -> tuple[Box, tuple[Index, Index]] | None:
     """The smallest box that holds what is asked of a frame, and the index inside it; None where nothing is."""
     bounds, inside = [], []
     for entry, length in ((rows, shape[0]), (columns, shape[1])):
@@ -256,7 +263,7 @@ class Labels:
         return out.reshape(places.shape + np.shape(blank))
 
     def _part(self, frame: int, rows: Index, columns: Index) -> Any:
-        found = _window(rows, columns, self.shape[1:])
+        found = window_of(rows, columns, self.shape[1:])
         if found is None:
             return np.zeros(self.shape[1:], np.uint16)[rows, columns]
         box, inside = found
@@ -278,6 +285,10 @@ class Labels:
             self._session.commit_paint()
 
     # -- painting
+
+    def boxes(self, frame: int) -> dict[int, Box]:
+        """Where the objects' masks are on a frame, by object, at the most; nothing is composed for it."""
+        return self._cache.boxes(frame)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         frames, rows, columns = normalise(key, self.shape)

@@ -12,6 +12,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -28,10 +29,10 @@ from napari_ivos.project import (
     StoredModel,
     StrokeRecord,
 )
-from napari_ivos.regions import Box
 from napari_ivos.session import annotating, edits, history, stacks
 from napari_ivos.session.annotator import Annotated, Annotator
-from napari_ivos.session.labels import FrameCache, Index, Labels, Quality, composed
+from napari_ivos.session.labels import FrameCache, Index, Labels, Quality, composed, window_of
+from napari_ivos.session.painting import Paint, settled
 from napari_ivos.session.plan import Frames
 from napari_ivos.session.results import FrameResult, RoundInfo, summarise
 from napari_ivos.session.sweep import Sweep, Task
@@ -376,16 +377,23 @@ class Session:
             raise ReadOnlyProject(f"{self._project.name} is open for reading only: {self._project.read_only}.")
         if frame in self._changing:
             raise SessionBusy(f"Frame {frame} is being propagated: paint when that is done, or cancel it first.")
+        found = window_of(*place, self.shape[1:])
+        if found is None:
+            return
         with self._painting:
             if frame not in self._cache.paint:
                 self.commit_paint()
             states = self._project.objects()
             edits.check_alive(states, {int(v) for v in np.unique(values)} - {0}, frame)
-            image = self._cache.frame(frame).copy()
-            before = image[place]
+            box, inside = found
+            earlier = self._cache.paint.get(frame)
+            reach = box if earlier is None else box.union(earlier.box)
+            image = self._cache.window(frame, reach).copy()
+            part = image[box.shift(-reach.y0, -reach.x0).slices]
+            before = part[inside]
             locked = [i for i, state in states.items() if state.locked is not None]
-            image[place] = np.where(np.isin(before, locked), before, values) if locked else values
-            self._cache.paint[frame] = image
+            part[inside] = np.where(np.isin(before, locked), before, values) if locked else values
+            self._cache.paint[frame] = Paint(reach, image)
             self._cache.painter = threading.get_ident()
 
     def commit_paint(self) -> bool:
@@ -403,11 +411,11 @@ class Session:
     def _commit_paint(self) -> None:
         """Annotate the painted frames; the right to write is held."""
         with self._painting:
-            for frame, after in list(self._cache.paint.items()):
-                before = composed(self._project, frame, Box(0, 0, *self.shape[1:]))
-                spreads = annotating.repainted(before, after)
-                if spreads:
-                    self._told(self._annotator.paint(frame, annotating.cut_out(after, spreads), spreads))
+            for frame, paint in list(self._cache.paint.items()):
+                below = partial(composed, self._project, frame)
+                patches, spreads = settled(paint, self._cache.boxes(frame), below)
+                if patches:
+                    self._told(self._annotator.paint(frame, patches, spreads))
                 del self._cache.paint[frame]
 
     # -- propagating
