@@ -3,7 +3,7 @@
 ``python scripts/hours.py OUTPUT --data DEV ... MODEL ... [--every 8] [--rounds 3]``
 
 A MODEL is an exported file, a run's checkpoint (its averaged weights are measured), or ``FILE@HOURS`` where the hours
-of earlier runs are to be added or the file does not say; ``keep_hours`` in a run's settings keeps such files on the way.
+of earlier runs are to be added or the file does not say. ``keep_hours`` in a run's settings keeps files on the way.
 ``OUTPUT/hours.txt``, ``.csv`` and ``.png`` have the table and the curves; what was measured is not measured again.
 """
 

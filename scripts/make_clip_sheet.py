@@ -2,7 +2,7 @@
 
 ``python scripts/make_clip_sheet.py DATA docs/images [--seed 0]``
 
-Writes ``clips.webp``, ``scribbles.webp`` and ``clips.md``, which names every source that is shown, with its licence.
+Writes ``clips.webp``, ``scribbles.webp`` and ``clips.txt``, which names every source that is shown, with its licence.
 Sources that show people, and share-alike ones, are left out.
 """
 
@@ -21,7 +21,7 @@ from napari_ivos.training.clips import TARGET, Clip, ClipSettings, ClipSource
 from napari_ivos.training.pictures import draw_frame, draw_strokes, sheet
 
 LEFT_OUT = ("clothing_person_parts", "fib25_em_z000_119", "fib25_em_y_even")
-CLIPS_A_ROW, ROWS = 4, 9
+CLIPS_A_ROW, ROWS = 4, 8
 SIDE = 144
 
 
@@ -64,15 +64,15 @@ def _corrected(clip: Clip, t: int, seed: int) -> np.ndarray:
 
 
 def attribution(clips: list[Clip], data: Path) -> str:
-    """A table of the sources that were drawn from."""
+    """The sources that were drawn from, a line each."""
     table = read_sources(data)
-    lines = ["# Pictures in the sheets of training clips", "", "| source | from | licence |", "|---|---|---|"]
+    lines = ["Pictures in clips.webp and scribbles.webp: source, from, licence as declared there.", ""]
     shown = sorted({c.source for c in clips} - {"shapes", "real", "cutouts"}) + ["emoji_fluent3d", "cutouts_3dgen"]
     shown += ["cancer_migration_auto", "usiigaci_t98g"]
     for name in shown:
         source = table.get(name)
-        lines.append(f"| {name} | {source.origin} | {source.licence} |" if source else f"| {name} | – | not stated |")
-    lines += ["", "Cut, moved, bent, mixed and re-coloured by `scripts/make_clip_sheet.py`."]
+        lines.append(f"{name}: {source.origin}: {source.licence}" if source else f"{name}: not stated")
+    lines += ["", "Cut, moved, bent, mixed and re-coloured by scripts/make_clip_sheet.py."]
     return "\n".join(lines) + "\n"
 
 
@@ -90,9 +90,9 @@ def main() -> None:
     mixed = [clips[k] for k in np.random.default_rng(options.seed).permutation(len(clips))]
     for name, picture in {"clips": clips_sheet(clips), "scribbles": scribbles_sheet(mixed)}.items():
         path = options.output / f"{name}.webp"
-        picture.save(path, quality=80, method=6)
+        picture.save(path, quality=72, method=6)
         print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size // 1024} KB")
-    (options.output / "clips.md").write_text(attribution(clips, options.data), encoding="utf-8")
+    (options.output / "clips.txt").write_text(attribution(clips, options.data), encoding="utf-8")
 
 
 if __name__ == "__main__":

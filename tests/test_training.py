@@ -643,6 +643,27 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(data: Path, tmp_path: 
     assert trainer.step == 2
 
 
+def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """SIGTERM while the optimiser works ends the run after that step; gone on with, the curve is that of one run."""
+    real, ends = torch.optim.AdamW.step, []
+
+    def hit(self, *arguments):
+        real(self, *arguments)
+        if not ends:
+            ends.append(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    settings = settings_for(data, tmp_path / "whole", steps=2, batch=1)
+    train.train(settings, tell=lambda line: None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", hit)
+    settings = settings_for(data, tmp_path / "parts", steps=2, batch=1)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(settings, tell=lambda line: None)
+    assert [step for step, _, _ in curve(tmp_path / "parts")] == [1]
+    train.train(settings, tell=lambda line: None)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(data: Path, tmp_path: Path) -> None:
     """Changing the architecture under a run is an error that shows both; a damaged checkpoint is one too."""
     train.Trainer(settings_for(data, tmp_path)).save(tmp_path)

@@ -329,11 +329,11 @@ def train(settings: TrainingSettings, tell: Any = print) -> Path:
     """
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    with interruptible():
-        return _train(settings, folder, tell)
+    with interruptible() as interrupts:
+        return _train(settings, folder, tell, interrupts)
 
 
-def _train(settings: TrainingSettings, folder: Path, tell: Any) -> Path:
+def _train(settings: TrainingSettings, folder: Path, tell: Any, interrupts: Interrupts) -> Path:
     trainer = Trainer(settings)
     if trainer.resume(folder):
         tell(f"going on from step {trainer.step} in {folder}")
@@ -349,7 +349,7 @@ def _train(settings: TrainingSettings, folder: Path, tell: Any) -> Path:
     )
     journal = Journal(folder, trainer.step)
     try:
-        _Loop(trainer, held_out, folder, journal, tell).run(iter(loader))
+        _Loop(trainer, held_out, folder, journal, tell, interrupts).run(iter(loader))
         journal.draw()
     finally:
         journal.close()
@@ -359,35 +359,66 @@ def _train(settings: TrainingSettings, folder: Path, tell: Any) -> Path:
     return path
 
 
+class Interrupts:
+    """Ctrl-C and a scheduler's SIGTERM as KeyboardInterrupt, but never in the middle of what must be done whole."""
+
+    def __init__(self) -> None:
+        self._held = self._asked = False
+
+    def handle(self, number: int, frame: object) -> None:
+        """The signals' handler."""
+        if not self._held:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it a signal waits: weights of which half are a step ahead would be no checkpoint."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._asked:
+            self._asked = False
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Interrupts]:
     """Within it Ctrl-C and a scheduler's SIGTERM both raise KeyboardInterrupt, even where a shell had them ignored."""
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, interrupts.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _calm_worker(_: int) -> None:
-    """A worker leaves Ctrl-C to the main process, ends when told to, and keeps to one thread."""
+    """A worker leaves signals to the main process, which ends it (it ends by itself if that is gone); one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
 class _Loop:
     """The steps of a run, and what is written on the way."""
 
-    def __init__(self, trainer: Trainer, held_out: ClipSource, folder: Path, journal: Journal, tell: Any) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: ClipSource,
+        folder: Path,
+        journal: Journal,
+        tell: Any,
+        interrupts: Interrupts,
+    ) -> None:
+        self.interrupts = interrupts
         self.trainer, self.held_out, self.folder, self.journal, self.tell = trainer, held_out, folder, journal, tell
         self.waited = 0.0
         self.steps = 0  # since the last row of the log
@@ -421,14 +452,15 @@ class _Loop:
         if isinstance(clips, IvosError):
             self._save()
             raise clips
-        outcome = trainer.advance(clips, trainer.rollout())
-        trainer.hours += (time.monotonic() - asked) / 3600
-        self.steps += 1
-        for stage, value in outcome.losses.items():
-            trainer.sums.setdefault(f"loss/{stage}", []).append(float(value.detach()))
-        for stage, values in outcome.scores.items():
-            trainer.sums.setdefault(f"J/{stage}", []).extend(values)
-        self.journal.note(trainer.step, trainer.hours, float(outcome.loss.detach()))
+        with self.interrupts.held():
+            outcome = trainer.advance(clips, trainer.rollout())
+            trainer.hours += (time.monotonic() - asked) / 3600
+            self.steps += 1
+            for stage, value in outcome.losses.items():
+                trainer.sums.setdefault(f"loss/{stage}", []).append(float(value.detach()))
+            for stage, values in outcome.scores.items():
+                trainer.sums.setdefault(f"J/{stage}", []).extend(values)
+            self.journal.note(trainer.step, trainer.hours, float(outcome.loss.detach()))
 
     def _write(self) -> None:
         """What is due after this step: a row of the log, a validation, a checkpoint."""
