@@ -226,7 +226,7 @@ def test_commits_survive_a_power_cut(path: Path, network: bool, mode: str, monke
         put(project, 3, patch(77))
         with project.transaction() as writer:
             assert writer._connection.execute("PRAGMA journal_mode").fetchone()[0] == mode
-            assert writer._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+            assert writer._connection.execute("PRAGMA synchronous").fetchone()[0] == 3
         assert cells(project, 3) == {1: 77}
 
 

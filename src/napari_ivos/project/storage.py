@@ -1,7 +1,7 @@
 """One SQLite file, opened as if a stranger had sent it: connections, transactions, locks and the letters about them.
 
 A file on a local disk uses a write-ahead log (readers never wait for the writer), one on a network path a rollback
-journal; both with synchronous=FULL, so that what was committed survives a power cut. Nothing in a file is run: its
+journal; both with synchronous=EXTRA, so that what was committed survives a power cut. Nothing in a file is run: its
 schema must be exactly ours, text by text, so there are no triggers, views or other people's tables; extensions are off
 and sizes limited. Closing folds everything into the one file.
 """
@@ -395,7 +395,7 @@ def _set_journal(connection: sqlite3.Connection, path: Path | None) -> None:
     """A write-ahead log, so that readers never wait; on a network path, where that is not safe, a rollback journal."""
     mode = "DELETE" if path is not None and on_network(path) else "WAL"
     connection.execute(f"PRAGMA journal_mode = {mode}")
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA synchronous = EXTRA")  # FULL; and a deleted rollback journal stays deleted
     connection.execute("PRAGMA journal_size_limit = 67108864")
 
 
