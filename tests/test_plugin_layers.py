@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,10 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_ivos import FakePredictor, Session
-from napari_ivos.errors import InputError, ProjectError
-from napari_ivos.plugin import geometry
+from napari_ivos.errors import FrameReadError, InputError, OutOfMemory, ProjectError
+from napari_ivos.plugin import geometry, loading, projects
 from napari_ivos.plugin.desk import Desk
+from napari_ivos.plugin.engine import Job
 from napari_ivos.plugin.strokes import difference, pieces_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -574,3 +578,367 @@ def test_the_work_is_told_as_a_script_and_as_sentences(desks):
     assert "ivos.Stroke(1, [(14.0, 21.0)" in script
     assert "session.propagate(" in script
     assert "1 scribbles on 1 of 8 frames" in desk.methods_text()
+
+
+# --- one error stops no other ----------------------------------------------------------------------------------------
+
+
+def test_each_answer_is_taken_in_by_itself(desks):
+    """An error while one answer is taken in is told, and the others of its batch are taken in all the same."""
+    desk = desks()
+    gate, taken = threading.Event(), []
+
+    def fail(value):
+        raise ValueError("this answer can't be shown")
+
+    desk.engine.submit(Job("edit", lambda job: gate.wait(30), desk.session))
+    desk.engine.submit(Job("edit", lambda job: 1, desk.session, then=fail))
+    desk.engine.submit(Job("edit", lambda job: 2, desk.session, then=taken.append))
+    gate.set()
+    while desk.engine.busy:  # all answers wait in one batch
+        desk._bell.wait(0.01)
+    desk.handle()
+    assert taken == [2]
+    assert ("error", "ValueError: this answer can't be shown") in desk.said
+    drawn_at(desk, 2)
+    assert len(desk.session.strokes()) == 1
+
+
+def test_stopping_keeps_strokes_that_wait(desks):
+    """Stop ends what runs; what the user drew meanwhile is segmented all the same."""
+    desk = desks()
+    gate = threading.Event()
+    desk.engine.submit(Job("edit", lambda job: gate.wait(30), desk.session))
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.handle()
+    desk.stop()
+    gate.set()
+    desk.wait()
+    assert [s.frame for s in desk.session.strokes()] == [2]
+
+
+def test_closing_writes_strokes_that_wait(desks, tmp_path):
+    """A window that is closed right after a stroke has lost nothing."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    gate = threading.Event()
+    desk.engine.submit(Job("edit", lambda job: gate.wait(30), desk.session))
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.handle()
+    threading.Timer(0.05, gate.set).start()
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert [s.frame for s in kept.strokes()] == [2]
+        assert kept.labels[2].any()
+
+
+# --- the project is made with the first stroke -----------------------------------------------------------------------
+
+
+def test_opening_and_looking_leaves_no_file(desks, tmp_path):
+    """Only the first stroke makes the project, with everything that was done before it."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    desk.add_object("cell")
+    desk.go_to(5)
+    assert not list(tmp_path.iterdir())
+    assert "first stroke" in desk.where
+    drawn_at(desk, 2)
+    assert desk.session.path == tmp_path / "movie.ivos"
+    assert str(tmp_path / "movie.ivos") in desk.where
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert [o.name for o in kept.objects] == ["object 1", "cell"]
+        assert len(kept.strokes()) == 1
+
+
+@pytest.mark.parametrize("how", ["paint", "import", "script"])
+def test_other_work_makes_the_project_too(desks, tmp_path, how):
+    """Paint, imported labels, and what a script did with the session are kept like strokes."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    desk.go_to(3)
+    if how == "paint":
+        desk.binding.labels.paint((3, 50, 8), 1)
+    elif how == "import":
+        labels = np.zeros((8, 60, 80), np.int32)
+        labels[3][scene.square(3)] = 1
+        desk.import_labels(desk.viewer.add_layer(Labels(labels, name="other")))
+    else:
+        desk.session.annotate(3, scene.square(3).astype(np.uint16))
+    desk.wait()
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert kept.annotated_frames() == (3,)
+
+
+def test_a_project_that_can_not_be_made_is_saved_elsewhere(desks, tmp_path):
+    """Where the file can't be made that is said aloud, work goes on, and `save` keeps all of it."""
+    (tmp_path / "file").touch()
+    desk = desks(path=tmp_path / "file" / "movie.ivos")
+    drawn_at(desk, 2)
+    assert any(kind == "warning" and text.startswith("NOTHING IS SAVED") for kind, text in desk.said)
+    assert desk.where.startswith("NOTHING IS SAVED")
+    desk.save(tmp_path / "kept.ivos")
+    desk.wait()
+    drawn_at(desk, 4)
+    desk.close()
+    with Session.open(tmp_path / "kept.ivos", frames=scene.movie()) as kept:
+        assert [s.frame for s in kept.strokes()] == [2, 4]
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_undoing_the_first_round_keeps_the_objects(desks):
+    """Strokes and propagation of round 1 go; the objects that were added stay in the table, with their layers."""
+    desk = desks()
+    desk.add_object("cell")
+    drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    desk.undo("round")
+    desk.wait()
+    assert [o.name for o in desk.session.objects] == ["object 1", "cell"]
+    assert not np.asarray(desk.session.labels).any()
+    assert shown(desk)["cell (strokes)"] == 0
+    drawn_at(desk, 3)
+    assert desk.session.strokes()[0].round == 1
+
+
+def test_spans_of_the_last_round_come_back_with_the_project(desks, tmp_path):
+    """The timeline shows, object by object, what the last round changed, after opening and after undo, too."""
+    first = desks(path=tmp_path / "movie.ivos")
+    drawn_at(first, 2)
+    first.propagate()
+    first.wait()
+    first.add_object()
+    first.go_to(5)
+    scene.draw(first, [(40, 32), (46, 38), (50, 44)])
+    first.wait()
+    first.propagate("forward")
+    first.wait()
+    spans = {i: row.tolist() for i, row in first.review.changed.items() if row.any()}
+    assert np.flatnonzero(spans[2]).tolist() == [6, 7]
+    assert 1 not in spans
+    first.close()
+    second = desks(path=tmp_path / "movie.ivos")
+    assert {i: row.tolist() for i, row in second.review.changed.items() if row.any()} == spans
+    second.undo("round")
+    second.wait()
+    assert np.flatnonzero(second.review.changed[1]).tolist() == [0, 1, 3, 4, 5, 6, 7]
+
+
+# --- memory, frames that can't be read -------------------------------------------------------------------------------
+
+
+class Elsewhere(FakePredictor):
+    """A model on an accelerator whose memory is too small."""
+
+    device = "cuda:0"
+
+    def __init__(self, fails: str) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def segment(self, requests):
+        if self.fails == "segment":
+            raise OutOfMemory("cuda:0 has too little memory for one object")
+        return super().segment(requests)
+
+    def propagate(self, requests):
+        if self.fails == "propagate":
+            raise OutOfMemory("cuda:0 has too little memory for one object")
+        return super().propagate(requests)
+
+
+@pytest.mark.parametrize("fails", ["segment", "propagate"])
+def test_what_an_accelerator_has_no_memory_for_is_done_on_the_cpu(desks, monkeypatch, fails):
+    """It is said clearly, the model is loaded on the CPU, the other one is let go of, and the work is done there."""
+    loaded = []
+
+    def load(name, device):
+        loaded.append(device)
+        return FakePredictor()
+
+    monkeypatch.setattr(loading, "load", load)
+    desk = desks()
+    model = Elsewhere(fails)
+    gone = weakref.ref(model)
+    desk.use_model(model)
+    del model
+    drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    assert loaded == ["cpu"]
+    assert sum("cuda:0" in text for kind, text in desk.said if kind == "warning") == 1
+    assert all(scene.overlap(desk.session.labels[t] == 1, scene.square(t)) > 0.6 for t in range(scene.FRAMES))
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_frame_that_can_not_be_read_ends_the_round_there(desks):
+    """The round keeps what it has, the frame is named, and the rest is done when it can be read again."""
+    desk = desks()
+    stack, broken = desk.session.stack, [5]
+    read = stack.read
+
+    def failing(frame, box=None):
+        if frame in broken:
+            raise FrameReadError(f"Frame {frame} of movie can't be read (disk gone).", frame)
+        return read(frame, box)
+
+    stack.read = failing
+    drawn_at(desk, 2)
+    desk.propagate("forward")
+    desk.wait()
+    assert any(kind == "error" and "Frame 5" in text and "kept" in text for kind, text in desk.said)
+    assert [t for t in range(8) if np.asarray(desk.session.labels[t]).any()] == [2, 3, 4]
+    assert desk.binding.labels.editable
+    broken.clear()
+    desk.propagate("forward")
+    desk.wait()
+    assert np.asarray(desk.session.labels[7]).any()
+
+
+# --- views and keys --------------------------------------------------------------------------------------------------
+
+
+def test_strokes_in_a_3d_view_are_taken_away_with_a_word(desks):
+    """A line in a volume is on no frame: it is removed, told, and drawing works again in the flat view."""
+    desk = desks()
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.layers.selection.active.add_paths([np.array([[0.0, 5, 5], [3, 5, 9]])])
+    desk.wait()
+    assert not desk.session.strokes()
+    assert shown(desk) == {"object 1 (strokes)": 0}
+    assert "3D" in desk.said[-1][1]
+    desk.viewer.dims.ndisplay = 2
+    drawn_at(desk, 2)
+    assert len(desk.session.strokes()) == 1
+
+
+def test_a_view_in_3d_and_back_unlocks_nothing(desks):
+    """Going into 3D is answered with a word; back in the flat view a locked object stays locked, others are drawn."""
+    desk = desks()
+    desk.add_object()
+    desk.lock_object(1)
+    desk.viewer.dims.ndisplay = 3
+    desk.wait()
+    assert "3D" in desk.said[-1][1]
+    desk.viewer.dims.ndisplay = 2
+    assert not desk.binding.strokes_layer(1).editable
+    assert desk.binding.strokes_layer(2).mode == "add_path"
+
+
+@pytest.mark.parametrize("edit", ["rename", "undo", "lock"])
+def test_drawing_goes_on_after_an_edit(desks, edit):
+    """No edit of the table and no undo takes the pen out of the user's hand."""
+    desk = desks()
+    drawn_at(desk, 2)
+    if edit == "rename":
+        desk.rename_object(1, "cell")
+    elif edit == "undo":
+        desk.undo()
+    else:
+        desk.lock_object(1)
+        desk.lock_object(1, False)
+    assert desk.viewer.layers.selection.active.mode == "add_path"
+    drawn_at(desk, 4)
+    assert 4 in [s.frame for s in desk.session.strokes()]
+
+
+def pressed(layer, key) -> None:
+    """Press a key while a layer is active, as napari's keymaps resolve it."""
+    from napari.utils.key_bindings import coerce_keybinding
+
+    wanted = coerce_keybinding(key)
+    found = next(keys[wanted] for keys in (layer.keymap, type(layer).class_keymap) if wanted in keys)
+    found(layer)
+
+
+@pytest.mark.parametrize("where", ["strokes", "result", "earlier strokes"])
+def test_ctrl_z_takes_back_the_last_step_in_any_of_our_layers(desks, where):
+    """There is one history: Ctrl-Z in any layer of ours is its undo, Ctrl-Shift-Z its redo."""
+    desk = desks()
+    drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    desk.go_to(5)
+    desk.binding.labels.paint((5, 50, 8), 1)
+    desk.wait()
+    painted = np.array(desk.session.labels[5])
+    layers = {"strokes": desk.binding.strokes_layer(1), "result": desk.binding.labels}
+    layer = layers.get(where) or desk.viewer.layers[where]
+    pressed(layer, "Control-Z")
+    desk.wait()
+    assert desk.session.labels[5][50, 8] == 0
+    assert desk.session.annotated_frames() == (2,)
+    pressed(layer, "Control-Shift-Z")
+    desk.wait()
+    np.testing.assert_array_equal(desk.session.labels[5], painted)
+
+
+# --- the same work as a program --------------------------------------------------------------------------------------
+
+
+def run_script(text: str, folder, monkeypatch) -> np.ndarray:
+    """Run a program in a folder of its own; the labels that it exported."""
+    import tifffile
+
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    exec(compile(text, "script.py", "exec"), {"__name__": "__main__"})
+    return tifffile.imread(folder / "labels.tif")
+
+
+def test_the_script_gives_the_same_labels_to_the_last_bit(desks, tmp_path, monkeypatch):
+    """Strokes, paint, imports, edits, removed strokes, stopped and one-way propagations: all is done again."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "movie.tif", scene.movie(), metadata={"axes": "TYX"})
+    image = Image(scene.movie(), name="movie", metadata={projects.HINTS: {"file": str(tmp_path / "movie.tif")}})
+    desk = desks(image, path=tmp_path / "movie.ivos")
+    session = desk.session
+    drawn_at(desk, 2)
+    scene.draw(desk, [(40, 32), (46, 38), (50, 44)])
+    desk.wait()
+    session.remove_stroke(session.strokes()[0].id)
+    desk.undo()
+    list(session.propagate(most=3))
+    desk.add_object("nucleus")
+    labels = np.zeros((8, 60, 80), np.int32)
+    labels[6, 38:50, 30:46] = 2
+    desk.go_to(6)
+    desk.import_labels(desk.viewer.add_layer(Labels(labels, name="other")), "masks")
+    desk.wait()
+    desk.propagate("backward", 1, 7)
+    desk.wait()
+    desk.binding.labels.paint((4, 50, 8), 1)
+    desk.wait()
+    desk.lock_object(1)
+    desk.divide(2, 2)
+    desk.lock_object(1, False)
+    drawn_at(desk, 7)
+    session.remove_stroke(session.strokes()[-1].id)
+    session.set_lifetime(1, 1)
+    desk.undo()
+    desk.recolour_object(2, "#123456")
+    desk.propagate()
+    desk.wait()
+    with_gone = desk.script()
+    assert "np.load" in with_gone
+    assert "most=3" in with_gone
+    assert "remove_stroke" in with_gone
+    truth = np.asarray(session.labels)
+    assert len(np.unique(truth)) > 2
+    np.testing.assert_array_equal(run_script(with_gone, tmp_path / "again", monkeypatch), truth)
+
+
+def test_a_script_says_when_the_model_is_another(desks, tmp_path, monkeypatch):
+    """Masks of other weights would differ, so the program ends with both checksums."""
+    desk = desks()
+    drawn_at(desk, 2)
+    text = desk.script(tmp_path).replace(f'"{desk.session.model.checksum}"', '"0123"')
+    text = text.replace('open_frames("stack.tif"', "open_frames(np.zeros((8, 60, 80), np.uint8)")
+    with pytest.raises(SystemExit, match="0123"):
+        run_script("import numpy as np\n" + text, tmp_path / "again", monkeypatch)

@@ -406,7 +406,7 @@ def test_a_long_timeline_is_drawn_at_once(qtbot):
     objects = tuple(ObjectInfo(k, f"{k}", "#ff0000", range(frames)) for k in range(1, 21))
     quality = {o.id: np.full(frames, 0.9, np.float32) for o in objects}
     quality[3][54_321] = 0.1
-    review = Review(frames, objects, quality, {1: (5, 99_999)}, np.zeros(frames, bool))
+    review = Review(frames, objects, quality, {1: (5, 99_999)})
     image = picture(review, 300)
     assert image.shape == (20 * ROW, 300, 3)
     row = image[2 * ROW + 5]

@@ -8,7 +8,6 @@ and a Shapes layer is emptied and hidden, never removed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,10 +96,12 @@ class Binding:
         self._dragged = False
         self.painted = False
         self.hidden: set[int] = set()
+        self._notes: list[str] = []
         self.on_history: Callable[[str], None] | None = None
         self.labels = self._add_labels()
         viewer.layers.events.removed.connect(self._tell)
         viewer.layers.selection.events.active.connect(self._released)
+        viewer.dims.events.ndisplay.connect(self._turned)
 
     # -- layers
 
@@ -182,12 +183,16 @@ class Binding:
         """Let Ctrl-Z and Ctrl-Shift-Z be the session's: napari's own undo knows nothing of what the session wrote."""
         from app_model.types import KeyCode, KeyMod
 
-        for command, shift in (("undo", 0), ("redo", KeyMod.Shift)):
-            layer.bind_key(KeyMod.CtrlCmd | shift | KeyCode.KeyZ, partial(self._history, command), overwrite=True)
+        layer.bind_key(KeyMod.CtrlCmd | KeyCode.KeyZ, self._undo, overwrite=True)
+        layer.bind_key(KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ, self._redo, overwrite=True)
 
-    def _history(self, command: str, layer: object = None) -> None:
+    def _undo(self, layer: object = None) -> None:
         if self.on_history is not None:
-            self.on_history(command)
+            self.on_history("undo")
+
+    def _redo(self, layer: object = None) -> None:
+        if self.on_history is not None:
+            self.on_history("redo")
 
     def _released(self, event: object = None) -> None:
         self.pressed = False
@@ -207,6 +212,7 @@ class Binding:
         self.on_history = None
         self.viewer.layers.events.removed.disconnect(self._tell)
         self.viewer.layers.selection.events.active.disconnect(self._released)
+        self.viewer.dims.events.ndisplay.disconnect(self._turned)
         self.labels.events.paint.disconnect(self._on_paint)
         for layer in [*self._strokes.values(), *([] if self._earlier is None else [self._earlier])]:
             layer.events.data.disconnect(self._tell)
@@ -235,7 +241,7 @@ class Binding:
             return Changes()
         new: list[Drawn] = []
         gone: list[Drawn] = []
-        notes: list[str] = []
+        notes, self._notes = self._notes, []
         for object_id, layer in self._strokes.items():
             if layer in self.viewer.layers:
                 self._read_layer(object_id, layer, new, gone, notes)
@@ -415,12 +421,33 @@ class Binding:
             return
         if layer.name != f"{info.name} (strokes)":
             layer.name = f"{info.name} (strokes)"
-        layer.visible = info.id not in self.hidden
+        if layer.visible == (info.id in self.hidden):  # setting it to what it is would end drawing
+            layer.visible = info.id not in self.hidden
         if layer.editable == info.locked:
             layer.editable = not info.locked
+            self._ready(layer)
         if layer.nshapes:
             layer.edge_color = info.colour
         layer.current_edge_color = info.colour
+
+    def _ready(self, layer: Shapes) -> None:
+        """Let the active layer be drawn in again, after napari has put it into a mode for looking only."""
+        active = layer is self.viewer.layers.selection.active
+        if active and layer.editable and layer.visible and layer.mode == "pan_zoom" and self.viewer.dims.ndisplay == 2:
+            layer.mode = "add_path"
+
+    def _turned(self, event: object = None) -> None:
+        """The view became 3D or flat; napari lets all layers be edited again in the flat one, locked ones too."""
+        reason = geometry.drawable(self.viewer)
+        if reason:
+            self._notes.append(reason)
+            self._on_change()
+            return
+        if self._earlier is not None:
+            self._earlier.editable = False
+        self.colour()
+        for layer in self._strokes.values():
+            self._ready(layer)
 
     def draw_for(self, object_id: int) -> None:
         """Make an object's layer the active one, in freehand mode."""
