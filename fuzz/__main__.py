@@ -15,11 +15,15 @@ def main() -> int:
     """Run what the arguments say; 1 where a defect was found."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all by default")
-    parser.add_argument("--inputs", type=int, help="inputs for each target (by default what each is worth)")
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        help="inputs for each target; 0: the few of the tests; by default what each is worth in a campaign",
+    )
     parser.add_argument("--engine", choices=("atheris", "plain"), default="atheris", help="guided by coverage, or not")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--findings", type=Path, default=Path("out/fuzz"), help="where inputs that found a defect go")
-    parser.add_argument("--inside", action="store_true", help="one target, in this very process")
+    parser.add_argument("--inside", action="store_true", help="in this very process: libFuzzer takes one target")
     parser.add_argument("--replay", type=Path, help="run the inputs in this folder, or this one, and nothing else")
     options = parser.parse_args()
     with _instrumenting(options.targets if options.inside and options.engine == "atheris" else []):
@@ -30,7 +34,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no target is called {unknown[0]}; there are {', '.join(TARGETS)}")
     rest = (options.inputs, options.engine, options.seed, options.findings.absolute(), options.replay)
-    return attack(TARGETS[names[0]], *rest) if options.inside else campaign(names, *rest)
+    return max(attack(TARGETS[name], *rest) for name in names) if options.inside else campaign(names, *rest)
 
 
 def _instrumenting(targets: list[str]) -> contextlib.AbstractContextManager[object]:

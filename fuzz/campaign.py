@@ -9,13 +9,14 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzz.guard import MEMORY, Breach, Guard, limit_memory, scratch
 from fuzz.mutation import mutate
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from fuzz.targets import Target
 
 HANG = 20
-"""Seconds after which an input counts as a hang, on a machine with other work to do."""
+"""Seconds of a processor after which an input counts as a hang, whatever else the machine has to do."""
+STUCK = 300
+"""Seconds after which an input that waits for something counts as one."""
 RESTARTS = 25
 _TOLD_EVERY = 50
 
@@ -52,6 +55,7 @@ class Attack:
         self._folder = self._place / "inside"
         self._guard = Guard(self._folder)
         self._now = findings / f"{target.name}.now"
+        faulthandler.register(signal.SIGPROF, chain=True)  # tells where, then the process ends
 
     def warm_up(self) -> None:
         """Run the seeds once unwatched, so that everything is imported, and bound the memory from there."""
@@ -61,13 +65,13 @@ class Attack:
                 self.target.run(seed, self._folder)
         limit_memory(MEMORY)
 
-    def one(self, data: bytes, note: bool = False) -> None:
+    def one(self, data: bytes) -> None:
         """Run an input; what is a defect is kept."""
         self._fresh()
-        if note:
-            self._now.write_bytes(data)
-            faulthandler.dump_traceback_later(HANG, exit=True)
-        began = time.monotonic()
+        self._now.write_bytes(data)
+        faulthandler.dump_traceback_later(STUCK, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, HANG)
+        began = time.process_time()
         try:
             with self._guard.watching():
                 self.target.run(data, self._folder)
@@ -79,10 +83,10 @@ class Attack:
         except (Exception, Breach) as error:  # whatever it is, it is a defect and kept
             self._defect(data, error)
         finally:
-            if note:
-                faulthandler.cancel_dump_traceback_later()
-        if time.monotonic() - began > HANG / 2:
-            self._keep(data, "slow", f"{time.monotonic() - began:.1f} s")
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.cancel_dump_traceback_later()
+        if time.process_time() - began > HANG / 2:
+            self._keep(data, "slow", f"{time.process_time() - began:.1f} s")
         self.counts["inputs"] += 1
         if self.counts["inputs"] % _TOLD_EVERY == 0:
             self.tell()
@@ -132,21 +136,24 @@ def _short_of_memory(error: BaseException | None) -> bool:
 def attack(target: Target, inputs: int | None, engine: str, seed: int, findings: Path, replay: Path | None) -> int:
     """Run a target's inputs in this process; 1 where one of them found a defect."""
     warnings.simplefilter("ignore")
-    count = inputs or target.campaign
+    count = target.campaign if inputs is None else inputs or target.share
     running = Attack(target, findings)
     running.warm_up()
     if replay is not None:
         for data in _stored(target, replay):
-            running.one(data, note=True)
+            running.one(data)
     elif engine == "plain":
         seeds, chance = target.seeds(), random.Random(seed)
         for data in seeds[:count]:
-            running.one(data, note=True)
+            running.one(data)
         for _ in range(count - len(seeds)):
-            running.one(mutate(chance, seeds, target.tokens, target.largest), note=True)
+            running.one(mutate(chance, seeds, target.tokens, target.largest))
     else:
         _guided(running, count, seed)
     running.end()
+    for sign, name in running.defects.items():
+        print(f"{target.name}: {sign} ({name})")
+    print(f"{target.name}: {running.counts['inputs']} inputs, {len(running.defects)} defects", flush=True)
     return 1 if running.defects else 0
 
 
@@ -166,7 +173,13 @@ def _guided(running: Attack, count: int, seed: int) -> None:
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data[: target.largest])
     words = running.findings / f"{target.name}.words"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.tokens), encoding="ascii")
-    arguments = [f"-runs={count}", f"-seed={seed}", f"-timeout={HANG}", f"-max_len={target.largest}", "-rss_limit_mb=0"]
+    arguments = [
+        f"-runs={count}",
+        f"-seed={seed}",
+        f"-timeout={2 * STUCK}",
+        f"-max_len={target.largest}",
+        "-rss_limit_mb=0",
+    ]
     arguments += [
         f"-artifact_prefix={running.findings}/{target.name}-native-",
         f"-dict={words}",
@@ -211,13 +224,13 @@ def campaign(names: list[str], inputs: int | None, engine: str, seed: int, findi
 
 def _besiege(
     target: Target, inputs: int | None, engine: str, seed: int, findings: Path, replay: Path | None
-) -> dict[str, object] | dict[str, int]:
+) -> dict[str, Any]:
     """Attack one target until its inputs are used up, whatever dies on the way."""
-    wanted = inputs or target.campaign
-    told: dict[str, object] = {"inputs": 0, "read": 0, "refused": 0, "defects": {}, "seconds": 0.0}
+    wanted = target.campaign if inputs is None else inputs or target.share
+    told: dict[str, Any] = {"inputs": 0, "read": 0, "refused": 0, "defects": {}, "seconds": 0.0}
     began = time.monotonic()
     for attempt in range(RESTARTS):
-        left = wanted - int(told["inputs"])  # type: ignore[call-overload]
+        left = wanted - int(told["inputs"])
         if left <= 0:
             break
         (findings / f"{target.name}.json").unlink(missing_ok=True)
@@ -242,16 +255,16 @@ def _child(target: Target, count: int, engine: str, seed: int, findings: Path, r
         ).returncode
 
 
-def _add(told: dict[str, object], file: Path) -> None:
+def _add(told: dict[str, Any], file: Path) -> None:
     if not file.exists():
         return
     found = json.loads(file.read_text(encoding="utf-8"))
     for key in ("inputs", "read", "refused"):
-        told[key] = int(told[key]) + found[key]  # type: ignore[call-overload]
-    told["defects"] = {**told["defects"], **found["defects"]}  # type: ignore[dict-item]
+        told[key] = int(told[key]) + found[key]
+    told["defects"] = {**told["defects"], **found["defects"]}
 
 
-def _blame(told: dict[str, object], target: Target, code: int, findings: Path) -> None:
+def _blame(told: dict[str, Any], target: Target, code: int, findings: Path) -> None:
     """Keep the input on which a process died or hung."""
     natives = sorted(findings.glob(f"{target.name}-native-*"), key=lambda file: file.stat().st_mtime)
     now = findings / f"{target.name}.now"
@@ -263,6 +276,6 @@ def _blame(told: dict[str, object], target: Target, code: int, findings: Path) -
         kept = findings / f"{target.name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.bin"
         source.replace(kept)
         what += f" on {kept.name}"
-        told["defects"] = {**told["defects"], what: kept.name}  # type: ignore[dict-item]
+        told["defects"] = {**told["defects"], what: kept.name}
     else:
-        told["defects"] = {**told["defects"], what: f"{target.name}.log"}  # type: ignore[dict-item]
+        told["defects"] = {**told["defects"], what: f"{target.name}.log"}
