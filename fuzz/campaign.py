@@ -247,6 +247,7 @@ def _besiege(
 def _child(target: Target, count: int, engine: str, seed: int, findings: Path, replay: Path | None) -> int:
     command = [sys.executable, "-m", "fuzz", target.name, "--inside", f"--inputs={count}", f"--engine={engine}"]
     command += [f"--seed={seed}", f"--findings={findings}", *([] if replay is None else [f"--replay={replay}"])]
+    command += ["--deep"] if "--deep" in sys.argv else []
     few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0"}
     root = Path(__file__).parent.parent
     with (findings / f"{target.name}.log").open("ab") as log:
