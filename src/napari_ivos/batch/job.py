@@ -9,6 +9,7 @@ import os
 import queue
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_ivos.batch import workers
@@ -17,13 +18,11 @@ from napari_ivos.errors import InputError, IvosError, ProjectError
 from napari_ivos.project import Project
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session import Session, stacks
-from napari_ivos.session.exporting import plan
 from napari_ivos.session.parcels import sharing
 from napari_ivos.session.starts import holds, new_strokes, read_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -220,8 +219,8 @@ class Job:
             same = data["digest"] == digest
         except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the work is looked at again
             return None
-        targets = {str(t.path) for t in plan(self._entry.output, self._entry.formats, overwrite=True)}
-        there = self._entry.kept.exists() and targets <= set(outputs) and all(t.exists() for t in map(_path, targets))
+        targets = {str(target.path) for target in self._entry.targets(overwrite=True)}
+        there = self._entry.kept.exists() and targets <= set(outputs) and all(Path(t).exists() for t in targets)
         if not (same and there):
             return None
         return StackResult(self._entry.name, "earlier", project=str(self._entry.kept), outputs=outputs)
@@ -233,7 +232,7 @@ class Job:
         self._check_places()
         entry.kept.parent.mkdir(parents=True, exist_ok=True)
         again = entry.kept.exists() or self._overwrite
-        targets = plan(entry.output, entry.formats, overwrite=again)
+        targets = entry.targets(overwrite=again)
         with self._open() as session:
             self._check_model(session)
             starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)
@@ -294,7 +293,7 @@ class Job:
         kept: Mapping[str, Any] = {}
         found: Path | None = entry.input
         if project is not None:
-            opened = Project.open(project)
+            opened = Project.open(project, reading=True)
             try:
                 facts = opened.meta("stack", {})
                 kept = facts if isinstance(facts, dict) else {}
@@ -313,7 +312,7 @@ class Job:
 
     def _copy(self, origin: Path, scratch: Path, source: Path) -> None:
         """Copy a project that the manifest brings, and tell the copy where its stack is."""
-        original = Project.open(origin)
+        original = Project.open(origin, reading=True)
         try:
             original.copy_to(scratch)
         finally:
@@ -490,9 +489,3 @@ class _Waiting:
 def glob_safe(name: str) -> str:
     """A name as a pattern that means only itself."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _path(text: str) -> Path:
-    from pathlib import Path
-
-    return Path(text)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import InputError
-from napari_ivos.session.exporting import NAMES
+from napari_ivos.session.exporting import NAMES, Target, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +73,18 @@ class Entry:
     background: int | None = None
     formats: str | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def targets(self, overwrite: bool) -> list[Target]:
+        """What is to be written; a name of `output` without ending is a folder.
+
+        Raises
+        ------
+        InputError
+            Something is in the way.
+        """
+        return plan(
+            self.output, self.formats, overwrite, folder=not self.output.suffix or self.output.name == self.name
+        )
 
     @property
     def record(self) -> Path:
@@ -161,7 +173,8 @@ def _csv_rows(text: str, path: Path) -> Rows:
             where = f"line {reader.line_num}"
             if len(values) > len(names):
                 raise InputError(f"{path}, {where}: {len(values)} values for {len(names)} columns.")
-            rows.append((where, {n: _from_cell(n, v, where) for n, v in zip(names, values, strict=False) if v}))
+            place = f"{path}, {where}"
+            rows.append((where, {n: _from_cell(n, v, place) for n, v in zip(names, values, strict=False) if v}))
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
     return rows

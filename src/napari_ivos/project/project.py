@@ -30,8 +30,8 @@ from napari_ivos.project.records import (
     StoredModel,
     StrokeRecord,
 )
-from napari_ivos.project.storage import Storage, copy_database, database_size
 from napari_ivos.project.soundness import check_detail, check_object, check_place, sound
+from napari_ivos.project.storage import Storage, copy_database, database_size
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import MAXIMUM_POINTS
 from napari_ivos.untrusted import check_room, parse_json
@@ -151,15 +151,15 @@ class Project:
             raise
 
     @classmethod
-    def open(cls, path: Path) -> Project:
-        """Open a project; for reading only where another process holds it or it can't be written.
+    def open(cls, path: Path, reading: bool = False) -> Project:
+        """Open a project; for reading only where that is asked, another process holds it or it can't be written.
 
         Raises
         ------
         ProjectError
             Not a project, damaged, or of a newer version.
         """
-        storage = Storage(path, create=False)
+        storage = Storage(path, create=False, reading=reading)
         try:
             return cls(storage)
         except BaseException:

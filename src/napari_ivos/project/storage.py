@@ -70,6 +70,8 @@ class Storage:
         The file; None: in memory.
     create : bool
         Make it (it must not exist); else it must exist.
+    reading : bool
+        Only read, and leave the file as it is.
 
     Attributes
     ----------
@@ -82,7 +84,7 @@ class Storage:
         Not a project, damaged, of a newer version, or not openable.
     """
 
-    def __init__(self, path: Path | None, create: bool) -> None:
+    def __init__(self, path: Path | None, create: bool, reading: bool = False) -> None:
         self.path = path
         self.name = "The project in memory" if path is None else path.name
         self.read_only: str | None = None
@@ -99,7 +101,7 @@ class Storage:
                 if path is None:
                     self._start_in_memory()
                 else:
-                    self._start(path, create)
+                    self._start(path, create, reading)
         except BaseException:
             made = create and self._lock is not None
             self.close()
@@ -113,13 +115,13 @@ class Storage:
         self._writer = _connect(":memory:")
         self._migrate(self._writer, 0)
 
-    def _start(self, path: Path, create: bool) -> None:
+    def _start(self, path: Path, create: bool, reading: bool) -> None:
         check_companions(path)
         if create:
             _make(path)
         else:
             _check_there(path)
-        self.read_only = self._take_lock(path)
+        self.read_only = "that was asked for" if reading else self._take_lock(path)
         if create and self.read_only is not None:
             raise ProjectError(f"{path} can't be made: {self.read_only}.")
         if self.read_only is None:

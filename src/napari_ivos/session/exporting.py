@@ -43,7 +43,7 @@ def exporter() -> Any:
     return importlib.import_module("napari_ivos.export")
 
 
-def plan(path: Path, formats: str | None, overwrite: bool) -> list[Target]:
+def plan(path: Path, formats: str | None, overwrite: bool, folder: bool = False) -> list[Target]:
     """Decide what is written where.
 
     Parameters
@@ -54,6 +54,8 @@ def plan(path: Path, formats: str | None, overwrite: bool) -> list[Target]:
         Comma-separated names. None: the path's ending says it; a path without ending is a folder of the usual ones.
     overwrite : bool
         Whether earlier results may be replaced.
+    folder : bool
+        The path is a folder, for one format too.
 
     Raises
     ------
@@ -65,11 +67,11 @@ def plan(path: Path, formats: str | None, overwrite: bool) -> list[Target]:
     if names is not None and not names:
         raise InputError(f"--format {formats!r} names no format; there are {', '.join(export.FORMATS)}.")
     if names is None:
-        several = not path.suffix
+        several = folder or not path.suffix
         names = usual() if several else [export.format_of(path).name]
     else:
         names = list(dict.fromkeys(export.format_of(path, name).name for name in names))
-        several = len(names) > 1
+        several = folder or len(names) > 1
     targets = [Target(path / NAMES[name] if several else path, name) for name in names]
     if several and path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder for {', '.join(names)}.")

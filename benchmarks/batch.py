@@ -1,0 +1,217 @@
+"""What a batch costs beside its networks: efficiency of two workers against one, and bytes read against bytes needed.
+
+``python benchmarks/batch.py efficiency`` runs the same simulated stacks on one worker and on two, in turn, with the
+shipped model; ``python benchmarks/batch.py bytes`` counts what is read of chunked stacks. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import napari_ivos as ivos
+from napari_ivos.batch import Summary, local_cluster
+from napari_ivos.regions import Box
+
+GREY, COLOURS = 60, ((210, 40, 40), (40, 200, 50))
+
+
+def make_stacks(folder: Path, count: int, frames: int) -> Path:
+    """Stacks of two squares that move, with a stroke on each on the first frame; the manifest's path."""
+    rows = []
+    for k in range(count):
+        video = np.full((frames, 256, 256, 3), GREY, np.uint8)
+        lines = []
+        for i, colour in enumerate(COLOURS):
+            for t in range(frames):
+                y, x = 40 + 110 * i, 20 + 5 * t
+                video[t, y : y + 40, x : x + 40] = colour
+            path = [[30 / 255, (60 + 110 * i) / 255], [50 / 255, (60 + 110 * i) / 255]]
+            lines.append({"path": path, "object_id": i + 1, "start_time": 0, "end_time": 1})
+        np.save(folder / f"s{k}.npy", video)
+        scribbles = {"sequence": f"s{k}", "scribbles": [lines, *[[] for _ in range(frames - 1)]]}
+        (folder / f"s{k}.json").write_text(json.dumps(scribbles))
+        rows.append({"input": f"s{k}.npy", "scribbles": f"s{k}.json", "axes": "TYXC", "format": "ome-tiff"})
+    manifest = folder / "all.json"
+    manifest.write_text(json.dumps(rows))
+    return manifest
+
+
+def _cpu() -> float:
+    return time.process_time()
+
+
+def timed(manifest: Path, client: Any, output: Path) -> dict[str, float]:
+    """Wall time of a batch, and the processor time of its workers and of the writer."""
+    before, own = sum(client.run(_cpu).values()), time.process_time()
+    began = time.perf_counter()
+    summary: Summary = ivos.run_batch(manifest, client, output=output)
+    wall = time.perf_counter() - began
+    if not summary.complete:
+        raise SystemExit(summary.as_text())
+    masks = sum(s.masks for s in summary.stacks)
+    return {
+        "wall_s": wall,
+        "masks": masks,
+        "masks_per_s": masks / wall,
+        "workers_cpu_s": sum(client.run(_cpu).values()) - before,
+        "writer_cpu_s": time.process_time() - own,
+    }
+
+
+def efficiency(stacks: int, frames: int, repeats: int) -> dict[str, Any]:
+    """Rate at two workers over twice the rate at one: by the clock, and by processor time."""
+    runs: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as name, local_cluster(1) as one, local_cluster(2) as two:
+        folder = Path(name)
+        manifest = make_stacks(folder, stacks, frames)
+        clients = {1: one, 2: two}
+        for count, client in clients.items():  # workers load torch and the model
+            timed(make_stacks(_made(folder / f"warm{count}"), 2 * count, 4), client, folder / f"w{count}")
+        for k in range(repeats):
+            for count, client in clients.items():
+                runs[count].append(timed(manifest, client, folder / f"r{k}-{count}"))
+    rate = {n: statistics.median(r["masks_per_s"] for r in found) for n, found in runs.items()}
+    cost = {n: statistics.median(r["workers_cpu_s"] / r["masks"] for r in found) for n, found in runs.items()}
+    return {
+        "runs": runs,
+        "masks_per_s": rate,
+        "efficiency_by_clock": rate[2] / (2 * rate[1]),
+        "cpu_s_per_mask": cost,
+        "efficiency_by_processor": cost[1] / cost[2],
+        "writer_cpu_share": statistics.median(r["writer_cpu_s"] / r["workers_cpu_s"] for r in runs[2]),
+        "load": os.getloadavg(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+# -- bytes
+
+
+class Counted:
+    """Counts what is read of a zarr folder, and what of it the networks saw."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.chunks: dict[str, int] = {}
+        self.pixels = 0
+
+    def __enter__(self) -> Counted:
+        from zarr.storage import LocalStore
+
+        from napari_ivos.frames import FrameStack
+
+        self._store, self._get, self._stack, self._seen = LocalStore, LocalStore.get, FrameStack, FrameStack.read
+        get, read = self._get, self._seen
+
+        async def counted(store: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            found = await get(store, key, *arguments, **options)
+            if found is not None and "/c/" in f"/{key}":
+                self.read += len(found)
+                self.chunks[key] = len(found)
+            return found
+
+        def seen(stack: Any, frame: int, box: Box | None = None) -> Any:
+            if box is not None:
+                self.pixels += box.height * box.width * stack.dtype.itemsize * len(stack.channels)
+            return read(stack, frame, box)
+
+        LocalStore.get = counted  # type: ignore[method-assign,assignment]
+        FrameStack.read = seen  # type: ignore[method-assign,assignment]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._store.get = self._get  # type: ignore[method-assign]
+        self._stack.read = self._seen  # type: ignore[method-assign]
+
+
+def chunked(folder: Path, frames: int, side: int, chunks: tuple[int, int, int]) -> Path:
+    """A stack of two bright squares in a zarr array of these chunks, uncompressed, with its manifest."""
+    import zarr
+
+    array = zarr.create_array(
+        folder / "s.zarr", shape=(frames, side, side), chunks=chunks, dtype="uint16", compressors=None
+    )
+    rng = np.random.default_rng(0)
+    for low in range(0, frames, chunks[0]):
+        part = rng.integers(90, 110, (min(chunks[0], frames - low), side, side), dtype=np.uint16)
+        for t in range(len(part)):
+            for i in range(2):
+                y, x = side // 4 + i * side // 2, side // 4 + 3 * (low + t)
+                part[t, y : y + 60, x : x + 60] = 900
+        array[low : low + len(part)] = part
+    middle = [[(side / 4 + x) / (side - 1), (side / 4 + 30) / (side - 1)] for x in (10, 50)]
+    lower = [[x, y + 0.5] for x, y in middle]
+    lines = [
+        {"path": path, "object_id": i + 1, "start_time": 0, "end_time": 1} for i, path in enumerate((middle, lower))
+    ]
+    scribbles = {"sequence": "s", "scribbles": [lines, *[[] for _ in range(frames - 1)]]}
+    (folder / "s.json").write_text(json.dumps(scribbles))
+    manifest = folder / "all.json"
+    row = {"input": "s.zarr", "scribbles": "s.json", "axes": "TYX", "contrast": [90, 900], "format": "davis"}
+    manifest.write_text(json.dumps([row]))
+    return manifest
+
+
+def bytes_read(frames: int, side: int) -> list[dict[str, Any]]:
+    """Of stacks in chunks of several shapes: bytes read, bytes of the chunks that are needed, bytes that were seen."""
+    from distributed import Client, LocalCluster
+
+    found = []
+    options: dict[str, Any] = {"threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    for chunks in ((1, 256, 256), (8, 256, 256), (1, side, side), (16, 64, 64)):
+        for workers in (1, 2):
+            with tempfile.TemporaryDirectory() as name, Counted() as counted:
+                manifest = chunked(Path(name), frames, side, chunks)
+                counted.read, counted.chunks = 0, {}
+                with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
+                    summary = ivos.run_batch(manifest, client, model=ivos.FakePredictor(), frames_a_parcel=8)
+                if not summary.complete:
+                    raise SystemExit(summary.as_text())
+            needed = sum(counted.chunks.values())
+            found.append(
+                {
+                    "chunks": chunks,
+                    "workers": workers,
+                    "stack_MB": frames * side * side * 2 / 1e6,
+                    "read_MB": counted.read / 1e6,
+                    "needed_MB": needed / 1e6,
+                    "seen_MB": counted.pixels / 1e6,
+                    "read_over_needed": counted.read / needed,
+                }
+            )
+    return found
+
+
+def main() -> None:
+    """Measure what the argument names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("efficiency", "bytes"))
+    parser.add_argument("--stacks", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    figures: Any
+    if given.what == "efficiency":
+        figures = efficiency(given.stacks, given.frames, given.repeats)
+    else:
+        figures = bytes_read(64, 1024)
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,384 @@
+"""Batches: manifests, the same labels as a session, one bad stack alone, going on, stopping."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_ivos import FakePredictor, Session
+from napari_ivos.errors import FrameReadError, InputError, ProjectError
+from napari_ivos.frames import open_frames
+from napari_ivos.scribbles import read_davis
+
+distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
+
+from napari_ivos.batch import BatchInterrupted, read_manifest, run_batch  # noqa: E402 - needs distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHAPE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    """Two workers in this process, which is quick to start."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="inproc"
+        ) as cluster,
+        distributed.Client(cluster) as made,
+    ):
+        yield made
+
+
+def davis(scribbles, shape) -> dict:
+    """Scribbles as the JSON of DAVIS interactive."""
+    frames: list[list[dict]] = [[] for _ in range(shape[0])]
+    for one in scribbles:
+        for stroke in one.strokes:
+            path = [[column / (shape[2] - 1), row / (shape[1] - 1)] for row, column in stroke.points.tolist()]
+            frames[one.frame].append({"path": path, "object_id": stroke.object_id, "start_time": 0, "end_time": 1})
+    return {"sequence": "clip", "scribbles": frames}
+
+
+@pytest.fixture
+def lay_out(tmp_path, make_clip):
+    """Write clips with scribbles and a manifest of them; its path."""
+
+    def make(count: int = 1, frames: int = 14, marks=((0, 1, 2),), **shared) -> Path:
+        rows = []
+        for k in range(count):
+            clip = make_clip(frames, SHAPE)
+            tifffile.imwrite(tmp_path / f"s{k}.tif", clip.video, photometric="rgb", metadata={"axes": "TYXS"})
+            strokes = davis([clip.scribbles(*mark) for mark in marks], (frames, *SHAPE))
+            (tmp_path / f"s{k}.json").write_text(json.dumps(strokes))
+            rows.append({"input": f"s{k}.tif", "scribbles": f"s{k}.json", "format": "ome-tiff", **shared})
+        path = tmp_path / "all.json"
+        path.write_text(json.dumps(rows))
+        return path
+
+    return make
+
+
+def by_hand(folder: Path, name: str = "s0") -> tuple[np.ndarray, np.ndarray]:
+    """Labels and quality of a session that does the same, frame by frame, in this process."""
+    with Session(open_frames(folder / f"{name}.tif"), FakePredictor()) as session:
+        for scribbles in read_davis(folder / f"{name}.json", session.shape):
+            session.interact(scribbles)
+        for _ in session.propagate():
+            pass
+        return np.asarray(session.labels), np.asarray(session.quality)
+
+
+def batched(folder: Path, name: str = "s0") -> tuple[np.ndarray, np.ndarray]:
+    with Session.open(folder / "all_results" / f"{name}.ivos") as session:
+        return np.asarray(session.labels), np.asarray(session.quality)
+
+
+def run(manifest: Path, client, **options):
+    return run_batch(manifest, client, **{"model": FakePredictor(), **options})
+
+
+# --- the same labels ----------------------------------------------------------------------------------------------
+
+MARKS = {
+    "one-frame": ((5, 1, 2),),
+    "both-ends": ((0, 1, 2), (13, 1, 2)),
+    "spans": ((2, 1, 2), (7, 1, 2), (11, 1, 2)),
+    "object-by-object": ((1, 1), (6, 2), (12, 1)),
+}
+
+
+@pytest.mark.parametrize("size", [1, 3, None], ids=["one-by-one", "by-three", "by-time"])
+@pytest.mark.parametrize("marks", MARKS.values(), ids=MARKS.keys())
+def test_labels_are_those_of_a_session_to_the_last_bit(lay_out, tmp_path, client, marks, size):
+    """Whatever the spans and the size of parcels, labels and qualities equal those of a session on one machine."""
+    summary = run(lay_out(marks=marks), client, frames_a_parcel=size)
+    assert [s.state for s in summary.stacks] == ["done"], summary.as_text()
+    for here, there in zip(by_hand(tmp_path), batched(tmp_path), strict=True):
+        np.testing.assert_array_equal(here, there)
+    exported = tifffile.imread(tmp_path / "all_results" / "s0" / "labels.ome.tif")
+    np.testing.assert_array_equal(exported, by_hand(tmp_path)[0])
+
+
+def test_masks_and_projects_start_a_stack_as_scribbles_do(lay_out, tmp_path, make_clip, client):
+    """Painted masks are learned from and stay to the pixel; a project that is brought stays as it was: a copy is done."""
+    manifest = lay_out()
+    truth = make_clip(14, SHAPE).truth
+    tifffile.imwrite(tmp_path / "masks.tif", truth[4])
+    with Session(tmp_path / "s0.tif", FakePredictor(), project=tmp_path / "mine.ivos") as session:
+        session.annotate(4, truth[4])
+    before = (tmp_path / "mine.ivos").read_bytes()
+    rows = [
+        {"name": "m", "input": "s0.tif", "masks": "masks.tif", "frame": 4, "format": "davis"},
+        {"name": "p", "project": "mine.ivos", "format": "davis"},
+    ]
+    manifest.write_text(json.dumps(rows))
+    assert run(manifest, client).complete
+    with Session(open_frames(tmp_path / "s0.tif"), FakePredictor()) as session:
+        session.annotate(4, truth[4])
+        for _ in session.propagate():
+            pass
+        for name in ("m", "p"):
+            np.testing.assert_array_equal(batched(tmp_path, name)[0], session.labels)
+            np.testing.assert_array_equal(batched(tmp_path, name)[0][4], truth[4])
+    assert (tmp_path / "mine.ivos").read_bytes() == before
+
+
+def test_contrast_is_set_by_the_first_region_that_tells(tmp_path, client):
+    """Where the sampled chunks are all the same, labels are still those of a session: the same region sets contrast."""
+    video = np.zeros((9, *SHAPE), np.uint16)
+    for t in range(4, 7):
+        video[t, 30:50, 40 + 2 * t : 60 + 2 * t] = 700
+    np.save(tmp_path / "s0.npy", video)
+    strokes = [[] for _ in range(9)]
+    strokes[4] = [{"path": [[0.4, 0.4], [0.48, 0.4]], "object_id": 1, "start_time": 0, "end_time": 1}]
+    (tmp_path / "s0.json").write_text(json.dumps({"sequence": "x", "scribbles": strokes}))
+    manifest = tmp_path / "all.json"
+    manifest.write_text(json.dumps([{"input": "s0.npy", "scribbles": "s0.json", "format": "davis"}]))
+    assert run(manifest, client, frames_a_parcel=1).complete
+    with Session(open_frames(tmp_path / "s0.npy"), FakePredictor()) as session:
+        for scribbles in read_davis(tmp_path / "s0.json", session.shape):
+            session.interact(scribbles)
+        for _ in session.propagate():
+            pass
+        np.testing.assert_array_equal(batched(tmp_path)[0], session.labels)
+
+
+# --- faults stay alone, work goes on ------------------------------------------------------------------------------
+
+
+def test_one_bad_stack_fails_alone(lay_out, tmp_path, client):
+    """A stack that can't be read is named with its reason, and those beside it are finished; the tables say both."""
+    manifest = lay_out(3)
+    (tmp_path / "s1.tif").write_bytes(b"no picture at all")
+    summary = run(manifest, client)
+    assert [s.state for s in summary.stacks] == ["done", "failed", "done"]
+    assert "s1.tif" in summary.failed[0].error
+    folder = tmp_path / "all_results"
+    assert "failed" in (folder / "summary.txt").read_text()
+    (_, bad, good) = csv.DictReader(io.StringIO((folder / "summary.csv").read_text()))
+    assert (bad["state"], good["state"], good["frames"]) == ("failed", "done", "14")
+    assert json.loads((folder / "summary.json").read_text())["counts"] == {"done": 2, "failed": 1}
+
+
+def test_a_second_run_looks_at_finished_stacks_only(lay_out, tmp_path, client):
+    """Finished stacks are skipped; one whose file was lost is written again; a mended one is done."""
+    manifest = lay_out(3)
+    whole = (tmp_path / "s1.tif").read_bytes()
+    (tmp_path / "s1.tif").write_bytes(whole[:1000])
+    run(manifest, client)
+    (tmp_path / "s1.tif").write_bytes(whole)
+    (tmp_path / "all_results" / "s2" / "labels.ome.tif").unlink()
+    again = run(manifest, client)
+    assert [(s.state, s.frames > 0) for s in again.stacks] == [("earlier", False), ("done", True), ("done", False)]
+    assert [s.state for s in run(manifest, client).stacks] == ["earlier"] * 3
+
+
+class Failing(FakePredictor):
+    """Fails at its n-th call of all, once; travels to workers with its count."""
+
+    checksum = "fake-1"
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def propagate(self, requests):
+        self.left -= 1
+        if self.left == 0:
+            raise FrameReadError("Frame 0 of x can't be read.", 0)
+        return super().propagate(requests)
+
+
+@pytest.mark.parametrize("calls", [1, 6, 17])
+def test_a_stack_that_failed_half_way_goes_on_to_the_same_labels(lay_out, tmp_path, client, calls):
+    """What was finished before an error is kept, the next run does the rest, and labels are those of one run."""
+    manifest = lay_out(marks=MARKS["both-ends"])
+    first = run(manifest, client, model=Failing(calls), frames_a_parcel=4, at_once=1)
+    assert "can't be read" in first.failed[0].error
+    done = first.stacks[0].masks
+    second = run(manifest, client, frames_a_parcel=4)
+    assert second.complete
+    for here, there in zip(by_hand(tmp_path), batched(tmp_path), strict=True):
+        np.testing.assert_array_equal(here, there)
+    assert done + second.stacks[0].masks == run(lay_again(manifest), client).stacks[0].masks
+
+
+def lay_again(manifest: Path) -> Path:
+    """The same stacks with another folder of results."""
+    other = manifest.with_name("other.json")
+    other.write_text(manifest.read_text())
+    return other
+
+
+class Other(FakePredictor):
+    """Other weights."""
+
+    checksum = "fake-2"
+
+
+def test_another_model_does_not_go_on_with_what_one_has_begun(lay_out, client):
+    """Masks of two models are never mixed in one project unnoticed: the second run is told to go elsewhere."""
+    manifest = lay_out()
+    run(manifest, client)
+    summary = run(manifest, client, model=Other())
+    assert "made with another model" in summary.failed[0].error
+
+
+def test_ctrl_c_keeps_what_is_done(lay_out, tmp_path, client):
+    """An interrupt ends the batch after the parcels that are out; the same call goes on to the same labels."""
+    manifest = lay_out(2, marks=MARKS["both-ends"])
+
+    def press(now) -> None:
+        if now.frames >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(BatchInterrupted) as stop:
+        run(manifest, client, frames_a_parcel=2, at_once=1, progress=press)
+    states = [s.state for s in stop.value.summary.stacks]
+    assert states == ["stopped", "stopped"]
+    assert 0 < stop.value.summary.stacks[0].masks < 48
+    assert run(manifest, client).complete
+    np.testing.assert_array_equal(by_hand(tmp_path)[0], batched(tmp_path)[0])
+
+
+def test_two_batches_do_not_write_to_one_folder(lay_out, client):
+    """The second batch on a folder is refused while the first one runs."""
+    manifest = lay_out()
+    refused = []
+
+    def again(now) -> None:
+        if not refused:
+            with pytest.raises(ProjectError, match="Another batch") as error:
+                run(manifest, client)
+            refused.append(error)
+
+    assert run(manifest, client, progress=again).complete
+    assert refused
+
+
+# --- manifests ----------------------------------------------------------------------------------------------------
+
+
+def test_csv_and_json_say_the_same(tmp_path):
+    """Both forms give the same entries; paths are relative to the manifest."""
+    (tmp_path / "a.csv").write_text(
+        "name;input;scribbles;frame;channels;index;contrast;format\n"
+        '# a comment\nx;d/m.tif;s.png;3;0 2;Z=4;"1.5 9";ome-tiff davis\n'
+    )
+    row = {"name": "x", "input": "d/m.tif", "scribbles": "s.png", "format": ["ome-tiff", "davis"]}
+    shared = {"frame": 3, "channels": [0, 2], "index": {"Z": 4}, "contrast": [1.5, 9]}
+    (tmp_path / "a.json").write_text(json.dumps({"stacks": [row], **shared, "output": "a_results"}))
+    (one,), (other,) = (read_manifest(tmp_path / f"a.{kind}").entries for kind in ("csv", "json"))
+    assert (one.input, one.scribbles, one.frame, one.reading, one.formats, one.kept) == (
+        other.input,
+        other.scribbles,
+        other.frame,
+        other.reading,
+        other.formats,
+        other.kept,
+    )
+    assert one.input == tmp_path / "d" / "m.tif"
+    assert one.kept == tmp_path / "a_results" / "x.ivos"
+
+
+BAD = {
+    "no-input": ({"scribbles": "s.json"}, "neither input nor project"),
+    "nothing-to-do": ({"input": "m.tif"}, "nothing says what to segment"),
+    "unknown-column": ({"input": "m.tif", "masks": "m.png", "colour": 1}, "unknown 'colour'"),
+    "unknown-format": ({"input": "m.tif", "masks": "m.png", "format": "gif"}, "unknown format gif"),
+    "name-up": ({"input": "m.tif", "masks": "m.png", "name": "../x"}, "can't be the name of a file"),
+    "name-device": ({"input": "m.tif", "masks": "m.png", "name": "con"}, "can't be the name of a file"),
+    "output-up": ({"input": "m.tif", "masks": "m.png", "output": "../x.tif"}, "leads out of the output folder"),
+    "output-absolute": ({"input": "m.tif", "masks": "m.png", "output": "/tmp/x.tif"}, "leads out of the output folder"),
+    "output-drive": ({"input": "m.tif", "masks": "m.png", "output": "C:x.tif"}, "leads out of the output folder"),
+    "output-link": ({"input": "m.tif", "masks": "m.png", "output": "link/x.tif"}, "leads out of the output folder"),
+    "output-itself": ({"input": "m.tif", "masks": "m.png", "output": "."}, "is the output folder itself"),
+    "input-url": ({"input": "http://host/m.tif", "masks": "m.png"}, "is on another machine"),
+    "input-share": ({"input": "\\\\host\\m.tif", "masks": "m.png"}, "is on another machine"),
+    "frame-text": ({"input": "m.tif", "masks": "m.png", "frame": "x"}, "a whole number from 0"),
+    "channels-many": ({"input": "m.tif", "masks": "m.png", "channels": [0, 1, 2, 3]}, "at most 3"),
+    "contrast-one": ({"input": "m.tif", "masks": "m.png", "contrast": [1]}, "two numbers"),
+    "input-number": ({"input": 5, "masks": "m.png"}, "text is expected"),
+}
+
+
+@pytest.mark.parametrize(("row", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_lines_are_named_before_anything_starts(tmp_path, row, words):
+    """A line that can't be used is refused with its place and the reason, and nothing is made."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    good = {"input": "g.tif", "masks": "m.png"}
+    (tmp_path / "a.json").write_text(json.dumps([good, row]))
+    with pytest.raises(InputError, match="stack 2") as error:
+        read_manifest(tmp_path / "a.json", tmp_path / "out")
+    assert words in str(error.value)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["link"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", "{", "not JSON"),
+        ("a.json", '{"stacks": 5}', "list of stacks"),
+        ("a.json", "[]", "names no stack"),
+        ("a.json", "[[]]", "an object is expected"),
+        ("a.json", '{"stacks": [], "input": "x"}', "can't be said for all"),
+        ("a.json", '{"stacks": [], "output": "../.."}', "leads out of the manifest's folder"),
+        ("a.json", "[" * 100_000, "not JSON"),
+        ("a.csv", "input,input\n", "is there twice"),
+        ("a.csv", "input,masks\na,b,c\n", "3 values for 2 columns"),
+        ("a.csv", 'input,masks\n"a,b\n', "not CSV"),
+        ("a.csv", "input,masks,frame\na,b,c\n", "is not a number"),
+        ("a.csv", "input,masks\nx/a.tif,b\ny/a.tif,b\n", "line 3 and line 2 both write"),
+        ("a.csv", "input,masks,name\nx.tif,b,A\ny.tif,b,a\n", "line 3 and line 2 both write"),
+    ],
+)
+def test_bad_manifests_are_refused(tmp_path, name, text, words):
+    """What is no manifest is an InputError that says what was found."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="a\\.(csv|json)|leads out") as error:
+        read_manifest(tmp_path / name)
+    assert words in str(error.value)
+
+
+def test_a_manifest_of_bytes_is_refused(tmp_path):
+    """Text in no known encoding is refused with the hint to save it as UTF-8."""
+    (tmp_path / "a.csv").write_bytes(b"input,masks\n\xff\xfe\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_manifest(tmp_path / "a.csv")
+
+
+# --- from outside -------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_workers_arrive_whole():
+    """Errors that a worker raises can travel: type, message and frame are kept."""
+    import pickle
+
+    error = pickle.loads(pickle.dumps(FrameReadError("Frame 3 of x can't be read.", 3)))
+    assert (type(error), str(error), error.frame) == (FrameReadError, "Frame 3 of x can't be read.", 3)
+
+
+def test_each_worker_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
+    """Workers of one machine take its GPUs one after the other, and share them evenly where they are more."""
+    from napari_ivos.batch import model
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("napari_ivos.networks.inference.cuda_devices", lambda: 3)
+    taken = [model.pinned_device() for _ in range(6)]
+    assert taken == ["cuda:0", "cuda:1", "cuda:2"] * 2
+    for lock in model._held:
+        lock.release()
+    model._held.clear()
+    monkeypatch.setattr("napari_ivos.networks.inference.cuda_devices", lambda: 1)
+    assert model.pinned_device() is None
