@@ -183,7 +183,7 @@ def propagate(film: Film, widget: Any, frame: int) -> None:
             film.take(110)
     widget.wait()
     film.take(700)
-    film.caption = "Every nucleus in every frame, and how sure each mask is"
+    film.caption = "Each of them in every frame, and how sure each mask is"
     last = widget.session.shape[0] - 1
     for at in (*range(frame, last, 3), *range(last, 0, -4), *range(0, frame + 1, 4)):
         widget.go_to(at)
