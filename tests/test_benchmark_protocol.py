@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,7 +200,10 @@ def test_a_round_stops_at_earlier_annotated_frames():
     assert (after[6] == 1).sum() < (before[6] == 1).sum()
 
 
-@pytest.mark.parametrize("name", ["nothing", "no.such.module:thing", "napari_ivos.errors:nothing"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "no.such.module:thing", "napari_ivos.errors:nothing", "nowhere.py:thing", "napari_ivos:Stroke", ":x"],
+)
 def test_unknown_methods(name):
     """A method that does not exist is refused by name."""
     with pytest.raises(InputError, match=name):
@@ -207,8 +211,25 @@ def test_unknown_methods(name):
 
 
 def test_methods_of_ones_own():
-    """A method is found as module:factory."""
+    """A method is found as module:Class."""
     assert methods.make_method("napari_ivos.benchmark.methods:CopyMask").name == "copy"
+
+
+OWN_METHOD = (Path(__file__).parent.parent / "examples" / "benchmark_method.py").resolve()
+
+
+def test_the_example_of_a_method_plays_from_its_file():
+    """The file that the documentation shows is a method: it plays a sequence, and copies what the strokes cover."""
+    result = protocol.run(moving(n=4), methods.make_method(f"{OWN_METHOD}:Box"), protocol.Settings(rounds=2))
+    assert result.method == "box"
+    assert 0 < result.j[0] < 1
+
+
+def test_what_is_no_method_is_told_what_it_lacks(tmp_path):
+    """A class without the five names is refused with those that are missing."""
+    (tmp_path / "half.py").write_text("class Half:\n    name = 'half'\n    def start(self, frames): ...\n")
+    with pytest.raises(InputError, match="lacks interact, propagate, close"):
+        methods.make_method(f"{tmp_path / 'half.py'}:Half")
 
 
 @pytest.fixture

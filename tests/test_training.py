@@ -510,19 +510,17 @@ def test_a_run_leaves_curves_examples_events_and_a_card(data: Path, tmp_path: Pa
     assert (again.clips, again.overrides, again.steps) == (settings.clips, settings.overrides, settings.steps)
 
 
-def test_models_on_the_way_are_kept_and_say_their_hours(data: Path, tmp_path: Path, monkeypatch) -> None:
-    """With keep_hours a run leaves a model, with its card, each time so many hours are over, and each says how many."""
-    real = train.Trainer.advance
-
-    def slow(self, batch, rollout):
-        self.hours += 0.4
-        return real(self, batch, rollout)
-
-    monkeypatch.setattr(train.Trainer, "advance", slow)
-    train.train(settings_for(data, tmp_path, steps=3, batch=1, keep_hours=0.5), tell=lambda line: None)
-    assert sorted(p.name for p in tmp_path.glob("model_*h.*")) == [
-        "model_0.80h.md", "model_0.80h.safetensors", "model_1.20h.md", "model_1.20h.safetensors",
-    ]  # fmt: skip
+def test_models_on_the_way_are_kept_and_say_their_hours(data: Path, tmp_path: Path) -> None:
+    """With keep_hours a run leaves a model and its card each time so many hours are over; each says how many."""
+    trainer = train.Trainer(settings_for(data, tmp_path, keep_hours=0.5))
+    source = ClipSource(data, trainer.settings.clips)
+    loop = train._Loop(trainer, source, tmp_path, journal.Journal(tmp_path), lambda line: None, train.Interrupts())
+    for hours in (0.2, 0.4, 0.8, 0.9, 1.25):
+        trainer.hours = hours
+        loop._keep()
+    loop.journal.close()
+    kept = sorted(path.name for path in tmp_path.glob("model_*"))
+    assert kept == [f"model_{hours}h.{end}" for hours in ("0.80", "1.25") for end in ("md", "safetensors")]
     assert describe(tmp_path / "model_0.80h.safetensors")["hours"] == "0.80"
 
 

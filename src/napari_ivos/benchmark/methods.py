@@ -1,6 +1,7 @@
 """What is measured: this package's session, and peers that need no training, behind one small interface.
 
-A method of your own is a class with these five names; ``--methods package.module:factory`` runs it beside the others.
+A method of your own is a class with these five names; ``--methods package.module:Class`` or ``--methods file.py:Class``
+runs it beside the others, under the same rules.
 
 The peers are honest baselines, not straw men. All keep the session's idea of rounds: a round changes the frames up to
 those annotated earlier and blends old and new masks with the same weights. Where they save time, the reason stands with
@@ -10,6 +11,8 @@ the constant.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,6 +25,7 @@ from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke, covered_pixels,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 Frames = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.uint16]
@@ -487,7 +491,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 
 
 def make_method(name: str, model: str | None = None, device: str | None = None) -> Method:
-    """A method by its name in `METHODS`, or a method of one's own as "package.module:factory".
+    """A method by its name in `METHODS`, or one of your own as "package.module:Class" or "path/to/file.py:Class".
 
     Parameters
     ----------
@@ -499,17 +503,37 @@ def make_method(name: str, model: str | None = None, device: str | None = None) 
     Raises
     ------
     InputError
-        No such method.
+        No such method, or something that is none.
     """
     if name == "ivos":
         return IvosMethod(model, device=device)
     if name in METHODS:
         return METHODS[name]()
-    module, _, factory = name.partition(":")
-    if not factory:
-        raise InputError(f"Unknown method {name!r}; there are {', '.join(METHODS)}, or give package.module:factory.")
+    where, _, factory = name.rpartition(":")
+    if not where or not factory:
+        raise InputError(
+            f"Unknown method {name!r}; there are {', '.join(METHODS)}, or give package.module:Class or file.py:Class."
+        )
     try:
-        made: Method = getattr(import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"Method {name!r} can't be loaded ({error}); expected package.module:factory.") from error
+        made: Method = getattr(_module(where), factory)()
+    except (ImportError, AttributeError, OSError, SyntaxError, TypeError) as error:
+        raise InputError(
+            f"Method {name!r} can't be loaded ({error}); expected package.module:Class or file.py:Class, and a class "
+            "that is made without arguments."
+        ) from error
+    missing = [part for part in ("name", "start", "interact", "propagate", "close") if not hasattr(made, part)]
+    if missing:
+        raise InputError(f"Method {name!r} lacks {', '.join(missing)}; see napari_ivos.benchmark.Method.")
     return made
+
+
+def _module(where: str) -> ModuleType:
+    """A module by its dotted name or by the path of its file."""
+    if not where.endswith(".py"):
+        return import_module(where)
+    spec = spec_from_file_location(f"ivos_method_{Path(where).stem}", where)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{where} is no Python file")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

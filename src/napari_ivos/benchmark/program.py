@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="folders with SEQ/frames and SEQ/masks, DAVIS folders, or NAME.tif beside NAME_labels.tif",
     )
-    parser.add_argument("--methods", default="ivos", help=f"comma-separated: {known}, or module:factory (ivos)")
+    parser.add_argument(
+        "--methods", default="ivos", help=f"comma-separated: {known}, module:Class or file.py:Class (ivos)"
+    )
     parser.add_argument("--model", help="for ivos: a model's name or a weights file (the shipped weights)")
     parser.add_argument("--device", help="for ivos: where it computes, such as cpu or cuda (the best there is)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds a sequence ({ROUNDS})")
