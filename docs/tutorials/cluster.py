@@ -43,8 +43,8 @@ def shell(command):
 # %% [markdown]
 # ## 2. On this machine
 #
-# `--workers` says how many processes; without it, one for each GPU, else one for each core. A progress bar and a link to
-# the dashboard appear while it runs.
+# `--workers` says how many processes; without it, one for each GPU, else one for each core. A progress bar and a link
+# to the dashboard appear while it runs.
 
 # %%
 shell("napari-ivos batch stacks.csv --workers 2 --output results")

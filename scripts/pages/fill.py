@@ -77,6 +77,21 @@ def exit_codes() -> str:
     )
 
 
+def endings() -> str:
+    """Endings of the files that are read, by kind."""
+    from napari_ivos.frames import images, tiff, video
+
+    kinds = {
+        "TIFF": (tiff.SUFFIXES, "OME, ImageJ and plain; pages are read one by one"),
+        "OME-Zarr": ((".zarr",), "versions 0.1 to 0.5, and plain arrays; the full resolution"),
+        "images": (images.SUFFIXES, "one a frame, a folder in the order of their numbers; or a single one"),
+        "video": (video.SUFFIXES, "needs the extra `video`; each frame by its exact number"),
+        "numpy": ((".npy",), "read where it lies, not loaded"),
+    }
+    rows = [f"| {kind} | {' '.join(f'`{e}`' for e in known)} | {words} |" for kind, (known, words) in kinds.items()]
+    return "\n".join(["| kind | endings | |", "|---|---|---|", *rows])
+
+
 def export_formats() -> str:
     """Names, endings and contents of the exports."""
     from napari_ivos.export import FORMATS
@@ -220,6 +235,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "contracts": contracts,
     "contributing": contributing,
+    "endings": endings,
     "exit-codes": exit_codes,
     "export-formats": export_formats,
     "figures": figures,
