@@ -8,17 +8,29 @@
 # ## 1. The manifest
 #
 # A CSV file with a line for each stack: its frames, and what it starts from (scribbles, masks, or a project). Paths are
-# relative to the manifest. Here both samples, and a third line whose file is no stack at all.
+# relative to the manifest. Here they are two short pieces of the simulated cells, each with a label image of its first
+# frame, and a third line whose file is no stack at all.
+
+# %% [folded] The two pieces
+import numpy as np
+import tifffile
+
+frames, truth = (tifffile.imread(f"sample_data/{name}.tif") for name in ("cells", "cells_masks"))
+for name, start in (("morning", 4), ("evening", 30)):
+    piece = {"photometric": "minisblack", "metadata": {"axes": "TYX"}}
+    tifffile.imwrite(f"{name}.tif", frames[start : start + 8], imagej=True, **piece)
+    tifffile.imwrite(f"{name}_first.tif", truth[start].astype(np.uint16))
 
 # %%
 from pathlib import Path
 
 Path("stacks.csv").write_text(
-    "name,input,scribbles\n"
-    "cells,sample_data/cells.tif,sample_data/cells_scribbles.json\n"
-    "toy,sample_data/toy.tif,sample_data/toy_scribbles.json\n"
-    "notes,sample_data/README.md,sample_data/toy_scribbles.json\n"
+    "name,input,masks,frame\n"
+    "morning,morning.tif,morning_first.tif,0\n"
+    "evening,evening.tif,evening_first.tif,0\n"
+    "notes,sample_data/README.md,evening_first.tif,0\n"
 )
+print(Path("stacks.csv").read_text())
 
 # %% [folded] How this page runs commands
 import re
@@ -65,11 +77,11 @@ for path in sorted(Path("results").rglob("*")):
 # %% [folded] The picture
 import shutil
 
-sheet = next(path for path in sorted(Path("results").rglob("*.png")) if "cells" in str(path))
-shutil.copy(sheet, "cluster_cells.png")
+sheet = next(path for path in sorted(Path("results").rglob("*.png")) if "evening" in str(path))
+shutil.copy(sheet, "cluster_evening.png")
 
 # %% [markdown]
-# ![The contact sheet of the first stack](cluster_cells.png)
+# ![The contact sheet of one stack](cluster_evening.png)
 #
 # ## 4. Again
 #

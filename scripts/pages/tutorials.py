@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,23 +72,36 @@ def _run(script: Path, folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(TOP / "sample_data", Path(scratch) / "sample_data")
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*screen, sys.executable, str(RUNNER), str(script.resolve()), "printed.json"],
             cwd=scratch,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=LIMIT,
-            check=False,
+            start_new_session=True,
         )
-        if done.returncode:
-            raise RuntimeError(f"{script.name} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        said = _wait(process, script)
+        if process.returncode:
+            raise RuntimeError(f"{script.name} failed:\n{said[-6000:]}")
         for old in KEPT.glob(f"{script.stem}-*"):
             shutil.rmtree(old)
         folder.mkdir(parents=True)
         for left in Path(scratch).iterdir():
             if left.suffix in {".png", ".webp", ".svg", ".json"}:
                 shutil.copy(left, folder)
+
+
+def _wait(process: subprocess.Popen[str], script: Path) -> str:
+    """What a run says until it ends; one that hangs is ended with everything that it started."""
+    try:
+        return process.communicate(timeout=LIMIT)[0]
+    except subprocess.TimeoutExpired as error:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        said = process.communicate()[0]
+        raise RuntimeError(f"{script.name} took more than {LIMIT} s:\n{said[-4000:]}") from error
 
 
 def _markdown(script: Path, cells: list[Cell], printed: list[str]) -> str:
