@@ -136,7 +136,7 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
             last = progress
         busy = time.process_time() - busy
         assert last.report is not None
-        after = later(here, session, last.model)
+        after = later(here, session, last.model) if last.report.kept else before  # the same model: the same figure
     facts = {"stack": here.name, "objects": int(here.labels.max()), "before": before, "after": after, "cpu": busy}
     say(f"{here.name}: {after:.3f} after ({busy:.0f} s of CPU time). {last.report}")
     return {**facts, "report": asdict(last.report)}

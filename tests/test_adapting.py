@@ -16,6 +16,7 @@ from napari_ivos.adapting.material import Material
 from napari_ivos.adapting.tuning import BATCH, View, weighted_loss
 from napari_ivos.cli import main
 from napari_ivos.errors import InputError, OutOfMemory, ReadOnlyProject, WeightsError
+from napari_ivos.merging import Origin
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture
 from napari_ivos.regions import Box
@@ -222,6 +223,21 @@ def test_the_loss_weighs_each_pixel():
     assert BATCH > 0
 
 
+def test_masks_before_a_round_are_those_that_it_corrected(clip):
+    """`masks(frame, before_round=n)` gives the mask that round n corrected; that one is taught as the previous one."""
+    with ivos.Session(clip.video, ivos.FakePredictor(64)) as session:
+        session.annotate(0, clip.truth[0])
+        list(session.propagate())
+        session.annotate(4, clip.truth[4])
+        now, before = session.masks(4), session.masks(4, before_round=2)
+        assert {p.origin for p in now.values()} == {Origin.PAINTED}
+        assert {p.origin for p in before.values()} == {Origin.PROPAGATED}
+        assert not session.masks(4, before_round=1)
+        known = {k.frame: k for k in Material(session, 64).annotated[1]}
+        assert known[0].before is None
+        assert np.array_equal(known[4].before.probability, before[1].probability)
+
+
 # --- the session -----------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +400,21 @@ def test_the_command_adapts_a_project_and_drops_it_again(capsys, given, clip):
     assert facts["bytes_freed"] > 0
     with ivos.Session.open(given[0]) as session:
         assert session.adapted is None
+
+
+def test_segmenting_goes_on_with_the_weights_of_the_project(capsys, given, tmp_path):
+    """`segment` with an adapted project uses its weights and says so; with `--model` it takes the one that is named."""
+    assert command(capsys, *given, "--seconds", "1e-6")[0] == 0
+    frames, small = given[2], given[4]
+    more = ["--project", given[0], "--force", "--json", "--quiet", "--overwrite", "--output", str(tmp_path / "out.tif")]
+    assert main(["segment", frames, *more]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"]["name"] == "small, adapted"
+    assert "adapted to this stack" in err
+    assert main(["segment", frames, *more, "--model", small]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"]["name"] == "small"
+    assert "adapted to this stack" not in err
 
 
 def test_ctrl_c_leaves_the_project_as_it_was(capsys, given, monkeypatch):

@@ -184,7 +184,7 @@ class Material:
             own = [] if rng.random() < 0.5 else own
         extent = known.patch.extent
         box = strokes_box(own, self.shape)
-        if previous is None and box is not None and rng.random() < 0.3:
+        if previous is None and box is not None and rng.random() < 0.15:
             region = regions.region_around(box, regions.WIDE, self.shape)
         else:
             around = extent if box is None else box if extent is None else extent.union(box)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Rng = np.random.Generator
 
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 1e-4
 WARM_UP = 5
 """Steps over which the rate rises; from there it is level, so that time may run out at any step."""
 AVERAGE = 0.95
@@ -164,9 +164,9 @@ class Tuner:
         """Looks turned, stretched, lit and blurred by noise; a neighbour's mask moves on its own beside."""
         x = torch.from_numpy(part.planes[at]).to(self.device, torch.float32) / 255
         masks = part.known.shape[1]
-        x = warp(x, _turns(len(at), rng, 0.1, 0.2, 0.05) * flips[:, :, None])
+        x = warp(x, _turns(len(at), rng, 0.1, 0.12, 0.05, closer=0.08) * flips[:, :, None])
         if masks > 1:
-            x[:, 3:4] = warp(x[:, 3:4], _turns(len(at), rng, 0.05, 0.1, 0.06))
+            x[:, 3:4] = warp(x[:, 3:4], _turns(len(at), rng, 0.04, 0.06, 0.05))
         gain, bias, gamma, grain = torch.from_numpy(light).to(self.device)[:, :, None, None, None].unbind(1)
         noise = torch.from_numpy(rng.standard_normal(x[:, :3].shape, np.float32)).to(self.device)
         x[:, :3] = (x[:, :3].clamp(1e-4, 1).pow(gamma) * gain + bias + grain * noise).clamp(0, 1)
@@ -201,10 +201,14 @@ class Tuner:
 Floats = npt.NDArray[np.float32]
 
 
-def _turns(n: int, rng: Rng, angle: float, zoom: float, shift: float) -> Floats:
-    """(n, 2, 3) affine maps: small turns, mostly towards the middle of the look, stretched a little and shifted."""
+def _turns(n: int, rng: Rng, angle: float, zoom: float, shift: float, closer: float = 0.0) -> Floats:
+    """(n, 2, 3) affine maps: small turns, stretched and shifted a little; `closer` is how much larger things get.
+
+    Without it, things get larger as often as smaller: a neighbour's mask that is mostly too large would teach to make
+    masks smaller from frame to frame.
+    """
     turn = rng.normal(0, angle, n)
-    scale = np.exp(rng.uniform(-zoom, zoom / 4, (n, 1)) + rng.normal(0, zoom / 4, (n, 2)))
+    scale = np.exp(rng.uniform(-zoom, zoom, (n, 1)) + rng.normal(0, zoom / 4, (n, 2)) - closer)
     maps = np.zeros((n, 2, 3), np.float32)
     maps[:, 0, 0], maps[:, 0, 1] = np.cos(turn) * scale[:, 0], -np.sin(turn) * scale[:, 1]
     maps[:, 1, 0], maps[:, 1, 1] = np.sin(turn) * scale[:, 0], np.cos(turn) * scale[:, 1]
