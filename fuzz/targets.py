@@ -400,6 +400,51 @@ def _settings(data: bytes, folder: Path) -> None:
     TrainingSettings.from_toml(path).to_dict()
 
 
+# -- manifests
+
+
+def _manifest_seeds() -> list[bytes]:
+    """A first byte for the format, then the text."""
+    stack = {"input": "a.tif", "scribbles": "a.json", "name": "a", "output": "labels.tif", "contrast": [0, 5]}
+    whole = {"output": "results", "format": ["table"], "index": {"Z": 1}, "stacks": [stack, {**stack, "name": "b"}]}
+    return [
+        b"j" + json.dumps(whole).encode(),
+        b"j" + json.dumps([{**stack, "name": "..", "output": "../../x"}]).encode(),
+        b"j" + json.dumps([{**stack, "project": "\ud800", "contrast": [1, 10**400]}]).encode(),
+        b"cname,input,scribbles,output,frame\na,a.tif,a.json,labels.tif,3\nb,/b.tif,b.json,/etc/x,0\n",
+        b"cname;input;masks;index\nA;a.tif;a.png;Z=3\na;//server/a.tif;a.png;Z=1\n",
+    ]
+
+
+_MANIFEST_TOKENS = (
+    *(b'"stacks":', b'"input":', b'"output":', b'"name":', b'"project":', b'"contrast":', b'"\\ud800"', b"../", b"CON"),
+    *(
+        b"https://x/y",
+        b"\\\\\\\\server\\\\x",
+        b"C:/x",
+        b"name,input,masks,output\n",
+        b"..\\\\",
+        b"\x00",
+        b'"a/../../b"',
+    ),
+)
+
+
+def _manifest(data: bytes, folder: Path) -> None:
+    from napari_ivos.batch.manifest import read_manifest
+
+    inside = folder / "inside"
+    inside.mkdir()
+    path = inside / ("m.json" if data[:1] == b"j" else "m.csv")
+    path.write_bytes(data[1:])
+    for output in (None, inside / "results"):
+        found = read_manifest(path, output)
+        for entry in found.entries:
+            for place in (entry.kept, entry.record, entry.output):
+                if not place.resolve().is_relative_to(inside.resolve()):
+                    raise AssertionError(f"{place} is outside of {inside}")
+
+
 # -- the bytes inside a project
 
 
@@ -554,6 +599,7 @@ TARGETS = {
             400,
             100_000,
         ),
+        Target("manifest", _manifest_seeds, _manifest, _MANIFEST_TOKENS, 1 << 13, 400, 50_000),
         Target("blobs", _blob_seeds, _blobs, (b"IVP1", b"IVA1"), 1 << 12, 1500, 100_000),
         Target(
             "weights-header",

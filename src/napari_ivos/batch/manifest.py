@@ -283,6 +283,8 @@ def _stem(path: Path) -> str:
 def _checked_text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > MAXIMUM_FIELD or "\0" in value:
         raise InputError(f"{name} is {str(value)[:40]!r}; text is expected")
+    if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InputError(f"{name} is {value[:40]!r}, with half of a character: it can't be the name of a file")
     return value
 
 
@@ -335,7 +337,10 @@ def _reading(name: str, value: Any) -> Any:
     numbers = _several(name, value, 2)
     if len(numbers) != 2 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
         raise InputError(f"contrast is {str(value)[:40]!r}; two numbers are expected")
-    return tuple(float(n) for n in numbers)
+    try:
+        return tuple(float(n) for n in numbers)
+    except OverflowError as error:
+        raise InputError(f"contrast is {str(value)[:40]!r}...; numbers of at most 308 digits are expected") from error
 
 
 def _several(name: str, value: Any, most: int) -> list[Any]:

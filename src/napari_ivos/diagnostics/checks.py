@@ -247,7 +247,7 @@ def _self_test(model: str | Path | None, device: str | None, seconds: float) -> 
     except IvosError as error:
         return Check("self-test", "problem", str(error), "See the checks above, or docs/troubleshooting.")
     rate, agreement = done / spent, float(np.mean(overlaps))
-    facts = {"frames": done, "seconds": round(spent, 3), "frames_per_second": round(rate, 2), "agreement": agreement}
+    facts: dict[str, Any] = {"frames": done, "seconds": round(spent, 3), "frames_per_second": round(rate, 2), "agreement": agreement}
     facts |= {"model": loaded.name, "device": loaded.device}
     words = (
         f"{rate:.1f} frames/s with one object ({1000 / rate:.0f} ms a frame) by {loaded.name} on {loaded.device}; "

@@ -30,7 +30,7 @@ PACKAGES = (
 """Whose versions matter."""
 _MESSAGE = 600
 _QUOTED = re.compile(r"(['\"])([^'\"\n]*[\\/][^'\"\n]*)\1")
-_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]?(?:[^\s\\/'\":,;()<>|]+[\\/])+([^\s\\/'\":,;()<>|]*)")
+_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]*(?:[^\s\\/'\":,;()<>|]+[\\/])+([^\s\\/'\":,;()<>|]*)")
 _ARRAY = re.compile(r"\b(array|tensor)\(.*?\)(?=[\s,.;)\]]|$)", re.DOTALL)
 
 

@@ -22,7 +22,7 @@ COMPANIONS = ("-wal", "-shm", "-journal", "-lock")
 """Endings of the files that SQLite and the lock keep beside a project."""
 _JOURNAL_END = bytes.fromhex("d9d505f920a163d7")
 """Last bytes of a rollback journal that names another one."""
-_KINDS = {"i": {int}, "r": {int, float}, "t": {str}, "b": {bytes}}
+_KINDS: dict[str, set[type]] = {"i": {int}, "r": {int, float}, "t": {str}, "b": {bytes}}
 _WORDS = {"i": "a whole number", "r": "a number", "t": "text", "b": "bytes"}
 
 
@@ -44,7 +44,7 @@ def sound(rows: Sequence[Any], kinds: str, name: str, what: str) -> Sequence[Any
         A value of another kind.
     """
     for column, kind in zip(zip(*rows, strict=True), kinds, strict=False):
-        allowed = _KINDS[kind.lower()] | ({type(None)} if kind.isupper() else set())
+        allowed = _KINDS[kind.lower()].union([type(None)] if kind.isupper() else [])
         strange = set(map(type, column)) - allowed
         if strange:
             found = ", ".join(sorted(k.__name__ for k in strange))
