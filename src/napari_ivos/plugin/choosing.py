@@ -36,8 +36,8 @@ class Choosing:
         """Layers whose labels can be taken, by name."""
         from napari.layers import Labels
 
-        ours = None if self._desk.binding is None else self._desk.binding.labels
-        return [(x.name, x) for x in self._desk.viewer.layers if isinstance(x, Labels) and x is not ours]
+        ours = () if self._desk.binding is None else self._desk.binding.layers
+        return [(x.name, x) for x in self._desk.viewer.layers if isinstance(x, Labels) and x not in ours]
 
     def layers_changed(self, stack: StackSection, draw: DrawSection) -> None:
         """Offer the layers that are there now."""

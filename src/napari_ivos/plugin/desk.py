@@ -504,6 +504,13 @@ class Desk:
         """Draw what belongs to no object."""
         self.select(BACKGROUND)
 
+    def paint_mask(self) -> None:
+        """Paint the chosen object's mask by hand: napari's brush, in the result layer or the part of it in view."""
+        session, binding = self._live()
+        ids = [o.id for o in session.objects]
+        binding.paint_for(self.selected if self.selected in ids else next(iter(ids), 1))
+        self.changed.emit()
+
     def next_object(self) -> None:
         """Draw for the next object of the table; after the last comes a new one."""
         session, _ = self._live()
@@ -616,8 +623,8 @@ class Desk:
         self.changed.emit()
 
     def _lock_result(self, locked: bool) -> None:
-        if self.binding is not None and self.binding.labels.editable == locked:
-            self.binding.labels.editable = not locked
+        if self.binding is not None and self.binding.paper.editable == locked:
+            self.binding.paper.editable = not locked
 
     # -- review
 

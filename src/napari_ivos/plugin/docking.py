@@ -84,6 +84,11 @@ def draw_background(viewer: napari.viewer.Viewer) -> None:
     _run(viewer, "draw_background")
 
 
+def paint_mask(viewer: napari.viewer.Viewer) -> None:
+    """Paint the chosen object's mask by hand."""
+    _run(viewer, "paint_mask")
+
+
 def undo(viewer: napari.viewer.Viewer) -> None:
     """Take back the last step."""
     _run(viewer, "undo")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos.plugin import geometry
+from napari_ivos.plugin import geometry, large
 from napari_ivos.plugin.strokes import difference, pieces_of
 from napari_ivos.scribbles import BACKGROUND
 
@@ -108,18 +108,53 @@ class Binding:
     def _add_labels(self) -> Labels:
         from napari.layers import Labels
 
+        data, offset = self._result()
+        several = large.is_large(self.layout)
+        shown = large.pyramid(self.session.labels, self.layout) if several else data
+        placed = geometry.shifted(self.image, offset)
+        labels = Labels(
+            shown, multiscale=several, name=f"{self.image.name} [objects]", opacity=RESULT_OPACITY, **placed
+        )
+        labels.events.paint.connect(self._on_paint)
+        self._bind_history(labels)
+        self.viewer.add_layer(labels)
+        self.brush: large.Brush | None = self._add_brush() if several else None
+        return labels
+
+    def _result(self) -> tuple[Any, npt.NDArray[np.float64]]:
+        """The session's labels with the axes of the image, and where they begin in its pixels."""
         data: Any = self.session.labels
         offset = np.zeros(self.layout.ndim)
         if self.layout.frame != 0 or self.layout.ndim != data.ndim:
             data = geometry.LabelsView(data, self.layout)
             for axis, at in self.layout.held.items():
                 offset[axis] = at
-        placed = geometry.shifted(self.image, offset)
-        labels = Labels(data, name=f"{self.image.name} [objects]", opacity=RESULT_OPACITY, **placed)
-        labels.events.paint.connect(self._on_paint)
-        self._bind_history(labels)
-        self.viewer.add_layer(labels)
-        return labels
+        return data, offset
+
+    def _add_brush(self) -> large.Brush:
+        brush = large.Brush(self.viewer, self.image, self.layout, *self._result(), self._on_paint)
+        brush.layer.opacity = RESULT_OPACITY
+        self._bind_history(brush.layer)
+        return brush
+
+    @property
+    def paper(self) -> Labels:
+        """The layer in which masks are painted: the result, or the part of a large one that is in view."""
+        return self.labels if self.brush is None else self.brush.layer
+
+    def paint_for(self, object_id: int) -> None:
+        """Make the layer in which masks are painted the active one, made again where it was deleted, with its brush."""
+        self.result_layer()
+        if self.brush is not None and self.brush.layer not in self.viewer.layers:
+            self.brush.disconnect()
+            self.brush = self._add_brush()
+            self.colour()
+        paper = self.paper
+        paper.visible = True
+        self.viewer.layers.selection.active = paper
+        paper.selected_label = object_id
+        if paper.editable:
+            paper.mode = "paint"
 
     def _add_shapes(self, name: str, **options: Any) -> Shapes:
         from napari.layers import Shapes
@@ -157,7 +192,7 @@ class Binding:
     def layers(self) -> tuple[Layer, ...]:
         """All layers that are here because of the session."""
         earlier = () if self._earlier is None else (self._earlier,)
-        return (self.labels, *earlier, *self._strokes.values())
+        return (*dict.fromkeys((self.labels, self.paper)), *earlier, *self._strokes.values())
 
     def object_of(self, layer: object) -> int | None:
         """Whose strokes a layer holds; None where it isn't one of ours."""
@@ -218,6 +253,8 @@ class Binding:
             layer.events.data.disconnect(self._tell)
             if self._on_drag in layer.mouse_drag_callbacks:
                 layer.mouse_drag_callbacks.remove(self._on_drag)
+        if self.brush is not None:
+            self.brush.disconnect()
 
     def retire(self) -> None:
         """Let go of the session: layers are emptied and hidden, because removing Shapes crashes some machines."""
@@ -227,11 +264,13 @@ class Binding:
             if layer not in self.viewer.layers:
                 continue
             layer.visible = False
-            if layer is not self.labels:
+            if layer not in (self.labels, self.paper):
                 self._fill(layer, [], BACKGROUND_COLOUR)
-        nothing = np.broadcast_to(np.uint16(0), self.labels.data.shape)
-        self.labels.data = nothing
-        self.labels.editable = False
+        for result in dict.fromkeys((self.labels, self.paper)):
+            shapes = result.data.shapes if result.multiscale else [result.data.shape]
+            nothing = [np.broadcast_to(np.uint16(0), shape) for shape in shapes]
+            result.data = nothing if result.multiscale else nothing[0]
+            result.editable = False
 
     # -- reading strokes
 
@@ -405,7 +444,8 @@ class Binding:
         objects = self.session.objects
         shown: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
         shown |= {o.id: "transparent" if o.id in self.hidden else o.colour for o in objects}
-        self.labels.colormap = DirectLabelColormap(color_dict=shown)
+        for result in dict.fromkeys((self.labels, self.paper)):
+            result.colormap = DirectLabelColormap(color_dict=shown)
         known = {o.id: o for o in objects}
         self._writing = True
         try:
@@ -457,17 +497,17 @@ class Binding:
         if layer.editable:
             layer.mode = "add_path"
         if object_id != BACKGROUND:
-            self.labels.selected_label = object_id
+            self.paper.selected_label = object_id
 
     def refresh(self, frames: Iterable[int] | None = None) -> bool:
         """Show the result again, if what changed (None: everything) is on screen; whether it was."""
         if frames is not None and self.frame not in frames:
             return False
-        labels = self.result_layer()
-        reset = getattr(labels, "_reset_history", None)
-        if reset is not None:  # napari would replay its undo over what has just been written
-            reset()
-        labels.refresh(extent=False, highlight=False, thumbnail=False)
+        for result in dict.fromkeys((self.result_layer(), self.paper)):
+            reset = getattr(result, "_reset_history", None)
+            if reset is not None:  # napari would replay its undo over what has just been written
+                reset()
+            result.refresh(extent=False, highlight=False, thumbnail=False)
         return True
 
     def describe(self, quality: Mapping[int, float]) -> None:
@@ -475,7 +515,7 @@ class Binding:
         import pandas as pd
 
         objects = self.session.objects
-        areas = np.bincount(self.session.labels[self.frame].ravel())
+        areas = large.areas(self.session.labels, self.frame)
         self.labels.features = pd.DataFrame(
             {
                 "index": [o.id for o in objects],

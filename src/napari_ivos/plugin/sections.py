@@ -180,7 +180,9 @@ class DrawSection(Section):
         ground = self.button("draw_background", "Background", "Draw what belongs to no object.")
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
+        paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
         self.grid((following, ground), (undo, redo))
+        self.body.addWidget(paint.native)
         self.labels = ComboBox(
             label="Labels", choices=labels, nullable=True, tooltip="Painted by you, or by another plugin."
         )

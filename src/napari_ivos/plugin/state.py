@@ -98,6 +98,7 @@ COMMANDS = (
     "add_object",
     "draw_background",
     "next_object",
+    "paint_mask",
     "edit_object",
     "remove_object",
     "divide",
@@ -137,6 +138,7 @@ def reasons(state: State) -> dict[str, str]:
     for name in ("add_object", "draw_background"):
         said[name] = writable
     said["next_object"] = writable or ("" if state.objects else "Add an object first.")
+    said["paint_mask"] = quiet or ("" if state.objects else "Add an object first.")
     said["edit_object"] = quiet or chosen
     said["remove_object"] = quiet or chosen or ("The object is locked." if state.locked else "")
     said["divide"] = said["remove_object"]
