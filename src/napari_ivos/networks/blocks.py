@@ -282,8 +282,13 @@ class TopDown(nn.Module):
         return logits[::-1]
 
 
+SHARPENING = 3.0
+"""How much masks are sharpened before they are added to logits: resampled and softened from frame to frame, thin parts
+would fade away by themselves."""
+
+
 class KeptPlanes(nn.Module):
-    """Adds the planes that came in to the logits that go out, each by a learned weight, at every scale.
+    """Adds the planes that came in, sharpened, to the logits that go out, each by a learned weight, at every scale.
 
     Parameters
     ----------
@@ -297,7 +302,7 @@ class KeptPlanes(nn.Module):
 
     def forward(self, logits: Sequence[Tensor], planes: Tensor) -> list[Tensor]:
         """Logits (B, 1, s, s) and planes (B, E, S, S) to logits of the same shapes."""
-        kept = (planes * self.weight).sum(1, keepdim=True)  # (B, 1, S, S)
+        kept = ((planes * SHARPENING).clamp(-1, 1) * self.weight).sum(1, keepdim=True)  # (B, 1, S, S)
         return [x + F.adaptive_avg_pool2d(kept, x.shape[-1]) for x in logits]
 
 

@@ -38,6 +38,11 @@ PAINTED = 0.12
 EXACT = 0.3
 """Share of annotated frames whose true mask is handed on to the neighbours, as if the user had painted it or corrected
 it until it was right: a good mask must stay good from frame to frame."""
+WEATHERED = 0.6
+"""Share of propagations that begin with a mask as it is after some frames on which nothing moved: what the network
+makes of its own mask again and again must stay what it was."""
+LONGEST_STILL = 3
+"""So many such frames at most."""
 SAME_FRAME = 0.2
 """Share of second rounds that correct the first round's frame."""
 
@@ -215,6 +220,8 @@ class Rollout:
         again: bool,
     ) -> None:
         """Propagate from `starts` outward to every frame that is not annotated."""
+        if self.settings.jitter and self.rng.random() < WEATHERED:
+            self._weather(tracks, starts, references)
         queues = [self._route(track, start) for track, start in zip(tracks, starts, strict=True)]
         while any(queues):
             rows = [k for k, q in enumerate(queues) if q]
@@ -231,6 +238,36 @@ class Rollout:
                 route.append((t - step, t))
                 t += step
         return route
+
+    @torch.no_grad()
+    def _weather(self, tracks: Sequence[Track], starts: Sequence[int], references: Sequence[ReferenceTensors]) -> None:
+        """Replace annotated frames' masks by what propagation over a few frames like them would have left."""
+        for _ in range(int(self.rng.integers(1, LONGEST_STILL + 1))):
+            looks, near = [], []
+            for track, t in zip(tracks, starts, strict=True):
+                region = steps.propagation_region({1: track.patches[t]}, None, 1, track.shape)
+                looks.append(region)
+                near.append(sample(track.patches[t], region, (self.size, self.size)))
+            logits, _ = self._propagate(starts, looks, near, [None] * len(tracks), list(range(len(tracks))), references)
+            for track, t, region, p in zip(tracks, starts, looks, self._probability(logits), strict=True):
+                track.patches[t] = Patch.from_probability(region, p, Origin.PROPAGATED)
+
+    def _propagate(
+        self,
+        at: Sequence[int],
+        looks: Sequence[Box],
+        near: Sequence[npt.NDArray[np.float32]],
+        known: Sequence[npt.NDArray[np.float32] | None],
+        rows: Sequence[int],
+        references: Sequence[ReferenceTensors],
+    ) -> tuple[Sequence[Tensor], Tensor]:
+        """Logits of frames `at` of the clips `rows`, and the truth there."""
+        planes = torch.cat([mask_plane(near, self.size), mask_plane(known, self.size)], 1)
+        image, target = self._cut(at, looks, rows)
+        picked = [ReferenceTensors(r.coarse[rows], r.key[rows], r.value[rows]) for r in references]
+        valid = torch.ones(len(rows), len(picked), dtype=torch.bool, device=self.device)
+        with self._autocast():
+            return self.propagation(image, _fast(planes.to(self.device)), picked, valid), target
 
     def _hop(
         self,
@@ -250,13 +287,8 @@ class Rollout:
             looks.append(region)
             near.append(sample(track.patches[source], region, shape))
             known.append(None if earlier is None else sample(earlier, region, shape))
-        planes = torch.cat([mask_plane(near, self.size), mask_plane(known, self.size)], 1)
         at = [t for _, t in hops]
-        image, target = self._cut(at, looks, rows)
-        picked = [ReferenceTensors(r.coarse[rows], r.key[rows], r.value[rows]) for r in references]
-        valid = torch.ones(len(rows), len(picked), dtype=torch.bool, device=self.device)
-        with self._autocast():
-            logits = self.propagation(image, _fast(planes.to(self.device)), picked, valid)
+        logits, target = self._propagate(at, looks, near, known, rows, references)
         self._lose(stage, logits, target, tracks, at)
         p = self._probability(logits)
         for k, track in enumerate(tracks):
