@@ -104,7 +104,13 @@ def learn(variant: Variant, options: argparse.Namespace) -> dict[str, Any]:
         say(f"{variant.name}: going on from step {trainer.step}, {trainer.hours * 60:.1f} minutes")
     _spend(trainer, folder)
     trainer.export(folder / "model.safetensors", name=variant.name, steps=str(trainer.step))
-    row: dict[str, Any] = {"variant": variant.name, "minutes": round(trainer.hours * 60, 2), "steps": trainer.step}
+    asked = {"size": options.size, "every": options.every, "rounds": options.rounds}
+    row: dict[str, Any] = {
+        "asked": asked,
+        "variant": variant.name,
+        "minutes": round(trainer.hours * 60, 2),
+        "steps": trainer.step,
+    }
     held_out = ClipSource(settings.data, replace(settings.clips, real=0.0, exclude=(), distractors=True), held_out=True)
     row |= {f"held out {stage}": value for stage, value in trainer.validate(held_out).items()}
     say(f"{variant.name}: held out " + ", ".join(f"{s} {row[f'held out {s}']:.3f}" for s in STAGES))
@@ -217,7 +223,11 @@ def main() -> None:
             done = options.output / f"{variant.name.replace(' ', '_').replace(',', '')}.json"
             if not done.exists():
                 write_whole(done, json.dumps(learn(variant, options), indent=1).encode())
-            rows.append(json.loads(done.read_text()))
+            row = json.loads(done.read_text())
+            asked = row.pop("asked")
+            if any(asked[key] != getattr(options, key) for key in asked):
+                raise SystemExit(f"{done} was measured with {asked}; take another output folder for other settings.")
+            rows.append(row)
             text = write_table(rows, options)
     say(text)
 

@@ -38,6 +38,11 @@ class Point:
     hours: float
     steps: str
 
+    @property
+    def name(self) -> str:
+        """The file's name and that of its folder."""
+        return f"{self.path.resolve().parent.name}/{self.path.stem}"
+
     @classmethod
     def of(cls, text: str) -> Point:
         """From what stands on the command line.
@@ -78,7 +83,7 @@ def measure(point: Point, options: argparse.Namespace) -> dict[str, Any]:
     for path in (p for root in options.data for p in find_sequences(root)):
         stack = read_sequence(path)
         found.setdefault(stack.group, []).append(run(stack, IvosMethod(model), settings).j)
-    row: dict[str, Any] = {"weights": point.path.name, "hours": point.hours, "steps": point.steps}
+    row: dict[str, Any] = {"weights": point.name, "hours": point.hours, "steps": point.steps}
     for group, own in sorted(found.items()):
         for r in dict.fromkeys((1, options.rounds)):
             row[f"{group} J{r}"] = round(float(np.mean(own, axis=0)[r - 1]), 4)
@@ -129,7 +134,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for point in (Point.of(text) for text in options.models):
-        done = options.output / f"{point.path.stem}_{point.hours:g}h.json"
+        played = f"every{options.every}_rounds{options.rounds}"
+        done = options.output / f"{point.name.replace('/', '_')}_{point.hours:.3g}h_{played}.json"
         if not done.exists():
             done.write_text(json.dumps(measure(point, options)), encoding="utf-8")
         rows.append(json.loads(done.read_text(encoding="utf-8")))

@@ -200,7 +200,8 @@ def main() -> None:
     done: dict[str, dict[str, Any]] = {}
     names = list(dict.fromkeys([next(iter(trials)), *(options.only or trials)]))
     for name in names:
-        path = options.output / ("".join(c if c.isalnum() else "_" for c in name) + ".json")
+        played = f"every{options.every}_rounds{options.rounds}_seed{options.seed}"
+        path = options.output / ("".join(c if c.isalnum() else "_" for c in name) + f"_{played}.json")
         if not path.exists():
             print(name, flush=True)
             path.write_text(json.dumps(play(trials[name], model, options)), encoding="utf-8")

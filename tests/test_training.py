@@ -400,6 +400,15 @@ def test_stages_follow_each_other_and_take_over_what_they_do_not_say(tmp_path: P
     assert TrainingSettings.from_dict(settings.to_dict()) == settings
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"), [({"sise": 128}, "'sise'.*known are encoder, size"), ({"size": 100}, "multiple of 32")]
+)
+def test_overrides_that_make_no_architecture_are_named(data: Path, tmp_path: Path, overrides, message: str) -> None:
+    """An unknown field, or a size that does not halve five times, is an error before anything is built."""
+    with pytest.raises(InputError, match=message):
+        train.Trainer(settings_for(data, tmp_path, overrides=overrides))
+
+
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
 

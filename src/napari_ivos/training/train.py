@@ -292,13 +292,16 @@ def _architecture(settings: TrainingSettings) -> Architecture:
     Raises
     ------
     InputError
-        An override that is no field of an architecture.
+        An override that is no field of an architecture, or a size that the networks can't take.
     """
     try:
-        return replace(architecture_of(settings.architecture), **settings.overrides)
+        architecture = replace(architecture_of(settings.architecture), **settings.overrides)
     except TypeError as error:
         known = ", ".join(architecture_of(settings.architecture).to_dict())
         raise InputError(f"[overrides] holds {sorted(settings.overrides)}; known are {known}.") from error
+    if type(architecture.size) is not int or architecture.size % 32 or not 64 <= architecture.size <= 512:
+        raise InputError(f"[overrides]: size = {architecture.size!r}; expected 64 to 512, a multiple of 32.")
+    return architecture
 
 
 def _gpu() -> str:
