@@ -78,7 +78,8 @@ def _rounds(said: str, folder: Path) -> str:
     return _preformatted((folder / "report" / "benchmark.txt").read_text(encoding="utf-8"), folder)
 
 
-PLAY = [
+PLAY = ["benchmark", "sample_data", "--methods", "ivos,copy"]
+PLAY += ["--rounds", "4", "--every", "4", "--no-boundary", "--output", "report"]
     "benchmark",
     "sample_data",
     "--methods",
