@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from make_benchmarks import FOLDER, PARTS
+from pages import messages
 from pages.tutorials import TOP
 
 if TYPE_CHECKING:
@@ -240,6 +241,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "export-formats": export_formats,
     "figures": figures,
     "measured": measured,
+    "messages": messages.tables,
     "model-card": model_card,
     "modules": modules,
     "project-schema": project_schema,
