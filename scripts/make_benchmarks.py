@@ -80,18 +80,6 @@ def _rounds(said: str, folder: Path) -> str:
 
 PLAY = ["benchmark", "sample_data", "--methods", "ivos,copy"]
 PLAY += ["--rounds", "4", "--every", "4", "--no-boundary", "--output", "report"]
-    "benchmark",
-    "sample_data",
-    "--methods",
-    "ivos,copy",
-    "--rounds",
-    "4",
-    "--every",
-    "4",
-    "--no-boundary",
-    "--output",
-    "report",
-]
 PARTS = {
     "demo": Part("Both samples", "napari-ivos demo", [*PROGRAM, "demo", "--json", "--quiet"], _demo),
     "rounds": Part(
