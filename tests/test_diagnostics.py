@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from napari_ivos import diagnostics
 from napari_ivos.cli import arguments, main
 from napari_ivos.diagnostics import checks, report
 from napari_ivos.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_doctor_finds_this_installation_sound(capsys) -> None:
@@ -159,3 +156,20 @@ def test_an_error_of_ours_carries_its_cause() -> None:
     assert "InputError: It can't be read." in text
     assert "because of:" in text
     assert "KeyError: 'strip'" in text
+
+
+def test_the_window_leaves_a_report_of_what_should_not_be(monkeypatch, tmp_path: Path) -> None:
+    """An unexpected error, or a model's, is told with the place of its report; one of ours by its letter alone."""
+    from napari_ivos.errors import IvosError
+    from napari_ivos.plugin import telling
+
+    monkeypatch.setattr(report.tempfile, "tempdir", str(tmp_path))
+    assert telling.failure(InputError("Give a frame.")) == "Give a frame."
+    assert list(tmp_path.iterdir()) == []
+    wrapped = IvosError("The model failed on frame 3.")
+    wrapped.__cause__ = ZeroDivisionError("x")
+    for error in (ZeroDivisionError("x"), wrapped):
+        told = telling.failure(error)
+        assert "without images" in told
+        written = Path(told.split(" is in ")[1].split(";")[0])
+        assert "ZeroDivisionError" in written.read_text(encoding="utf-8")

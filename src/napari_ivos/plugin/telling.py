@@ -1,4 +1,4 @@
-"""A session told to others: as sentences of a methods section, as tracks; no Qt."""
+"""A session told to others: as sentences of a methods section, as tracks; and what went wrong; no Qt."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     from napari_ivos.session import Session
 
 Table = npt.NDArray[np.float64]
+
+
+def failure(error: Exception) -> str:
+    """What the user is told of an error; of one that should not be also where its report lies, without image data."""
+    from napari_ivos.diagnostics import write_report
+    from napari_ivos.errors import IvosError
+
+    told = str(error) if isinstance(error, IvosError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, IvosError) and (type(error) is not IvosError or error.__cause__ is None):
+        return told
+    try:
+        file = write_report(error)
+    except OSError as trouble:
+        return f"{told} (its report could not be written: {trouble.strerror})"
+    return f"{told} (a report of it, without images and folders, is in {file}; please send it with what you did)"
 
 
 def methods_text(session: Session) -> str:
