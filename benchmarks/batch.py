@@ -172,7 +172,7 @@ def bytes_read(frames: int, side: int) -> list[dict[str, Any]]:
     from distributed import Client, LocalCluster
 
     found = []
-    options: dict[str, Any] = {"threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    options: dict[str, Any] = {"threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     for chunks in ((1, 256, 256), (8, 256, 256), (1, side, side), (16, 64, 64)):
         for workers in (1, 2):
             with tempfile.TemporaryDirectory() as name, Counted() as counted:

@@ -32,7 +32,7 @@ def client() -> Iterator[distributed.Client]:
     """Two workers in this process, which is quick to start."""
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="inproc"
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="inproc"
         ) as cluster,
         distributed.Client(cluster) as made,
     ):
@@ -109,8 +109,60 @@ def test_labels_are_those_of_a_session_to_the_last_bit(lay_out, tmp_path, client
     np.testing.assert_array_equal(exported, by_hand(tmp_path)[0])
 
 
+def crowd(folder: Path, frames: int) -> Path:
+    """Twelve squares on a wide picture, some of which run into each other; scribbles on a frame in the middle."""
+    shape = (frames, 260, 380)
+    rng = np.random.default_rng(3)
+    colours = rng.integers(60, 256, (12, 3))
+    motion = [(0, 0), (0, 5), (0, -5), (0, 0), (2, 2), (0, 0), (0, 0), (0, -3), (-3, 0), (0, 0), (0, 6), (0, 0)]
+    video = np.full((*shape, 3), 20, np.uint8)
+    lines = []
+    for k in range(12):
+        y, x = 30 + 90 * (k // 4), 30 + 95 * (k % 4)
+        for t in range(frames):
+            dy, dx = (m * (t - frames // 2) for m in motion[k])
+            video[t, max(y + dy, 0) : max(y + dy + 20, 0), max(x + dx, 0) : max(x + dx + 20, 0)] = colours[k]
+        path = [[(x + 4) / 379, (y + 10) / 259], [(x + 16) / 379, (y + 10) / 259]]
+        lines.append({"path": path, "object_id": k + 1, "start_time": 0, "end_time": 1})
+    np.save(folder / "s0.npy", video)
+    scribbles = [lines if t == frames // 2 else [] for t in range(frames)]
+    (folder / "s0.json").write_text(json.dumps({"sequence": "x", "scribbles": scribbles}))
+    manifest = folder / "all.json"
+    row = {"input": "s0.npy", "scribbles": "s0.json", "axes": "TYXC", "format": "davis"}
+    manifest.write_text(json.dumps([row]))
+    return manifest
+
+
+@pytest.mark.parametrize("size", [4, 20], ids=["short-parcels", "long-parcels"])
+def test_objects_told_apart_give_the_labels_of_all_together(tmp_path, client, monkeypatch, size):
+    """Objects in parcels side by side equal a session to the last bit, also where some of them meet on the way."""
+    from napari_ivos.batch.running import DaskCrew
+    from napari_ivos.session.lots import Lot
+
+    lots: list[tuple[int, int, int]] = []
+    accepted = Lot.accepted
+
+    def counted(lot):
+        frames = accepted(lot)
+        lots.append((len(lot.parcels), len(lot.frames), len(frames)))
+        return frames
+
+    monkeypatch.setattr(Lot, "accepted", counted)
+    monkeypatch.setattr(DaskCrew, "spare", lambda crew, ways: 3)
+    assert run(crowd(tmp_path, 20), client, frames_a_parcel=size).complete
+    assert max(parcels for parcels, _, _ in lots) == 3
+    assert size == 4 or any(done < sent for _, sent, done in lots)  # some met, and were done again together
+    with Session(open_frames(tmp_path / "s0.npy", axes="TYXC"), FakePredictor()) as session:
+        for scribbles in read_davis(tmp_path / "s0.json", session.shape):
+            session.interact(scribbles)
+        for _ in session.propagate():
+            pass
+        np.testing.assert_array_equal(batched(tmp_path)[0], session.labels)
+        np.testing.assert_array_equal(batched(tmp_path)[1], session.quality)
+
+
 def test_masks_and_projects_start_a_stack_as_scribbles_do(lay_out, tmp_path, make_clip, client):
-    """Painted masks are learned from and stay to the pixel; a project that is brought stays as it was: a copy is done."""
+    """Painted masks are learned from and stay to the pixel; a project that is brought is left as it was."""
     manifest = lay_out()
     truth = make_clip(14, SHAPE).truth
     tifffile.imwrite(tmp_path / "masks.tif", truth[4])

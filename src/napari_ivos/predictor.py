@@ -108,6 +108,17 @@ class Predictor(Protocol):
 
 
 @runtime_checkable
+class Separable(Protocol):
+    """A predictor that says whether a request's result is the same, to the last bit, whatever goes with it in a call.
+
+    Where it is, objects that don't meet may be computed on different machines.
+    """
+
+    @property
+    def separable(self) -> bool: ...
+
+
+@runtime_checkable
 class Storable(Protocol):
     """A predictor that can travel with a project; see `Session.use_model`."""
 
@@ -144,6 +155,7 @@ class FakePredictor:
     name = "fake"
     checksum = "fake-1"
     device = "cpu"
+    separable = True
 
     def __init__(self, size: int = 32) -> None:
         self.size = size

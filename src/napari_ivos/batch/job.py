@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_ivos.frames import FrameStack
     from napari_ivos.project import Rows
     from napari_ivos.regions import Box
+    from napari_ivos.session.lots import Lot
     from napari_ivos.session.parcels import Parcel, Part, Sharing
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ class Crew(Protocol):
 
     def submit(self, job: int, near: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
         """Give a worker something to do, if possible the one at the address `near`; a dask Future."""
+        ...
+
+    def spare(self, ways: int) -> int:
+        """Workers for each of a stack's independent parts, in which objects may be told apart; 1: they may not."""
         ...
 
     def told(self, job: int, frames: int = 0, planned: int = 0) -> None:
@@ -154,6 +159,7 @@ class Job:
         self._tally = Tally(set())
         self._notes: list[str] = []
         self._last: str | None = None
+        self._ways = 1
 
     def run(self) -> StackResult:
         """Do everything that is not done yet; whatever goes wrong is in the result."""
@@ -364,6 +370,7 @@ class Job:
         waiting = _Waiting()
         errors: list[BaseException] = []
         ways = [_Way(part, self._crew.frames_a_parcel) for part in parts]
+        self._ways = len(ways)
         for way in ways:
             self._send_next(session, shared, way, waiting)
             if not self._contrast_known(session):
@@ -383,13 +390,15 @@ class Job:
     def _send_next(self, session: Session, shared: Sharing, way: _Way, waiting: _Waiting) -> None:
         if self._crew.stopping:
             return
-        parcel = shared.next(way.part, way.most)
-        if parcel is None:
+        lot = way.lot = shared.next(way.part, way.most, self._crew.spare(self._ways))
+        if lot is None:
             return
         if way.references is None:
             rows = shared.references(way.part)
             way.references = self._crew.submit(self._number, way.worker, workers.hold, rows)
-        waiting.add(self._send(session, parcel, way.references, way.worker), parcel, way)
+        for place, parcel in enumerate(lot.parcels):
+            near = way.worker if place == 0 else None
+            waiting.add(self._send(session, parcel, way.references, near), parcel, way)
 
     def _send(self, session: Session, parcel: Parcel, references: Rows | None, near: str | None) -> Any:
         stack = session.stack
@@ -406,18 +415,21 @@ class Job:
         except (IvosError, Stopped) as error:
             errors.append(error)
             return None
-        frames = shared.keep(parcel, done.yielded)
         self._last = done.worker
-        self._tally.frames.update(frames)
-        self._tally.masks += done.yielded.masks
-        if way is not None:
-            shared.note(way.part, parcel, done.yielded)
-            self._crew.told(self._number, frames=parcel.frames)
-            way.learn(done, parcel.frames)
         if done.yielded.error is not None:
             errors.append(done.yielded.error)
+        if way is None or way.lot is None:
+            self._tally.frames.update(shared.keep(done.yielded))
+            self._tally.masks += done.yielded.masks
             return None
-        return way
+        if not way.lot.receive(parcel, done.yielded):
+            return None
+        frames, masks = shared.settle(way.part, way.lot)
+        self._tally.frames.update(frames)
+        self._tally.masks += masks
+        self._crew.told(self._number, frames=len(frames))
+        way.learn(done, parcel.frames)
+        return way if all(y.error is None for y in way.lot.came.values()) else None
 
     def _contrast_known(self, session: Session) -> bool:
         return session.stack is not None and session.stack.contrast_known
@@ -457,6 +469,7 @@ class _Way:
         self.part = part
         self.worker: str | None = None
         self.references: Any = None
+        self.lot: Lot | None = None
         self._fixed = frames
         self.most = frames or FIRST_FRAMES
 

@@ -85,6 +85,7 @@ class AbsentModel:
     checksum: str
     size: int
     device: str
+    separable: bool
 
     def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         """Raise `InputError`: nothing is computed here."""

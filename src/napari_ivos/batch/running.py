@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 STACKS_A_WORKER = 2
 """Stacks under way for each worker: while one is being written, another is computed."""
 MOST_AT_ONCE = 256
+REFRESH = 5.0
+"""Seconds between two counts of the workers."""
 _WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
 
 
@@ -185,14 +187,13 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
     count = workers or _default_workers()
     threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
     given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    dashboard = "127.0.0.1:0" if find_spec("bokeh") is not None else None
     with (
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=dashboard,
+            dashboard_address="127.0.0.1:0",  # the usual port may be taken, and answers other machines
             env=given,
             silence_logs=logging.ERROR,
         ) as cluster,
@@ -231,6 +232,8 @@ class DaskCrew:
         self.frames_a_parcel = frames_a_parcel
         self.devices: set[str] = set()
         self.lost = ""
+        self.active = 0
+        self.threads = 1
         self.events: queue.SimpleQueue[tuple[int, int, int, StackResult | None]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._out: dict[str, Any] = {}
@@ -262,6 +265,16 @@ class DaskCrew:
     def _back(self, future: Any) -> None:
         with self._lock:
             self._out.pop(future.key, None)
+
+    def spare(self, ways: int) -> int:
+        return max(1, self.threads // max(1, self.active * ways)) if self.model.separable else 1
+
+    def refresh(self) -> None:
+        """Ask how many workers there are: they may come and go."""
+        try:
+            self.threads = sum(self.client.nthreads().values()) or 1
+        except OSError as error:  # the next `check` finds out whether the cluster is gone
+            _log.info("The scheduler did not say how many workers it has: %s", error)
 
     def told(self, job: int, frames: int = 0, planned: int = 0) -> None:
         self.events.put((job, frames, planned, None))
@@ -311,26 +324,31 @@ class _Runner:
         self._at_once = at_once
         self._progress = progress
         self._results: dict[int, StackResult] = {}
-        self._frames = self._planned = 0
+        self._frames = self._planned = self._begun = 0
+        self._asked = -REFRESH
         self.interrupted = False
 
     def run(self) -> tuple[StackResult, ...]:
         """All stacks' results, in the order of the manifest."""
-        with ThreadPoolExecutor(self._threads(), thread_name_prefix="ivos-stack") as pool:
-            for number in range(len(self._entries)):
-                pool.submit(self._one, number)
+        with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="ivos-stack") as pool:
             while len(self._results) < len(self._entries):
                 try:
+                    self._fill(pool)
                     self._listen()
                 except KeyboardInterrupt:
                     self._interrupt()
         return tuple(self._results[number] for number in range(len(self._entries)))
 
-    def _threads(self) -> int:
-        if self._at_once is not None:
-            return max(1, self._at_once)
-        threads: int = sum(self._crew.client.nthreads().values())
-        return max(2, min(STACKS_A_WORKER * threads, MOST_AT_ONCE))
+    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        """Begin stacks, as many as the workers that are there now can use."""
+        if time.perf_counter() - self._asked > REFRESH and self._begun < len(self._entries):
+            self._crew.refresh()
+            self._asked = time.perf_counter()
+        most = self._at_once or max(2, STACKS_A_WORKER * self._crew.threads)
+        while self._begun < len(self._entries) and self._begun - len(self._results) < min(most, MOST_AT_ONCE):
+            number, self._begun = self._begun, self._begun + 1
+            pool.submit(self._one, number)
+        self._crew.active = self._begun - len(self._results)
 
     def _interrupt(self) -> None:
         """The first Ctrl-C waits for what is out, the second takes it back."""

@@ -108,12 +108,13 @@ class Facts(NamedTuple):
     checksum: str
     size: int
     device: str
+    separable: bool
 
 
 def identify() -> Facts:
     """Load this worker's model, and say who it is."""
     model = _here().model
-    return Facts(model.name, model.checksum, model.size, model.device)
+    return Facts(model.name, model.checksum, model.size, model.device, bool(getattr(model, "separable", False)))
 
 
 @dataclass(frozen=True)

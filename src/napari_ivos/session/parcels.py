@@ -11,14 +11,15 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 from napari_ivos import steps
 from napari_ivos.errors import IvosError
 from napari_ivos.project import Extract, Project, Rows
 from napari_ivos.session.annotator import Annotator
 from napari_ivos.session.guard import failing_model
+from napari_ivos.session.lots import Group, Lot, beside, grouped, reach
 from napari_ivos.session.plan import Frames, independent, portion
 from napari_ivos.session.sweep import Sweep, Task
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_ivos.predictor import Predictor
-    from napari_ivos.project import Row, Writer
+    from napari_ivos.project import Row
     from napari_ivos.scribbles import Scribbles
     from napari_ivos.session.plan import Track
     from napari_ivos.session.session import Session
@@ -189,6 +190,12 @@ class Part:
     ways: list[tuple[int, Iterator[int]]] = field(default_factory=list)
     total: int = 0
 
+    def put_back(self, frames: Sequence[int]) -> None:
+        """Let frames of the direction at hand come again."""
+        if frames:
+            direction, rest = self.ways[0]
+            self.ways[0] = direction, chain(frames, rest)
+
     def take(self, most: int) -> tuple[int, list[int]] | None:
         """Direction and the next frames on which there is something to do; None at the end."""
         while self.ways:
@@ -290,50 +297,92 @@ class Sharing:
         extract = self._project.extract((), (), {t.object_id for t in part.tracks}, self.sweep.model)
         return {"learned": extract.rows["learned"]}
 
-    def next(self, part: Part, most: int) -> Parcel | None:
-        """The next parcel of a part, of at most so many frames; None when it is done. It needs its `references`."""
+    def next(self, part: Part, most: int, side_by_side: int = 1) -> Lot | None:
+        """The next frames of a part, at most so many; None when it is done. Its parcels need the part's `references`.
+
+        Parameters
+        ----------
+        part : Part
+            Which one.
+        most : int
+            Frames.
+        side_by_side : int
+            Parcels that may be made of them, for objects that can't meet; 1: one for all objects.
+        """
         taken = part.take(most)
         if taken is None:
             return None
         direction, frames = taken
-        within = range(min(frames), max(frames) + 1)
-        tracks = portion(part.tracks, direction, within)
-        here = {t.object_id for t in tracks}
-        patches = self._patches(frames, direction, here)
-        task = self.sweep.part(direction, within)
-        shown = {row.object_id for row in patches}
-        extract = self._project.extract(here | shown, [row.id for row in patches])
-        return Parcel(extract, frames[0], "propagate", task=task, tracks=tracks, frames=len(frames))
+        tracks = portion(part.tracks, direction, range(min(frames), max(frames) + 1))
+        carried = {t.object_id for t in tracks}
+        number = self.sweep.round
+        stored = {
+            frame: list(self._project.rows(frame, direction=direction, round_number=number).values())
+            for frame in sorted({f - direction for f in frames} | set(frames))
+        }
+        places = {r.object_id: r.box for r in stored[frames[0] - direction] if r.object_id in carried}
+        parts = grouped(places, side_by_side, self._project.shape[1:])
+        parts[0] |= carried - places.keys()
+        lot = Lot(direction, frames, stored, [], [])
+        for objects in parts:
+            self._add(lot, [t for t in tracks if t.object_id in objects], objects, carried, len(parts) == 1)
+        return lot
 
-    def _patches(self, frames: Sequence[int], direction: int, here: set[int]) -> list[Row]:
-        """Masks that a span reads: those around its objects, their earlier ones, and halves from the other side."""
-        project, number = self._project, self.sweep.round
+    def _add(self, lot: Lot, tracks: list[Track], objects: set[int], carried: set[int], alone: bool) -> None:
+        """Make the parcel of one group of a lot: masks around its objects, their earlier ones, and halves."""
+        project, number, first = self._project, self.sweep.round, lot.frames[0]
+        shape = project.shape[1:]
+        reaches = [reach(r.box, shape) for r in lot.stored[first - lot.direction] if r.object_id in objects]
         found: list[Row] = []
-        for frame in sorted({f - direction for f in frames} | set(frames)):
-            found += project.rows(frame, direction=direction, round_number=number).values()
-        for frame in frames:
-            for rows in (project.rows(frame, before=number), project.held(frame, -direction, number)):
-                found += [row for row in rows.values() if row.object_id in here]
-        return found
+        near: dict[int, set[int]] = {}
+        for frame, rows in lot.stored.items():
+            others = beside(rows, carried, reaches, alone)
+            near[frame] = {row.object_id for row in others}
+            found += [row for row in rows if row.object_id in objects] + others
+        for frame in lot.frames:
+            for more in (project.rows(frame, before=number), project.held(frame, -lot.direction, number)):
+                found += [row for row in more.values() if row.object_id in objects]
+        known = objects | {row.object_id for row in found}
+        extract = project.extract(known, [row.id for row in found])
+        task = self.sweep.part(lot.direction, range(min(lot.frames), max(lot.frames) + 1))
+        lot.groups.append(Group(objects, near))
+        lot.parcels.append(Parcel(extract, first, "propagate", task=task, tracks=tracks, frames=len(lot.frames)))
 
     # -- results
 
-    def keep(self, parcel: Parcel, yielded: Yielded) -> list[int]:
-        """Write what came of a parcel, in one transaction; the frames that it changed, in the order of work."""
-        frames = list(dict.fromkeys(row[2] for row in yielded.rows["patches"]))
-        sweep = self._sweep if parcel.kind == "propagate" else None
+    def keep(self, yielded: Yielded) -> list[int]:
+        """Write what came of a parcel of `strokes` or `unlearned`; the frames that it changed."""
         with self._project.transaction() as writer:
-            numbers = {}
-            if sweep is not None and frames:
-                numbers[yielded.fresh] = sweep.begin(writer)
             for step in yielded.finished:
-                writer.finish(step, self._checksum)
-            writer.merge(yielded.rows, numbers)
-            self._spend(writer, yielded, numbers, len(frames))
-        if sweep is not None and frames:
-            sweep.begun(numbers[yielded.fresh])
+                writer.finish(step, self._session._need_model().checksum)
+            writer.merge(yielded.rows, {})
+            if yielded.finished:
+                writer.spend(yielded.finished[-1], 0, yielded.seconds)
+        frames = sorted({row[2] for row in yielded.rows["patches"]})
         self._tell(frames, yielded.contrast)
         return frames
+
+    def settle(self, part: Part, lot: Lot) -> tuple[list[int], int]:
+        """Write what came of a lot, and bring its part as far; the frames that are done, and the masks made on them.
+
+        All in one transaction. Frames that have to be done again are the part's next ones.
+        """
+        accepted = lot.accepted()
+        chosen, sweep = set(accepted), self.sweep
+        part.put_back([f for f in lot.frames if f not in chosen])
+        results = list(lot.came.values())
+        made = [[row for row in y.rows["patches"] if row[2] in chosen] for y in results]
+        masks = sum(len(rows) for rows in made)
+        if masks:
+            with self._project.transaction() as writer:
+                step = sweep.begin(writer)
+                for yielded, rows in zip(results, made, strict=True):
+                    writer.merge({**yielded.rows, "patches": rows}, {yielded.fresh: step})
+                writer.spend(step, len(accepted), sum(y.seconds for y in results))
+            sweep.begun(step)
+        self._note(part, lot.direction, accepted, [row for rows in made for row in rows])
+        self._tell(accepted, next((y.contrast for y in results if y.contrast is not None), None))
+        return accepted, masks
 
     def _tell(self, frames: Sequence[int], contrast: list[list[float]] | None) -> None:
         """Let the session see what has changed."""
@@ -344,30 +393,15 @@ class Sharing:
             session.stack.contrast = contrast
             session._keep_contrast()
 
-    def _spend(self, writer: Writer, yielded: Yielded, numbers: Mapping[int, int], frames: int) -> None:
-        if numbers:
-            writer.spend(numbers[yielded.fresh], frames, yielded.seconds)
-        elif yielded.finished:
-            writer.spend(yielded.finished[-1], 0, yielded.seconds)
-
-    @property
-    def _checksum(self) -> str | None:
-        model = self._session.model
-        return None if model is None else model.checksum
-
-    def note(self, part: Part, parcel: Parcel, yielded: Yielded) -> None:
-        """Bring a part's tracks as far as its last parcel has come."""
-        if parcel.task is None:
-            return
-        direction = parcel.task.directions[0]
-        filled: dict[int, dict[int, bool]] = {}
-        for row in yielded.rows["patches"]:
-            filled.setdefault(row[2], {})[row[3]] = row[7] > 0
+    def _note(self, part: Part, direction: int, frames: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Bring a part's tracks as far as its last lot has come."""
+        filled = {(row[2], row[3]): row[7] > 0 for row in rows}
         tracks = [t for t in part.tracks if t.direction == direction]
-        for frame, masks in filled.items():
+        for frame in frames:
             for track in tracks:
-                if not track.lost and track.object_id in masks and frame in track.planned:
-                    track.note(masks[track.object_id])
+                key = frame, track.object_id
+                if not track.lost and key in filled and frame in track.planned:
+                    track.note(filled[key])
                     if track.lost:
                         self.sweep.find_leftovers(track)
 
