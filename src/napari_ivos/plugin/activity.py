@@ -29,18 +29,24 @@ class Activity:
 
     def show(self, progress: Progress | None) -> None:
         """Show this; None: the job is over."""
-        bar = self._bar
         if progress is None:
-            bar.setRange(0, 1)
-            bar.setValue(0)
-            bar.setFormat("")
+            self._fill(0, 1, "")
             self.end()
             return
-        bar.setRange(0, progress.total)
-        bar.setValue(progress.done)
+        self._in_dock(progress)  # first, because napari's lets Qt paint what waits
         left = "" if progress.seconds_left is None else f", {words(progress.seconds_left)} left"
-        bar.setFormat(f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else progress.kind)
-        self._in_dock(progress)
+        text = f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else f"{progress.kind} …"
+        self._fill(progress.done, max(progress.total, 1), text)
+
+    def _fill(self, value: int, total: int, text: str) -> None:
+        """Change the bar in one painting: where the window is drawn in software, each composes all of it again."""
+        bar = self._bar
+        bar.setUpdatesEnabled(False)
+        if bar.maximum() != total:
+            bar.setRange(0, total)
+        bar.setValue(value)
+        bar.setFormat(text)
+        bar.setUpdatesEnabled(True)
 
     def _in_dock(self, progress: Progress) -> None:
         from napari.utils import progress as activity

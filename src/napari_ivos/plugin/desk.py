@@ -20,7 +20,7 @@ from napari_ivos.plugin import geometry, importing, loading, projects, scripting
 from napari_ivos.plugin.adapting import Adapting
 from napari_ivos.plugin.drawing import Drawing, StrokesJob, patiently
 from napari_ivos.plugin.engine import Engine, Event, Job
-from napari_ivos.plugin.layers import Binding
+from napari_ivos.plugin.layers import Binding, Changes
 from napari_ivos.plugin.progress import Meter, Progress
 from napari_ivos.plugin.review import Review
 from napari_ivos.plugin.state import State, reasons, state_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-    from napari_ivos.plugin.layers import Changes
+    from napari_ivos.plugin.layers import Drawn
     from napari_ivos.plugin.projects import Choice
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, ObjectInfo, Session
@@ -128,7 +128,7 @@ class Desk:
             self.notice(str(error), "error")
         except Exception as error:
             LOG.exception("napari-ivos")
-            self.notice(f"{type(error).__name__}: {error}", "error")
+            self.notice(telling.failure(error), "error")
         return None
 
     def wait(self, seconds: float = 60.0) -> None:
@@ -182,7 +182,7 @@ class Desk:
             self._opening = False
         if job.kind == "model":
             self.model_state = str(error)
-        self.notice(str(error), "error")
+        self.notice(telling.failure(error), "error")
         device = "" if self.model is None else self.model.device
         if isinstance(error, OutOfMemory) and device not in ("", "cpu"):
             self.notice(f"{device} is out of memory: the model goes on on the CPU. ({error})", "warning")
@@ -297,7 +297,7 @@ class Desk:
         if tuple(session.shape) != choice.layout.stack_shape:
             raise InputError(f"{choice.image.name} has {choice.layout.words}; the project {session.shape}.")
         binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
-        binding.on_history = self._by_key
+        binding.on_history, binding.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
         self.drawing = Drawing(session, binding, self.engine, self._show_result)
         if self.model is not None and session.read_only is None:
@@ -431,6 +431,13 @@ class Desk:
                 binding.painted = False
                 session.commit_paint()
                 self._all_changed()
+
+    def _at_once(self, drawn: Drawn) -> None:
+        """A stroke has just ended: send it before anything is painted."""
+        if self.comparing or self.session is None or self.session.read_only is not None:
+            self.ring()
+        else:
+            self.safely(self._take_strokes, Changes(new=(drawn,)))
 
     def _take_strokes(self, changes: Changes) -> None:
         """Send what was drawn to the session; a propagation stops for it."""

@@ -97,6 +97,7 @@ class Binding:
         self.painted = False
         self.hidden: set[int] = set()
         self._notes: list[str] = []
+        self.on_stroke: Callable[[Drawn], None] | None = None
         self.on_history: Callable[[str], None] | None = None
         self.labels = self._add_labels()
         viewer.layers.events.removed.connect(self._tell)
@@ -207,8 +208,32 @@ class Binding:
     # -- events, which only ring
 
     def _tell(self, event: object = None) -> None:
-        if not self._writing:
-            self._on_change()
+        if self._writing:
+            return
+        self._on_change()
+        layer = getattr(event, "source", None)
+        object_id = self.object_of(layer)
+        if object_id is not None and self._dragged and not self.pressed and self.on_stroke is not None:
+            drawn = self._just_drawn(object_id, layer)
+            if drawn is not None:
+                self.on_stroke(drawn)
+
+    def _just_drawn(self, object_id: int, layer: Any) -> Drawn | None:
+        """A stroke that has just ended, where there is nothing to mend; all else is left to the next `read`.
+
+        Called while napari ends the stroke, so the layer is only looked at. The networks begin before the window
+        draws the stroke, which would keep them waiting for 40 ms where that is done in software.
+        """
+        known = self._drawn.setdefault(object_id, [])
+        present = [np.asarray(v, np.float32) for v in layer.data]
+        lost, fresh = difference([d.vertices for d in known], present)
+        if lost or len(fresh) != 1:
+            return None
+        made, said = self._strokes_of(object_id, layer, present[fresh[0]])
+        if said or len(made) != 1 or not np.array_equal(made[0].vertices, present[fresh[0]]):
+            return None
+        known.append(made[0])
+        return made[0]
 
     def _on_paint(self, event: object = None) -> None:
         self.painted = True
@@ -244,7 +269,7 @@ class Binding:
 
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""
-        self.on_history = None
+        self.on_history = self.on_stroke = None
         self.viewer.layers.events.removed.disconnect(self._tell)
         self.viewer.layers.selection.events.active.disconnect(self._released)
         self.viewer.dims.events.ndisplay.disconnect(self._turned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-TELL_EVERY = 0.5
+TELL_EVERY = 1.0
 """Seconds between two words about a job's progress: drawing them takes time from the networks."""
 
 
