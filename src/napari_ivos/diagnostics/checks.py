@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import sqlite3 as _sqlite
 import sys
 import tempfile
 import time
@@ -214,8 +213,9 @@ def _projects() -> Check:
         with Session.open(path) as session:
             kept = bool((session.labels[0] == np.eye(8)).all())
     free = shutil.disk_usage(Path.cwd()).free
-    facts = {"sqlite": _sqlite.sqlite_version, "free_bytes": free}
-    words = f"SQLite {_sqlite.sqlite_version}, made and read again; {free / 2**30:,.1f} GB free in this folder"
+    sqlite = str(importlib.import_module("sqlite3").sqlite_version)
+    facts = {"sqlite": sqlite, "free_bytes": free}
+    words = f"SQLite {sqlite}, made and read again; {free / 2**30:,.1f} GB free in this folder"
     if not kept:
         return Check("projects", "problem", "a project gave back other masks", "Install napari-ivos again.", facts)
     if free < _LEAST_ROOM:
@@ -247,7 +247,12 @@ def _self_test(model: str | Path | None, device: str | None, seconds: float) -> 
     except IvosError as error:
         return Check("self-test", "problem", str(error), "See the checks above, or docs/troubleshooting.")
     rate, agreement = done / spent, float(np.mean(overlaps))
-    facts: dict[str, Any] = {"frames": done, "seconds": round(spent, 3), "frames_per_second": round(rate, 2), "agreement": agreement}
+    facts: dict[str, Any] = {
+        "frames": done,
+        "seconds": round(spent, 3),
+        "frames_per_second": round(rate, 2),
+        "agreement": agreement,
+    }
     facts |= {"model": loaded.name, "device": loaded.device}
     words = (
         f"{rate:.1f} frames/s with one object ({1000 / rate:.0f} ms a frame) by {loaded.name} on {loaded.device}; "

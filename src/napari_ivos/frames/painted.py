@@ -52,12 +52,15 @@ def label_images(
         images = {frame or 0: next(iter(images.values()))}
     for image in images.values():
         if image.shape != shape[1:]:
-            found = " x ".join(map(str, image.shape))
-            raise InputError(f"{path} is {found} px; the frames are {shape[1]} x {shape[2]} px.")
+            raise _other_size(path, image.shape, shape)
     filled = {t: image for t, image in images.items() if image.any()}
     if not filled:
         raise InputError(f"{path} is empty: all of its values are 0{'' if frame is None else f' on frame {frame}'}.")
     return filled
+
+
+def _other_size(path: Path, found: tuple[int, ...], shape: tuple[int, int, int]) -> InputError:
+    return InputError(f"{path} is {' x '.join(map(str, found))} px; the frames are {shape[1]} x {shape[2]} px.")
 
 
 def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
@@ -96,6 +99,8 @@ def _from_stack(
             raise InputError(f"{path} holds {count} images; expected one, or {shape[0]}: one for each frame.")
         if stack.dtype.kind not in "iub":
             raise InputError(f"{path} holds {stack.dtype}; expected whole numbers, 0 where nothing is.")
+        if stack.shape[1:] != shape[1:]:  # seen before anything of that size is read
+            raise _other_size(path, stack.shape[1:], shape)
         chosen = range(count) if frame is None or count == 1 else [frame]
         images = {t: stack.raw(t) for t in chosen}
     for image in images.values():
