@@ -14,13 +14,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import napari_ivos as ivos
 from napari_ivos.batch import Summary, local_cluster
-from napari_ivos.regions import Box
+
+if TYPE_CHECKING:
+    from napari_ivos.regions import Box
 
 GREY, COLOURS = 60, ((210, 40, 40), (40, 200, 50))
 
@@ -209,7 +211,7 @@ def main() -> None:
     if given.what == "efficiency":
         figures = efficiency(given.stacks, given.frames, given.repeats)
     else:
-        figures = bytes_read(64, 1024)
+        figures = bytes_read(32, 1024)
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
