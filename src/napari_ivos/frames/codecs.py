@@ -53,7 +53,7 @@ def check_codecs(array: Any, name: str) -> None:
     if strange:
         raise InputError(
             f"{name} is packed with {', '.join(strange)}, which is not taken from files: it may be unknown, or run "
-            "code when it is read. If you trust it, open it with zarr and hand the array over: open_frames(zarr.open(...))."
+            "code when it is read. If you trust it, open it with zarr and hand it over: open_frames(zarr.open(...))."
         )
     steps = [*array.chunks, *(getattr(array, "shards", None) or ())]
     size = math.prod(array.chunks) * array.dtype.itemsize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import struct
 from collections import Counter
@@ -138,7 +139,7 @@ def decode(file: Path) -> Array:
         return _without_alpha(values)
     from PIL import Image
 
-    with Image.open(file) as image:
+    with Image.open(picture_bytes(file)) as image:
         check_picture(*image.size, 4)
         if image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16"):
             return np.array(image)
@@ -153,6 +154,14 @@ def check_picture(width: int, height: int, pixel: int) -> None:
             f"it declares {width:,} x {height:,} px, {size / 2**30:,.1f} GB unpacked; pictures up to "
             f"{CHUNK_BYTES / 2**30:,.1f} GB are read. Save it as a tiled TIFF or OME-Zarr, which are read in parts"
         )
+
+
+def picture_bytes(file: Path) -> io.BytesIO:
+    """A picture's file, read whole: from it, a decoder gets no more than there is, whatever lengths the file declares."""
+    size = file.stat().st_size
+    if size > CHUNK_BYTES:
+        raise ValueError(f"it has {size:,} bytes; pictures of up to {CHUNK_BYTES:,} are read")
+    return io.BytesIO(file.read_bytes())
 
 
 def _decode_tiff(file: Path) -> Array:

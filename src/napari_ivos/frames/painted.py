@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError, OutOfMemory
-from napari_ivos.frames.images import check_picture
+from napari_ivos.frames.images import check_picture, picture_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(picture_bytes(path)) as image:
             check_picture(*image.size, 4)
             if image.mode not in ("P", "L", "I", "I;16", "1"):
                 raise InputError(

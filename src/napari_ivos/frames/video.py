@@ -302,7 +302,7 @@ class _Decoder:
             self._container.close()
             raise InputError(
                 f"{self._path} declares pictures of {width:,} x {height:,} px, {width * height * _PIXEL / 2**30:,.1f} "
-                f"GB decoded; up to {CHUNK_BYTES / 2**30:,.1f} GB are read. It is damaged, or has to be made smaller first."
+                f"GB decoded; up to {CHUNK_BYTES / 2**30:,.1f} GB are read. It is damaged, or must be made smaller."
             )
 
     def rewind(self) -> None:
