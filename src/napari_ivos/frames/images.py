@@ -157,7 +157,7 @@ def check_picture(width: int, height: int, pixel: int) -> None:
 
 
 def picture_bytes(file: Path) -> io.BytesIO:
-    """A picture's file, read whole: from it, a decoder gets no more than there is, whatever lengths the file declares."""
+    """A picture's file, read whole: a decoder gets no more than there is, whatever lengths the file declares."""
     size = file.stat().st_size
     if size > CHUNK_BYTES:
         raise ValueError(f"it has {size:,} bytes; pictures of up to {CHUNK_BYTES:,} are read")
