@@ -145,7 +145,8 @@ def run_batch(
     summary.write(job.output)
     if runner.interrupted:
         raise BatchInterrupted(summary)
-    if crew.lost:
+    crew.check()
+    if crew.lost and not summary.complete:
         raise IvosError(
             f"The cluster is gone ({crew.lost}). {summary.line()} What is done is kept; the same call goes on."
         )
@@ -195,6 +196,7 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # the usual port may be taken, and answers other machines
             env=given,
+            preload=["napari_ivos.batch.deaf"],
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,
@@ -232,6 +234,7 @@ class DaskCrew:
         self.frames_a_parcel = frames_a_parcel
         self.devices: set[str] = set()
         self.lost = ""
+        self._address = client.scheduler_info().get("address", "its scheduler")  # while there is one to ask
         self.active = 0
         self.threads = 1
         self.events: queue.SimpleQueue[tuple[int, int, int, StackResult | None]] = queue.SimpleQueue()
@@ -282,8 +285,9 @@ class DaskCrew:
     def check(self) -> None:
         """Find out whether the cluster is still there; without it, nothing is given out any more."""
         if not self.lost and self.client.status != "running":
-            self.lost = f"the connection to {self.client.scheduler_info().get('address', 'its scheduler')} broke"
-            self.stop()
+            self.lost = f"the connection to {self._address} broke"
+        if self.lost:
+            self.abort()  # again and again: a job may have sent something in the meantime, and would wait for it
 
 
 @contextmanager
@@ -341,7 +345,8 @@ class _Runner:
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         """Begin stacks, as many as the workers that are there now can use."""
-        if time.perf_counter() - self._asked > REFRESH and self._begun < len(self._entries):
+        ask = self._begun < len(self._entries) and not self._crew.stopping
+        if ask and time.perf_counter() - self._asked > REFRESH:
             self._crew.refresh()
             self._asked = time.perf_counter()
         most = self._at_once or max(2, STACKS_A_WORKER * self._crew.threads)
@@ -372,10 +377,10 @@ class _Runner:
 
     def _listen(self) -> None:
         """Hear one thing that a job tells."""
+        self._crew.check()
         try:
             number, frames, planned, result = self._crew.events.get(timeout=_WAKE)
         except queue.Empty:
-            self._crew.check()
             return
         self._frames += frames
         self._planned += planned
