@@ -345,6 +345,10 @@ def test_corrections_tell_misses_from_false_alarms() -> None:
     assert 35 < middle[1][1] < 65
     assert middle[0][0] > 65
     assert annotator.corrections(truth, truth, np.random.default_rng(0)) == []
+    for seed in range(30):
+        for stroke in annotator.corrections(truth, predicted, np.random.default_rng(seed)):
+            cells = np.clip(np.rint(stroke.points).astype(int), 0, 99)
+            assert (truth[tuple(cells.T)] == (stroke.object_id == 1)).mean() > 0.6
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -433,7 +437,7 @@ def test_thirty_steps_lower_the_loss_and_the_weights_round_trip(data: Path, tmp_
         corrections=0.0,
         overrides={**TINY, "encoder": "resnet18"},
         learning_rate=1e-3,
-        validation_clips=8,
+        validation_clips=4,
     )
     trainer = train.Trainer(settings)
     shown = [picture(np.random.default_rng(7), shift=t) for t in range(2)]

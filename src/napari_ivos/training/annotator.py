@@ -55,11 +55,16 @@ def first_strokes(labels: npt.NDArray[np.integer], target: int, rng: Rng) -> lis
 
 
 def corrections(truth: Mask, predicted: Mask, rng: Rng, most: int = 2) -> list[Stroke]:
-    """Strokes where a prediction is most wrong: object id 1 on misses, 0 on false alarms."""
+    """Strokes where a prediction is most wrong: object id 1 on misses, 0 on false alarms.
+
+    None of them is a loop around: about a false alarm it would run over the object.
+    """
+    chances = np.array(_CHANCES[:-1]) / sum(_CHANCES[:-1])
     strokes: list[Stroke] = []
     for wrong, object_id in ((truth & ~predicted, 1), (predicted & ~truth, BACKGROUND)):
         for part in _largest_parts(wrong, most):
-            strokes += [Stroke(object_id, line) for line in draw_on(part, rng)]
+            style = str(rng.choice(STYLES[:-1], p=chances))
+            strokes += [Stroke(object_id, line) for line in draw_on(part, rng, style)]
     return strokes
 
 
