@@ -182,9 +182,11 @@ def _guided(running: Attack, count: int, seed: int) -> None:
     ]
     arguments += [
         f"-artifact_prefix={running.findings}/{target.name}-native-",
-        f"-dict={words}",
         "-print_final_stats=1",
     ]
+
+    if target.tokens:  # libFuzzer takes no empty dictionary
+        arguments.append(f"-dict={words}")
 
     def one(data: bytes) -> None:
         running.one(bytes(data))
@@ -233,10 +235,11 @@ def _besiege(
         left = wanted - int(told["inputs"])
         if left <= 0:
             break
+        before = told["inputs"]
         (findings / f"{target.name}.json").unlink(missing_ok=True)
         code = _child(target, left, engine, seed + attempt, findings, replay)
         _add(told, findings / f"{target.name}.json")
-        if code in (0, 1) and engine == "plain":
+        if code in (0, 1) and (engine == "plain" or told["inputs"] == before):
             break
         if code not in (0, 1):
             _blame(told, target, code, findings)
