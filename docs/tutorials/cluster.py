@@ -71,7 +71,7 @@ shell("napari-ivos batch stacks.csv --workers 2 --output results")
 
 # %%
 for path in sorted(Path("results").rglob("*")):
-    if path.is_file() and len(path.relative_to("results").parts) <= 2:
+    if path.is_file() and not path.name.endswith("lock"):
         print(path)
 
 # %% [folded] The picture
