@@ -298,7 +298,8 @@ class Brush:
         self.layer.translate = self._placed(box)["translate"]
 
     def disconnect(self) -> None:
-        """Hear nothing more."""
+        """Hear nothing more, and show no frame around the part."""
+        self.layer.bounding_box.visible = False
         self._camera.events.center.disconnect(self.follow)
         self._camera.events.zoom.disconnect(self.follow)
         self.viewer.layers.selection.events.active.disconnect(self.follow)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 BACKGROUND_COLOUR = "#f0f0f0"
 EARLIER_OPACITY = 0.35
 RESULT_OPACITY = 0.55
+STROKES_OPACITY = 0.7
+RETIRED = "napari_ivos retired"
+"""Key in the metadata of layers that ended with their session, and wait to be used again by the next."""
 DOT = 0.25
 """A click is shown as a line of twice this length in pixels."""
 
@@ -112,13 +115,17 @@ class Binding:
         data, offset = self._result()
         several = large.is_large(self.layout)
         shown = large.pyramid(self.session.labels, self.layout) if several else data
-        placed = geometry.shifted(self.image, offset)
-        labels = Labels(
-            shown, multiscale=several, name=f"{self.image.name} [objects]", opacity=RESULT_OPACITY, **placed
-        )
+        options = {"opacity": RESULT_OPACITY, **geometry.shifted(self.image, offset)}
+        name = f"{self.image.name} [objects]"
+        labels: Labels | None = None if several else self._spare(Labels)
+        if labels is None:
+            labels = Labels(shown, multiscale=several, name=name, **options)
+            self.viewer.add_layer(labels)
+        else:
+            labels.data = shown
+            self._reuse(labels, name, options)
         labels.events.paint.connect(self._on_paint)
         self._bind_history(labels)
-        self.viewer.add_layer(labels)
         self.brush: large.Brush | None = self._add_brush() if several else None
         return labels
 
@@ -161,16 +168,37 @@ class Binding:
         from napari.layers import Shapes
 
         placed = geometry.spatial(self.image)
-        width = max(1.0, max(self.layout.shape[-2:]) / 160)
-        shapes = Shapes(
-            ndim=self.layout.ndim, name=name, edge_width=width, face_color="transparent", **placed, **options
-        )
-        self._width = width
-        self.viewer.add_layer(shapes)
+        self._width = max(1.0, max(self.layout.shape[-2:]) / 160)
+        shapes: Shapes | None = self._spare(Shapes)
+        if shapes is None:
+            more = {"edge_width": self._width, "face_color": "transparent", **placed, **options}
+            shapes = Shapes(ndim=self.layout.ndim, name=name, **more)
+            self.viewer.add_layer(shapes)
+        else:
+            self._reuse(shapes, name, {"opacity": STROKES_OPACITY, **placed, **options})
         shapes.events.data.connect(self._tell)
         shapes.mouse_drag_callbacks.append(self._on_drag)
         self._bind_history(shapes)
         return shapes
+
+    def _spare(self, kind: type[Layer]) -> Any:
+        """A layer of an earlier session in this viewer, emptied and hidden by `retire`; None where there is none."""
+        for layer in self.viewer.layers:
+            if isinstance(layer, kind) and layer.metadata.get(RETIRED) and not layer.visible:
+                same = layer.ndim == self.layout.ndim and not getattr(layer, "multiscale", False)
+                if same and not getattr(layer, "nshapes", 0):
+                    return layer
+        return None
+
+    def _reuse(self, layer: Layer, name: str, options: dict[str, Any]) -> None:
+        """Let a spare layer be as if it were new: on top of the others, named and placed."""
+        del layer.metadata[RETIRED]
+        self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
+        for option, value in options.items():
+            setattr(layer, "current_edge_color" if option == "edge_color" else option, value)
+        layer.name = name
+        layer.visible = layer.editable = True
+        self.viewer.layers.selection.active = layer
 
     def strokes_layer(self, object_id: int) -> Shapes:
         """The layer for strokes of an object (0: background); made, or made again, where it is missing."""
@@ -246,6 +274,13 @@ class Binding:
         layer.bind_key(KeyMod.CtrlCmd | KeyCode.KeyZ, self._undo, overwrite=True)
         layer.bind_key(KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ, self._redo, overwrite=True)
 
+    def _unbind_history(self, layer: Layer) -> None:
+        """Give the keys back, so that a layer that is kept somewhere keeps no session."""
+        from app_model.types import KeyCode, KeyMod
+
+        layer.bind_key(KeyMod.CtrlCmd | KeyCode.KeyZ, None)
+        layer.bind_key(KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ, None)
+
     def _undo(self, layer: object = None) -> None:
         if self.on_history is not None:
             self.on_history("undo")
@@ -274,6 +309,8 @@ class Binding:
         self.viewer.layers.selection.events.active.disconnect(self._released)
         self.viewer.dims.events.ndisplay.disconnect(self._turned)
         self.labels.events.paint.disconnect(self._on_paint)
+        for layer in self.layers:
+            self._unbind_history(layer)
         for layer in [*self._strokes.values(), *([] if self._earlier is None else [self._earlier])]:
             layer.events.data.disconnect(self._tell)
             if self._on_drag in layer.mouse_drag_callbacks:
@@ -289,6 +326,7 @@ class Binding:
             if layer not in self.viewer.layers:
                 continue
             layer.visible = False
+            layer.metadata[RETIRED] = True
             if layer not in (self.labels, self.paper):
                 self._fill(layer, [], BACKGROUND_COLOUR)
         for result in dict.fromkeys((self.labels, self.paper)):

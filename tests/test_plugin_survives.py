@@ -1,0 +1,391 @@
+"""What users do to a window while it works: layers, docks and viewers come and go, strokes go wrong, reads fail."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pytestqt")
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    pytest.skip("no display: run with xvfb-run", allow_module_level=True)
+
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_ivos import FakePredictor, Session
+from napari_ivos.plugin import dock
+from napari_ivos.plugin.desk import Desk
+from napari_ivos.plugin.layers import Binding
+from napari_ivos.plugin.widget import IvosWidget
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plugin_scene as scene
+from plugin_mouse import PATIENCE, begin, drag, draw, settle
+
+# napari's and its libraries' own warnings in a window; ours stay errors
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+RESULT = "movie [objects]"
+
+
+class Gated(FakePredictor):
+    """Waits at each frame until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+
+    def propagate(self, requests):
+        self.gate.acquire(timeout=30)
+        return super().propagate(requests)
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, tmp_path):
+    """Makes hidden windows with a movie and the started widget: layers may be removed in them."""
+
+    def make(model=None, data=None):
+        viewer = make_napari_viewer(show=False)
+        viewer.add_image(scene.movie() if data is None else data, name="movie", contrast_limits=(0, 255))
+        widget = dock(viewer)
+        said = widget.said = []
+        widget.desk.noticed.connect(lambda text, kind: said.append((kind, text)))
+        begin(qtbot, widget, model or FakePredictor(), tmp_path)
+        return viewer, widget
+
+    return make
+
+
+def masked(widget) -> list[int]:
+    """Frames on which object 1 has a mask."""
+    return [t for t in range(scene.FRAMES) if (np.asarray(widget.session.labels[t]) == 1).any()]
+
+
+def finish(qtbot, widget, model) -> None:
+    """Let a gated propagation go on to its end."""
+    model.gate.release(100)
+    settle(qtbot, widget)
+
+
+# --- layers --------------------------------------------------------------------------------------------------------
+
+
+def _rename(viewer, widget):
+    for number, layer in enumerate(viewer.layers):
+        layer.name = f"layer {number}"
+
+
+def _hide(viewer, widget):
+    for layer in viewer.layers:
+        layer.visible = False
+
+
+def _turn_round(viewer, widget):
+    viewer.layers.move_multiple([2, 1, 0])
+
+
+def _delete_result(viewer, widget):
+    viewer.layers.remove(viewer.layers[RESULT])
+
+
+def _delete_strokes(viewer, widget):
+    viewer.layers.remove(viewer.layers["object 1 (strokes)"])
+
+
+def _delete_image(viewer, widget):
+    viewer.layers.remove(viewer.layers["movie"])
+
+
+def _delete_all(viewer, widget):
+    viewer.layers.clear()
+
+
+def _add(viewer, widget):
+    viewer.add_image(scene.movie()[:, ::-1], name="another")
+    viewer.add_labels(np.zeros((scene.FRAMES, scene.HEIGHT, scene.WIDTH), np.uint8))
+    viewer.add_points([[0, 5, 5]])
+
+
+DEEDS = [_rename, _hide, _turn_round, _delete_result, _delete_strokes, _delete_image, _delete_all, _add]
+
+
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__.strip("_"))
+def test_a_run_goes_on_whatever_happens_to_the_layers(window, qtbot, deed):
+    """Layers renamed, hidden, reordered, deleted or added during a propagation neither end it nor spoil its masks."""
+    viewer, widget = window(model := Gated())
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    model.gate.release(2)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 2, timeout=PATIENCE)
+    deed(viewer, widget)
+    QApplication.processEvents()
+    finish(qtbot, widget, model)
+    assert not [text for kind, text in widget.said if kind == "error"]
+    assert masked(widget) == list(range(scene.FRAMES))
+    assert all(scene.overlap(widget.session.labels[t] == 1, scene.square(t)) > 0.6 for t in range(scene.FRAMES))
+
+
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__.strip("_"))
+def test_drawing_goes_on_whatever_happened_to_the_layers(window, qtbot, deed):
+    """After it, choosing the object shows its earlier stroke again, and the next one is taken and segmented."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    deed(viewer, widget)
+    QApplication.processEvents()
+    if "movie" not in viewer.layers and deed is not _rename:
+        viewer.add_image(scene.movie(), name="movie", contrast_limits=(0, 255))
+    widget.select(1)
+    active = viewer.layers.selection.active
+    assert active.visible
+    assert active.nshapes == 1
+    draw(qtbot, viewer, widget, 5)
+    assert [s.frame for s in widget.session.strokes()] == [2, 5]
+    assert active.nshapes == 2
+    assert scene.overlap(widget.session.labels[5] == 1, scene.square(5)) > 0.6
+    results = [layer for layer in viewer.layers if layer is widget.desk.binding.labels]
+    assert len(results) == 1
+    assert results[0].data is widget.session.labels
+
+
+# --- docks and viewers ---------------------------------------------------------------------------------------------
+
+
+def test_a_dock_closed_by_its_cross_during_a_run_loses_nothing(window, qtbot):
+    """The run goes on without its dock; opened again from the menu, it shows what was done meanwhile."""
+    viewer, widget = window(model := Gated())
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    model.gate.release(2)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 2, timeout=PATIENCE)
+    session, desk = widget.session, widget.desk
+    widget.parent().close()
+    QApplication.processEvents()
+    model.gate.release(100)
+    qtbot.waitUntil(lambda: not desk.engine.busy, timeout=PATIENCE)
+    again = dock(viewer)
+    assert again.session is session
+    settle(qtbot, again)
+    assert masked(again) == list(range(scene.FRAMES))
+    assert again.objects.table.item(0, 1).text() == "object 1"
+    draw(qtbot, viewer, again, 6)
+
+
+def test_two_viewers_propagate_at_the_same_time(window, qtbot, tmp_path):
+    """Runs in two windows don't meet, and closing one of them leaves the other's going."""
+    one, first = window(held := Gated())
+    two, second = window(other := Gated())
+    assert first.session.path != second.session.path or first.session.path is None
+    for viewer, widget, frame in ((one, first, 2), (two, second, 4)):
+        draw(qtbot, viewer, widget, frame)
+        widget.run("propagate")
+    held.gate.release(100)
+    one.close()
+    finish(qtbot, second, other)
+    assert masked(second) == list(range(scene.FRAMES))
+    assert [s.frame for s in second.session.strokes()] == [4]
+
+
+def _alive(kind: type) -> list:
+    return [thing for thing in gc.get_objects() if isinstance(thing, kind)]
+
+
+def _collect() -> None:
+    """Let Qt delete what waits for it, and Python too."""
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+    QApplication.processEvents()
+    gc.collect()
+
+
+def _threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("napari-ivos") and t.is_alive()]
+
+
+def test_closed_viewers_leave_nothing(make_napari_viewer, qtbot, tmp_path):
+    """No widget and no thread is left of closed viewers; of what was behind them, at most the last one's, closed.
+
+    napari keeps the layers of the viewer that was closed last until there is another one.
+    """
+    gc.collect()
+    kinds = (Desk, Binding, Session)
+    before = {kind: len(_alive(kind)) for kind in kinds}
+    widgets = len(_alive(IvosWidget))
+    for number in range(3):
+        viewer = make_napari_viewer(show=False)
+        viewer.add_image(scene.movie(), name="movie")
+        widget = dock(viewer)
+        begin(qtbot, widget, FakePredictor(), tmp_path / f"{number}")
+        draw(qtbot, viewer, widget, 2)
+        widget.run("propagate")
+        settle(qtbot, widget)
+        viewer.close()
+        del viewer, widget
+        _collect()
+        assert {kind.__name__: len(_alive(kind)) - before[kind] <= 1 for kind in kinds} == dict.fromkeys(
+            [kind.__name__ for kind in kinds], True
+        )
+        assert len(_alive(IvosWidget)) == widgets
+        assert not _threads()
+        assert all(desk.closed and desk.session is None for desk in _alive(Desk))
+
+
+def test_a_closed_dock_leaves_no_widget_and_no_callback(window, qtbot):
+    """Closing and opening the dock again and again leaves one widget, and no callback of the closed ones."""
+    viewer, widget = window()
+    emitters = (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.dims.events.current_step)
+    before = [len(emitter.callbacks) for emitter in emitters]
+    closed = []
+    for _ in range(3):
+        closed.append(weakref.ref(widget))
+        viewer.window.remove_dock_widget(widget)
+        widget = dock(viewer)
+    assert [len(emitter.callbacks) for emitter in emitters] == before
+    _collect()
+    assert [ref() for ref in closed] == [None] * 3
+    draw(qtbot, viewer, widget, 3)
+
+
+def test_starting_again_leaves_no_layers_behind(window, qtbot):
+    """Start, pressed again and again, shows one result and one layer of strokes an object, and keeps no others."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    names = {layer.name for layer in viewer.layers}
+    for _ in range(3):
+        session = widget.session
+        widget.run("start")
+        qtbot.waitUntil(lambda s=session: widget.session not in (None, s), timeout=PATIENCE)
+        settle(qtbot, widget)
+    assert {layer.name for layer in viewer.layers} == names
+    assert len(viewer.layers) == len(names)
+    draw(qtbot, viewer, widget, 6)
+    assert viewer.layers["earlier strokes"].nshapes == 1
+    assert viewer.layers["object 1 (strokes)"].nshapes == 1
+
+
+# --- strokes that go wrong -----------------------------------------------------------------------------------------
+
+
+def test_in_3d_nothing_can_be_drawn_and_in_2d_it_goes_on(window, qtbot):
+    """A drag in the 3-D view gives no stroke; back in 2-D the next one is taken."""
+    viewer, widget = window()
+    viewer.dims.ndisplay = 3
+    drag(viewer, scene.line(2))
+    settle(qtbot, widget)
+    assert not widget.session.strokes()
+    viewer.dims.ndisplay = 2
+    widget.select(1)
+    QApplication.processEvents()
+    draw(qtbot, viewer, widget, 2)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (1, 2, 0)], ids=str)
+def test_in_a_transposed_view_a_drag_is_no_stroke(window, qtbot, order):
+    """Drawn across time, a line is taken away with a word, and the slider keeps its length."""
+    viewer, widget = window()
+    viewer.dims.order = order
+    QApplication.processEvents()
+    drag(viewer, [(2, 20), (4, 40), (5, 60)])
+    qtbot.waitUntil(lambda: any("along the frames" in text for _, text in widget.said), timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert not widget.session.strokes()
+    assert viewer.dims.nsteps[0] == scene.FRAMES
+    viewer.dims.order = (0, 1, 2)
+    draw(qtbot, viewer, widget, 1)
+
+
+def test_a_stroke_outside_is_taken_away(window, qtbot):
+    """Drawn beside the image, a line is taken away with a word."""
+    viewer, widget = window()
+    drag(viewer, [(-9, 5), (-9, 25), (-9, 45), (-9, 65)])
+    qtbot.waitUntil(lambda: any("outside" in text for _, text in widget.said), timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert not widget.session.strokes()
+    assert viewer.layers["object 1 (strokes)"].nshapes == 0
+
+
+def test_a_click_is_a_dot_and_the_next_frame_is_free_of_it(window, qtbot):
+    """A click gives a dot; moving the slider then drags no line over frames, and the next stroke is its own."""
+    viewer, widget = window()
+    widget.go_to(2)
+    drag(viewer, scene.line(2)[:1])
+    qtbot.waitUntil(lambda: len(widget.session.strokes()) == 1, timeout=PATIENCE)
+    settle(qtbot, widget)
+    widget.go_to(5)
+    QTest.qWait(20)
+    draw(qtbot, viewer, widget, 5)
+    strokes = widget.session.strokes()
+    assert [(s.frame, len(s.points) == 1) for s in strokes] == [(2, True), (5, False)]
+    assert viewer.layers["object 1 (strokes)"].nshapes == 2
+
+
+@pytest.mark.parametrize("way", ["other layer", "slider"])
+def test_a_stroke_left_unfinished_ends_where_it_was_left(window, qtbot, way):
+    """Leaving a stroke half drawn, for another layer or another frame, leaves no line that still follows the mouse."""
+    viewer, widget = window()
+    widget.go_to(2)
+    drag(viewer, scene.line(2)[:6], release=False)
+    if way == "slider":
+        viewer.dims.set_current_step(0, 5)
+    else:
+        viewer.layers.selection.active = viewer.layers["movie"]
+    canvas = viewer.window._qt_viewer.canvas.native
+    QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton)
+    settle(qtbot, widget)
+    layer = viewer.layers["object 1 (strokes)"]
+    assert not layer._is_creating
+    assert {s.frame for s in widget.session.strokes()} <= {2, 5}
+    assert all(len(np.unique(np.rint(line[:, 0]))) == 1 for line in layer.data)
+    widget.select(1)
+    before = len(widget.session.strokes())
+    draw(qtbot, viewer, widget, 6)
+    assert len(widget.session.strokes()) == before + 1
+
+
+# --- reads that fail -----------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Frames of which one can't be read while `broken` is set."""
+
+    def __init__(self) -> None:
+        self.movie = scene.movie()
+        self.shape, self.ndim, self.dtype = self.movie.shape, 3, self.movie.dtype
+        self.broken = False
+
+    def __getitem__(self, key):
+        first = key[0] if isinstance(key, tuple) else key
+        if self.broken and 5 in np.ravel(np.arange(self.shape[0])[first]):
+            raise OSError("the share is gone")
+        return self.movie[key]
+
+
+def test_a_read_that_fails_in_the_middle_of_a_run_keeps_what_is_done(window, qtbot):
+    """The frame is named, the frames done are kept, and once it can be read again the run goes on to the end."""
+    frames = Failing()
+    viewer, widget = window(data=frames)
+    draw(qtbot, viewer, widget, 2)
+    frames.broken = True
+    widget.run("propagate")
+    qtbot.waitUntil(lambda: any(kind == "error" for kind, _ in widget.said), timeout=PATIENCE)
+    settle(qtbot, widget)
+    (said,) = [text for kind, text in widget.said if kind == "error"]
+    assert "the share is gone" in said
+    assert "5" in said
+    assert set(masked(widget)) >= {2, 3, 4}
+    assert 5 not in masked(widget)
+    frames.broken = False
+    widget.run("propagate")
+    settle(qtbot, widget)
+    assert masked(widget) == list(range(scene.FRAMES))
