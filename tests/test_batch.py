@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 
-from napari_ivos import FakePredictor, Session
+from napari_ivos import FakePredictor, Session, load_model
 from napari_ivos.errors import FrameReadError, InputError, ProjectError
 from napari_ivos.frames import open_frames
 from napari_ivos.scribbles import read_davis
@@ -434,3 +437,24 @@ def test_each_worker_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
     model._held.clear()
     monkeypatch.setattr("napari_ivos.networks.inference.cuda_devices", lambda: 1)
     assert model.pinned_device() is None
+
+
+def test_the_command_line_computes_what_a_session_does_with_the_shipped_weights(tmp_path, make_clip, square):
+    """A worker process with the shipped model gives the labels of a session in this process, to the last bit."""
+    clip = make_clip(4, (64, 80), square((10, 10), (0, 3)), square((34, 50), (0, -3)))
+    np.save(tmp_path / "s0.npy", clip.video)
+    (tmp_path / "s0.json").write_text(json.dumps(davis([clip.scribbles(1, 1, 2)], clip.truth.shape)))
+    (tmp_path / "all.csv").write_text("input,scribbles,axes,format\ns0.npy,s0.json,TYXC,davis\n")
+    launch = [sys.executable, "-m", "napari_ivos.cli", "batch", "all.csv", "--workers", "1", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["counts"], facts["devices"]) == ({"done": 1}, ["cpu"])
+    assert "dashboard: http://127.0.0.1:" in done.stderr
+    with Session(open_frames(clip.video, axes="TYXC"), load_model(device="cpu")) as session:
+        for scribbles in read_davis(tmp_path / "s0.json", session.shape):
+            session.interact(scribbles)
+        for _ in session.propagate():
+            pass
+        np.testing.assert_array_equal(batched(tmp_path)[0], session.labels)
