@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari_ivos.plugin.widget import IvosWidget
 
 SIZE = (1440, 960)
+PATIENCE = 3600
+"""Seconds to wait for the networks, on a busy machine."""
 
 
 def strokes_of(widget: IvosWidget) -> dict[int, list[Any]]:
@@ -37,7 +39,7 @@ def draw(widget: Any, frame: int, points: np.ndarray) -> None:
     place = np.zeros((len(points), widget.desk.binding.layout.ndim))
     place[:, 0], place[:, -2:] = frame, points
     widget.viewer.layers.selection.active.add_paths(place)
-    widget.wait()
+    widget.wait(PATIENCE)
 
 
 def main() -> int:
@@ -54,34 +56,64 @@ def main() -> int:
 
     from napari_ivos.plugin import dock
     from napari_ivos.plugin.loading import load
-    from napari_ivos.plugin.sample_data import cells
 
     viewer = napari.Viewer(show=True)
     viewer.window._qt_window.resize(*SIZE)
-    data, options, _ = cells()[0]
-    viewer.add_image(data, **options)
+    viewer.open_sample("napari-ivos", "cells")
     widget: Any = dock(viewer)
     viewer.window._qt_window.resizeDocks([widget.parent()], [380], Qt.Orientation.Horizontal)
     widget.use_model(load(arguments.model, "cpu"))
-
-    def picture(name: str) -> None:
-        for _ in range(4):
-            QApplication.processEvents()
-        viewer.screenshot(str(arguments.folder / f"{name}.png"), canvas_only=False, flash=False)
-
-    picture("1-open")
+    for _ in range(4):
+        QApplication.processEvents()
+    viewer.reset_view()
+    camera = Camera(viewer, arguments.folder)
+    camera.window("1-open")
     with tempfile.TemporaryDirectory() as folder:
         widget.stack.folder.value = folder
         widget.run("start")
-        widget.wait()
-        work(widget, picture)
+        widget.wait(PATIENCE)
+        work(widget, camera)
+        review(widget, camera)
         widget.desk.close()
     viewer.close()
     return 0
 
 
-def work(widget: Any, picture: Any) -> None:
-    """From the first stroke to the review."""
+class Camera:
+    """Takes pictures of a viewer's window into a folder."""
+
+    def __init__(self, viewer: Any, folder: Path) -> None:
+        self.viewer, self.folder = viewer, folder
+
+    def _settle(self) -> None:
+        from qtpy.QtWidgets import QApplication
+
+        for _ in range(6):
+            QApplication.processEvents()
+
+    def window(self, name: str) -> None:
+        """The whole window."""
+        self._settle()
+        self._keep(self.viewer.screenshot(canvas_only=False, flash=False), name)
+
+    def of(self, widget: Any, name: str) -> None:
+        """One widget, a dialog for instance."""
+        from napari._qt.utils import QImg2array
+
+        widget.show()
+        self._settle()
+        self._keep(QImg2array(widget.grab().toImage()), name)
+        widget.hide()
+
+    def _keep(self, picture: np.ndarray, name: str) -> None:
+        """Write (H, W, 4) uint8 as WebP: a sixth of PNG's size, and nothing that can be seen is lost."""
+        from PIL import Image
+
+        Image.fromarray(picture[..., :3]).save(self.folder / f"{name}.webp", quality=90, method=6)
+
+
+def work(widget: Any, camera: Camera) -> None:
+    """From the first stroke to the first propagation."""
     for object_id, strokes in strokes_of(widget).items():
         if object_id > len(widget.session.objects):
             widget.add_object()
@@ -90,14 +122,24 @@ def work(widget: Any, picture: Any) -> None:
             widget.go_to(frame)
             draw(widget, frame, points)
         if object_id == 1:
-            picture("2-stroke")
-    picture("3-objects")
+            widget.banner.hide()  # it names a folder that is gone tomorrow
+            camera.window("2-stroke")
+    camera.window("3-objects")
     widget.run("propagate")
-    widget.wait(600)
-    picture("4-propagated")
+    widget.wait(PATIENCE)
+    camera.window("4-propagated")
+
+
+def review(widget: Any, camera: Camera) -> None:
+    """To the worst frame, a correction there by the brush, and out."""
+    from napari_ivos.plugin.dialogs import ExportDialog
+
     widget.run("next_frame")
     widget.frame_changed()
-    picture("5-worst-frame")
+    camera.window("5-worst-frame")
+    widget.run("paint_mask")
+    camera.window("6-paint")
+    camera.of(ExportDialog(widget, Path("cells")), "7-export")
 
 
 if __name__ == "__main__":
