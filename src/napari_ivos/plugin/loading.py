@@ -36,7 +36,9 @@ def load(name: str | Path | None, device: str | None) -> Predictor:
     """`napari_ivos.load_model`, safely in a process with a window."""
     with without_triton():
         from napari_ivos.networks import load_model
+        from napari_ivos.networks.inference import leave_a_core
 
+        leave_a_core()
         return load_model(name, device)
 
 
@@ -45,3 +47,9 @@ def release_memory() -> None:
     inference = sys.modules.get("napari_ivos.networks.inference")
     if inference is not None:
         inference.release_memory()
+
+
+def threads() -> int:
+    """With how many threads networks compute in this process; 0 where none were loaded."""
+    inference = sys.modules.get("napari_ivos.networks.inference")
+    return 0 if inference is None else int(inference.threads())

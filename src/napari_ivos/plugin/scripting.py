@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.plugin import loading
 from napari_ivos.predictor import FakePredictor
 
 if TYPE_CHECKING:
@@ -71,7 +72,12 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
             f"The script's masks can't be written into {folder} ({error}): choose another folder."
         ) from error
     lines = ["import numpy as np", ""] if masks else []
+    threads = loading.threads()
+    if threads and models:
+        lines += ["import torch", ""]
     lines += ["import napari_ivos as ivos", CHECKED, "", *_opening(session)]
+    if threads and models:
+        lines += [f"torch.set_num_threads({threads})  # sums are rounded in the order that the threads give them"]
     lines += [f'{name} = checked({loads[checksum]}, "{checksum}")' for checksum, name in models.items()]
     first = next(iter(models.values()), "")
     lines += [f"session = ivos.Session(stack{', ' * bool(first)}{first})"]
