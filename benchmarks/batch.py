@@ -20,6 +20,8 @@ import numpy as np
 
 import napari_ivos as ivos
 from napari_ivos.batch import Summary, local_cluster
+from napari_ivos.scribbles import read_davis
+from napari_ivos.session.parcels import carry_out, sharing
 
 if TYPE_CHECKING:
     from napari_ivos.regions import Box
@@ -141,8 +143,8 @@ class Counted:
         self._stack.read = self._seen  # type: ignore[method-assign]
 
 
-def chunked(folder: Path, frames: int, side: int, chunks: tuple[int, int, int]) -> Path:
-    """A stack of two bright squares in a zarr array of these chunks, uncompressed, with its manifest."""
+def chunked(folder: Path, frames: int, side: int, chunks: tuple[int, int, int]) -> None:
+    """A stack of two bright squares in a zarr array of these chunks, uncompressed, with strokes."""
     import zarr
 
     array = zarr.create_array(
@@ -156,34 +158,46 @@ def chunked(folder: Path, frames: int, side: int, chunks: tuple[int, int, int]) 
                 y, x = side // 4 + i * side // 2, side // 4 + 3 * (low + t)
                 part[t, y : y + 60, x : x + 60] = 900
         array[low : low + len(part)] = part
-    middle = [[(side / 4 + x) / (side - 1), (side / 4 + 30) / (side - 1)] for x in (10, 50)]
-    lower = [[x, y + 0.5] for x, y in middle]
-    lines = [
-        {"path": path, "object_id": i + 1, "start_time": 0, "end_time": 1} for i, path in enumerate((middle, lower))
-    ]
-    scribbles = {"sequence": "s", "scribbles": [lines, *[[] for _ in range(frames - 1)]]}
+    start = frames // 2
+    lines = []
+    for i in range(2):
+        y, x = side // 4 + i * side // 2 + 30, side // 4 + 3 * start
+        path = [[(x + across) / (side - 1), y / (side - 1)] for across in (10, 50)]
+        lines.append({"path": path, "object_id": i + 1, "start_time": 0, "end_time": 1})
+    scribbles = {"sequence": "s", "scribbles": [lines if t == start else [] for t in range(frames)]}
     (folder / "s.json").write_text(json.dumps(scribbles))
-    manifest = folder / "all.json"
-    row = {"input": "s.zarr", "scribbles": "s.json", "axes": "TYX", "contrast": [90, 900], "format": "davis"}
-    manifest.write_text(json.dumps([row]))
-    return manifest
+
+
+def _carried_out(folder: Path, workers: int, frames: int) -> None:
+    """The work of a batch in this process, parcel by parcel, each part with a stack of its own as on a worker."""
+    model = ivos.FakePredictor()
+    options: dict[str, Any] = {"axes": "TYX", "contrast": (90, 900)}
+    stacks = [ivos.open_frames(folder / "s.zarr", **options) for _ in range(workers)]
+    with ivos.Session(stacks[0], model) as session, sharing(session) as shared:
+        for scribbles in read_davis(folder / "s.json", session.shape):
+            shared.draw(scribbles)
+        for parcel in shared.strokes():
+            shared.keep(carry_out(parcel, stacks[0], model))
+        shared.plan()
+        for place, part in enumerate(shared.parts()):
+            references = shared.references(part)
+            while (lot := shared.next(part, frames)) is not None:
+                for each in lot.parcels:
+                    lot.receive(each, carry_out(each, stacks[place % workers], model, references))
+                shared.settle(part, lot)
+    for stack in stacks:
+        stack.close()
 
 
 def bytes_read(frames: int, side: int) -> list[dict[str, Any]]:
     """Of stacks in chunks of several shapes: bytes read, bytes of the chunks that are needed, bytes that were seen."""
-    from distributed import Client, LocalCluster
-
     found = []
-    options: dict[str, Any] = {"threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
-    for chunks in ((1, 256, 256), (8, 256, 256), (1, side, side), (16, 64, 64)):
+    for chunks in ((1, 128, 128), (8, 128, 128), (1, side, side), (16, 64, 64)):
         for workers in (1, 2):
             with tempfile.TemporaryDirectory() as name, Counted() as counted:
-                manifest = chunked(Path(name), frames, side, chunks)
-                counted.read, counted.chunks = 0, {}
-                with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
-                    summary = ivos.run_batch(manifest, client, model=ivos.FakePredictor(), frames_a_parcel=8)
-                if not summary.complete:
-                    raise SystemExit(summary.as_text())
+                chunked(Path(name), frames, side, chunks)
+                counted.read, counted.chunks, counted.pixels = 0, {}, 0
+                _carried_out(Path(name), workers, 8)
             needed = sum(counted.chunks.values())
             found.append(
                 {
@@ -196,6 +210,7 @@ def bytes_read(frames: int, side: int) -> list[dict[str, Any]]:
                     "read_over_needed": counted.read / needed,
                 }
             )
+            sys.stderr.write(json.dumps(found[-1]) + "\n")
     return found
 
 
