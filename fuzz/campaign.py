@@ -32,6 +32,8 @@ HANG = 20
 STUCK = 300
 """Seconds after which an input that waits for something counts as one."""
 RESTARTS = 25
+REGRESSIONS = Path(__file__).parent / "regressions"
+"""Inputs that once found a defect."""
 _TOLD_EVERY = 50
 
 
@@ -143,6 +145,8 @@ def attack(target: Target, inputs: int | None, engine: str, seed: int, findings:
         for data in _stored(target, replay):
             running.one(data)
     elif engine == "plain":
+        for data in _stored(target, REGRESSIONS):
+            running.one(data)
         seeds, chance = target.seeds(), random.Random(seed)
         for data in seeds[:count]:
             running.one(data)

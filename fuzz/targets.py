@@ -600,31 +600,31 @@ TARGETS = {
             100_000,
         ),
         Target("manifest", _manifest_seeds, _manifest, _MANIFEST_TOKENS, 1 << 13, 400, 50_000),
-        Target("blobs", _blob_seeds, _blobs, (b"IVP1", b"IVA1"), 1 << 12, 1500, 100_000),
+        Target("blobs", _blob_seeds, _blobs, (b"IVP1", b"IVA1"), 1 << 12, 400, 100_000),
         Target(
             "weights-header",
             _header_seeds,
             _header,
             (b"__metadata__", b"architecture", b"format", b"encoder"),
             1 << 13,
-            800,
+            200,
             50_000,
         ),
         Target("weights", _weights_seeds, _weights, (b"F16", b"F64", b"shape", b"data_offsets"), 1 << 10, 15, 1_000),
-        Target("painted", _painted_seeds, _painted, (b"IHDR", b"PLTE", b"IDAT"), 1 << 14, 300, 20_000),
+        Target("painted", _painted_seeds, _painted, (b"IHDR", b"PLTE", b"IDAT"), 1 << 14, 100, 20_000),
         Target(
             "images",
             _image_seeds,
             _images,
             (b"IHDR", b"iCCP", b"{'descr': '|O'", b"fortran_order"),
             1 << 15,
-            200,
+            80,
             20_000,
         ),
-        Target("tiff", _tiff_seeds, _tiffs, _TIFF_TOKENS, 1 << 16, 150, 20_000),
-        Target("zarr", _zarr_seeds, _zarr, _ZARR_TOKENS, 1 << 13, 80, 10_000),
+        Target("tiff", _tiff_seeds, _tiffs, _TIFF_TOKENS, 1 << 16, 60, 20_000),
+        Target("zarr", _zarr_seeds, _zarr, _ZARR_TOKENS, 1 << 13, 40, 10_000),
         Target(
-            "video", _video_seeds, _video, (b"moov", b"trak", b"stts", b"#EXTM3U", b"RIFF", b"LIST"), 1 << 16, 40, 3_000
+            "video", _video_seeds, _video, (b"moov", b"trak", b"stts", b"#EXTM3U", b"RIFF", b"LIST"), 1 << 16, 25, 3_000
         ),
         Target(
             "project-bytes",
@@ -635,6 +635,6 @@ TARGETS = {
             30,
             10_000,
         ),
-        Target("project-rows", _row_seeds, _project_rows, (), 1 << 12, 60, 10_000),
+        Target("project-rows", _row_seeds, _project_rows, (), 1 << 12, 25, 10_000),
     )
 }
