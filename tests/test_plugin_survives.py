@@ -342,7 +342,8 @@ def test_a_stroke_left_unfinished_ends_where_it_was_left(window, qtbot, way):
         viewer.layers.selection.active = viewer.layers["movie"]
     canvas = viewer.window._qt_viewer.canvas.native
     QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton)
-    settle(qtbot, widget)
+    QApplication.processEvents()
+    widget.wait()  # looks at once what was drawn
     layer = viewer.layers["object 1 (strokes)"]
     assert not layer._is_creating
     assert {s.frame for s in widget.session.strokes()} <= {2, 5}
