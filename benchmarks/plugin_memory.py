@@ -36,7 +36,7 @@ def picture(frame: int) -> np.ndarray:
     ground = 1200 + 300 * np.sin(rows / 40) * np.cos(columns / 55)
     inside = np.hypot(rows - 1000, columns - 900 - 3 * (frame % RUN)) < 120
     texture = 3200 + 200 * np.sin(rows / 9)
-    return np.where(inside, texture, ground).astype(np.uint16)
+    return np.asarray(np.where(inside, texture, ground), np.uint16)
 
 
 def stack_of(folder: Path, frames: int) -> Path:

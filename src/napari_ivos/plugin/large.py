@@ -266,7 +266,8 @@ class Brush:
     @property
     def box(self) -> Box:
         """The part of the frame that can be painted in."""
-        return self.layer.data.box
+        box: Box = self.layer.data.box
+        return box
 
     def _placed(self, box: Box) -> dict[str, Any]:
         offset = np.array(self._offset, float)
