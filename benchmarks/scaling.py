@@ -133,7 +133,8 @@ def table(part: str, found: list[Point]) -> str:
     lines = [f"### {PARTS[part]}", "", "| | frames/s | a frame and object, ms | first frame, s | compose, s | MB |"]
     lines.append("|---:|---:|---:|---:|---:|---:|")
     for p in found:
-        values = f"{p.speed:.3g} | {p.each * 1e3:.3g} | {p.first:.3g} | {p.compose:.3f} | {p.peak:.0f}"
+        composed = f"{p.compose:.3f}" if p.found else ""
+        values = f"{p.speed:.3g} | {p.each * 1e3:.3g} | {p.first:.3g} | {composed} | {p.peak:.0f}"
         lines += [f"| {getattr(p, part):,} | {values} |"]
     if part == "objects":
         by_count = {p.objects: p for p in found}
@@ -160,6 +161,9 @@ def draw(curves: dict[str, list[Point]], path: Path, model: str) -> None:
             axis.loglog(at, speed[0] * at[0] / at, ":", color="#888888", label="in proportion to the objects")
             axis.legend(frameon=False, fontsize=8)
         axis.set_xlabel(PARTS[part], fontsize=8)
+        axis.set_xticks(at, [f"{value:,.0f}" for value in at])
+        axis.tick_params(axis="x", labelsize=7)
+        axis.minorticks_off()
         axis.grid(visible=True, which="both", alpha=0.25)
     axes[0].set_ylabel("frames per second of one core")
     figure.suptitle(f"Propagation on one CPU thread, model {model}", fontsize=10)
