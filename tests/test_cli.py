@@ -21,10 +21,10 @@ from napari_ivos import FakePredictor, Scribbles, Session, Stroke, WeightsError
 from napari_ivos.cli import main
 from napari_ivos.cli.arguments import FORMATS
 from napari_ivos.cli.demo import SAMPLES, sample_folder
-from napari_ivos.cli.writing import NAMES, USUAL
 from napari_ivos.errors import FrameReadError
 from napari_ivos.export import FORMATS as EXPORTS
 from napari_ivos.scribbles import read_davis, write_davis
+from napari_ivos.session.exporting import NAMES, USUAL
 
 SHAPE = (9, 60, 80)
 Run = Callable[..., tuple[int, str, str]]
