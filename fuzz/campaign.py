@@ -60,7 +60,11 @@ class Attack:
         faulthandler.register(signal.SIGPROF, chain=True)  # tells where, then the process ends
 
     def warm_up(self) -> None:
-        """Run the seeds once unwatched, so that everything is imported, and bound the memory from there."""
+        """Run the seeds once unwatched, so that everything is imported, and bound the memory from there.
+
+        The limit of a target that came before in this process is lifted for it: imports may map gigabytes (torch does).
+        """
+        limit_memory(None)
         for seed in self.target.seeds():
             self._fresh()
             with contextlib.suppress(Exception):  # they run again, watched, as the first inputs

@@ -119,13 +119,21 @@ def _importing() -> bool:
     return False
 
 
-def limit_memory(room: int = MEMORY) -> None:
-    """Let this process have no more than `room` bytes beyond what it has now; asking for more is a MemoryError."""
+def limit_memory(room: int | None = MEMORY) -> None:
+    """Let this process have no more than `room` bytes beyond what it has now; asking for more is a MemoryError.
+
+    With None an earlier limit is lifted, as far as the process may: what is imported then is no reader's demand.
+    """
     import resource
 
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    most = pages * resource.getpagesize() + room
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = hard
+    if room is not None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + room
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def scratch() -> Path:
