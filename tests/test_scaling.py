@@ -15,7 +15,12 @@ from napari_ivos.regions import Box
 from napari_ivos.scribbles import Scribbles, Stroke, rasterise
 from napari_ivos.session.plan import Schedule, Track
 
-SIDE, PITCH = 20, 30
+SIDE, PITCH = 20, 60
+GAP = PITCH - SIDE
+"""Ground between squares: wider than they are, so that the border of any region, however grown, is mostly ground.
+
+Else the usual colour of the border is that of neighbours, and the fake, which has nothing but colours, guesses.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,7 @@ def crowd() -> tuple[np.ndarray, np.ndarray]:
     labels = np.zeros((18 * PITCH, 18 * PITCH), np.uint16)
     picture = np.full((*labels.shape, 3), 20, np.uint8)
     for k in range(324):
-        y, x = PITCH * (k // 18) + 5, PITCH * (k % 18) + 5
+        y, x = PITCH * (k // 18) + GAP // 2, PITCH * (k % 18) + GAP // 2
         labels[y : y + SIDE, x : x + SIDE] = k + 1
         picture[y : y + SIDE, x : x + SIDE] = np.array([90, 170, 250])[[k % 3, k // 3 % 3, k // 18 % 3]]
     return np.repeat(picture[None], 3, axis=0), labels
@@ -40,7 +45,9 @@ def test_more_than_255_objects_go_in_batches_of_bounded_size(crowd) -> None:
         for frame in (1, 2):
             found = session.labels[frame]
             assert len(np.unique(found)) == 325
-            assert ((found == labels) | (found == 0)).mean() > 0.95
+            common = np.bincount(labels[found == labels], minlength=325)
+            either = np.bincount(labels.flat, minlength=325) + np.bincount(found.flat, minlength=325) - common
+            assert (common / either).min() > 0.8
     assert max(count for _, count in model.calls) == steps.AT_ONCE
 
 
