@@ -266,6 +266,7 @@ def test_running_out_of_memory_halves_the_batch_then_says_so(predictor: TorchPre
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, requests)
 
+    monkeypatch.setattr(predictor, "_batch", 8)
     monkeypatch.setattr(TorchPredictor, "_segment", tight)
     asks = [interaction(np.random.default_rng(k)) for k in range(5)]
     assert len(predictor.segment(asks)) == 5

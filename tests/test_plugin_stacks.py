@@ -230,9 +230,9 @@ def test_an_ome_zarr_opened_by_its_path_is_gone_on_with(begin, tmp_path, axes):
     (image,) = viewer.open(str(path), plugin="napari")
     assert image.multiscale
     desk = begin(image, viewer, path="auto")
-    assert desk.session.path == tmp_path / "movie.ivos"
     assert desk.session.stack.source == path
     work(desk)
+    assert desk.session.path == tmp_path / "movie.ivos"
     segmented(desk)
     masks = np.asarray(desk.session.labels)
     desk.close()

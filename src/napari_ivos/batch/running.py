@@ -141,11 +141,11 @@ def run_batch(
         runner = _Runner(job, crew, overwrite, at_once, progress)
         results = runner.run()
         devices = tuple(sorted(crew.devices))
+        crew.check()
     summary = Summary(results, time.perf_counter() - begun, f"{source.name} ({source.checksum[:12]})", devices)
     summary.write(job.output)
     if runner.interrupted:
         raise BatchInterrupted(summary)
-    crew.check()
     if crew.lost and not summary.complete:
         raise IvosError(
             f"The cluster is gone ({crew.lost}). {summary.line()} What is done is kept; the same call goes on."
