@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -244,6 +245,7 @@ def test_a_corrupt_file_ends_a_run_by_name_and_leaves_a_checkpoint(data: Path, t
         train.train(settings, tell=lambda line: None)
     assert str(caught.value).endswith("a.jpg: the image or its mask can't be read; is the file damaged?")
     assert (tmp_path / "out" / train.CHECKPOINT).exists()
+    assert not multiprocessing.active_children()  # nothing that the program would wait for when it ends
 
 
 def test_filled_holes_show_nothing_of_what_was_there() -> None:

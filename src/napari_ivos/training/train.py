@@ -352,7 +352,11 @@ def _train(settings: TrainingSettings, folder: Path, tell: Any, interrupts: Inte
     )
     journal = Journal(folder, trainer.step)
     try:
-        _Loop(trainer, held_out, folder, journal, tell, interrupts).run(iter(loader))
+        batches = iter(loader)
+        try:
+            _Loop(trainer, held_out, folder, journal, tell, interrupts).run(batches)
+        finally:
+            _end_workers(batches)
         journal.draw()
     finally:
         journal.close()
@@ -400,6 +404,17 @@ def interruptible() -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_workers(batches: Iterator[list[Clip] | IvosError]) -> None:
+    """End the worker processes at once.
+
+    They heed no signal, and whoever holds an error of the run holds the iterator that would end them when it goes: the
+    program would wait for them for ever when it ends.
+    """
+    shutdown = getattr(batches, "_shutdown_workers", None)  # PyTorch's own, where there are workers
+    if shutdown is not None:
+        shutdown()
 
 
 def _calm_worker(_: int) -> None:
