@@ -65,3 +65,5 @@ def draw(qtbot: Any, viewer: Any, widget: Any, frame: int) -> None:
     drag(viewer, scene.line(frame))
     qtbot.waitUntil(lambda: len(widget.session.strokes()) == before + 1, timeout=PATIENCE)
     settle(qtbot, widget)
+    drawn = widget.session.strokes()[-1].points
+    assert np.abs(drawn[[0, -1]] - scene.line(frame)[[0, -1]]).max() < 5, "the mouse was elsewhere"

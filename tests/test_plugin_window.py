@@ -14,10 +14,8 @@ pytest.importorskip("pytestqt")
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     pytest.skip("no display: run with xvfb-run", allow_module_level=True)
 
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
 
 from napari_ivos import FakePredictor
 from napari_ivos.errors import OutOfMemory, WeightsError
@@ -27,6 +25,7 @@ from napari_ivos.plugin.state import COMMANDS, State, reasons
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plugin_scene as scene
+from plugin_mouse import PATIENCE, drag, draw, settle
 
 # napari's and its libraries' own warnings in a window; ours stay errors
 pytestmark = [
@@ -34,9 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-PATIENCE = 30_000
-MOUSE_PACE = 12
-"""Milliseconds between moves of the mouse: vispy and napari drop those that come faster than 10."""
 
 
 class Slow(FakePredictor):
@@ -72,55 +68,12 @@ def window(make_napari_viewer, qtbot, tmp_path):
     return make
 
 
-def settle(qtbot, widget) -> None:
-    """Wait until nothing runs and everything is taken in."""
-    qtbot.waitUntil(lambda: not widget.desk.engine.busy and not widget.desk.exporter.busy, timeout=PATIENCE)
-    QApplication.processEvents()
-    qtbot.waitUntil(lambda: not widget.desk._bell.is_set(), timeout=PATIENCE)
-
-
-def drag(viewer, points) -> None:
-    """Press, move and release the mouse along (row, col) pixels of the canvas's frame."""
-    canvas = viewer.window._qt_viewer.canvas
-    native = canvas.native
-    zoom, centre = viewer.scene.camera.zoom, viewer.scene.camera.center[-2:]
-    height, width = viewer.canvas.size
-    places = [
-        QPoint(round((x - centre[1]) * zoom + width / 2), round((y - centre[0]) * zoom + height / 2))
-        for y, x in np.asarray(points, float)
-    ]
-    QTest.mousePress(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, places[0])
-    for place in places[1:]:
-        event = QMouseEvent(
-            QEvent.Type.MouseMove,
-            QPointF(place),
-            QPointF(native.mapToGlobal(place)),
-            Qt.MouseButton.NoButton,
-            Qt.MouseButton.LeftButton,
-            Qt.KeyboardModifier.NoModifier,
-        )
-        QApplication.sendEvent(native, event)
-        QTest.qWait(MOUSE_PACE)
-    QTest.mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, places[-1])
-
-
 def press(viewer, key: str) -> None:
     """Press a key in the canvas."""
     native = viewer.window._qt_viewer.canvas.native
     *modifiers, letter = key.split("-")
     held = Qt.KeyboardModifier.ShiftModifier if "Shift" in modifiers else Qt.KeyboardModifier.NoModifier
     QTest.keyClick(native, getattr(Qt.Key, f"Key_{letter}"), held)
-
-
-def draw(qtbot, viewer, widget, frame: int) -> None:
-    """Draw along the bright square of a frame with the mouse."""
-    widget.go_to(frame)
-    before = len(widget.session.strokes())
-    drag(viewer, scene.line(frame))
-    qtbot.waitUntil(lambda: len(widget.session.strokes()) == before + 1, timeout=PATIENCE)
-    settle(qtbot, widget)
-    drawn = widget.session.strokes()[-1].points
-    assert np.abs(drawn[[0, -1]] - scene.line(frame)[[0, -1]]).max() < 5, "the mouse was elsewhere"
 
 
 # --- what can be done when: pure -----------------------------------------------------------------------------------
