@@ -1,6 +1,7 @@
 """What napari shows: the only folder that may import napari, Qt and magicgui; it holds no state of a segmentation.
 
-`desk` does, `widget` shows; `layers`, `strokes` and `geometry` bind layers to a session; `engine` is the one thread.
+`desk` does, by `work` and its parts; `widget` shows; `layers`, `strokes` and `geometry` bind layers to a session;
+`engine` is the one thread.
 """
 
 from __future__ import annotations

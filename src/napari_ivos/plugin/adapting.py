@@ -10,7 +10,7 @@ from napari_ivos.plugin.engine import Engine, Job
 
 if TYPE_CHECKING:
     from napari_ivos.adapting import Adaptation
-    from napari_ivos.plugin.desk import Desk
+    from napari_ivos.plugin.models import Models
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import Session
 
@@ -25,7 +25,8 @@ class Adapting:
 
     Parameters
     ----------
-    desk : Desk
+    desk : Models
+        Its desk.
 
     Attributes
     ----------
@@ -35,7 +36,7 @@ class Adapting:
         The model that is adapted, and gone back to: the last one in use that exists elsewhere, too.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Models) -> None:
         self.desk = desk
         self.engine = Engine(desk.ring)
         self.plain: Predictor | None = None

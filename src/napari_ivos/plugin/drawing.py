@@ -61,7 +61,7 @@ class Drawing:
         for drawn in strokes:
             if not self._engine.amend(partial(_joined, drawn=drawn, session=self.session)):
                 job = StrokesJob("interact", self._interact, self.session, frame=drawn.frame, drawn=(drawn,))
-                job.then, job.precious = self._show, True
+                job.then, job.precious, job.again = self._show, True, self.catch_up
                 self._engine.submit(job)
 
     def hold(self, strokes: Iterable[Drawn]) -> None:

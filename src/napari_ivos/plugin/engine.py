@@ -38,6 +38,8 @@ class Job:
         Called with the value, in the window's thread, when it is done.
     precious : bool
         What the user did: neither stopping nor closing drops it while it waits.
+    again : callable, optional
+        Does it once more, where a device had no memory for it and another one has.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     then: Callable[[Any], None] | None = None
     precious: bool = False
+    again: Callable[[], None] | None = None
     number: int = field(default_factory=itertools.count(1).__next__)
 
 

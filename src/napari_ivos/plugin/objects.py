@@ -1,0 +1,79 @@
+"""What can be done with the objects of a desk: add, choose, rename, hide, lock, remove, divide; no Qt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_ivos.plugin.work import Work
+from napari_ivos.scribbles import BACKGROUND
+
+if TYPE_CHECKING:
+    from napari_ivos.session import ObjectInfo
+
+
+class Objects(Work):
+    """The part of a desk that has to do with objects; see `Work` for parameters."""
+
+    def add_object(self, name: str | None = None) -> None:
+        """Make an object and draw it next."""
+        session, _ = self._live()
+        self._edit(lambda: session.add_object(name), lambda made: self._objects_changed(made.id))
+
+    def draw_background(self) -> None:
+        """Draw what belongs to no object."""
+        self.select(BACKGROUND)
+
+    def paint_mask(self) -> None:
+        """Paint the chosen object's mask by hand: napari's brush, in the result layer or the part of it in view."""
+        session, binding = self._live()
+        ids = [o.id for o in session.objects]
+        binding.paint_for(self.selected if self.selected in ids else next(iter(ids), 1))
+        self.changed.emit()
+
+    def next_object(self) -> None:
+        """Draw for the next object of the table; after the last comes a new one."""
+        session, _ = self._live()
+        after = [o.id for o in session.objects if o.id > (self.selected or 0)]
+        if after:
+            self.select(after[0])
+        else:
+            self.add_object()
+
+    def rename_object(self, object_id: int, name: str) -> None:
+        """Give an object another name."""
+        session, _ = self._live()
+        self._edit(lambda: session.rename(object_id, name), self._objects_changed)
+
+    def recolour_object(self, object_id: int, colour: str) -> None:
+        """Show an object in another colour, "#rrggbb"."""
+        session, _ = self._live()
+        self._edit(lambda: session.recolour(object_id, colour), self._objects_changed)
+
+    def hide_object(self, object_id: int, hidden: bool = True) -> None:
+        """Hide an object's mask and strokes, or show them again."""
+        _, binding = self._live()
+        (binding.hidden.add if hidden else binding.hidden.discard)(object_id)
+        binding.colour()
+        self.changed.emit()
+
+    def lock_object(self, object_id: int, locked: bool = True) -> None:
+        """Let nothing change an object, or let it be changed again."""
+        session, _ = self._live()
+        self._edit(lambda: (session.lock if locked else session.unlock)(object_id), self._objects_changed)
+
+    def remove_object(self, object_id: int) -> None:
+        """Remove an object with its masks; undo brings it back."""
+        session, _ = self._live()
+        self._edit(lambda: session.remove_object(object_id), self._all_changed)
+
+    def divide(self, object_id: int, daughters: int = 2) -> None:
+        """End an object before the frame on screen, where its daughters begin: annotate them next."""
+        session, _ = self._live()
+        frame = self.frame
+
+        def then(made: tuple[ObjectInfo, ...]) -> None:
+            self._all_changed()
+            self.select(made[0].id)
+            self.notice(f"Draw {' and '.join(o.name for o in made)} here, then propagate.")
+
+        self._edit(lambda: session.divide(object_id, frame, daughters), then)

@@ -1,0 +1,120 @@
+"""The rounds of a desk: propagating, stopping, finding what is wrong, going back and forth in history; no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_ivos.plugin.drawing import patiently
+from napari_ivos.plugin.engine import Job
+from napari_ivos.plugin.progress import Meter
+from napari_ivos.plugin.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari.components import ViewerModel
+
+    from napari_ivos.session import FrameResult
+
+Direction = Literal["both", "forward", "backward"]
+
+
+@dataclass(eq=False)
+class Run(Job):
+    """A propagation: about how many frames it will change, and how many it has."""
+
+    total: int = 0
+    meter: Meter = field(default_factory=Meter)
+
+
+class Rounds(Work):
+    """The part of a desk that has to do with rounds; see `Work` for parameters.
+
+    Attributes
+    ----------
+    follow : bool
+        Whether the view goes along with a propagation.
+    """
+
+    def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
+        super().__init__(viewer, ring)
+        self.follow = False
+        self._last = Meter()
+
+    def propagate(self, direction: Direction = "both", start: int | None = None, stop: int | None = None) -> None:
+        """Carry the annotations of this round to the other frames, or on to those that are not done yet."""
+        session, _ = self._live()
+        self._look()
+
+        def run(job: Job) -> Generator[FrameResult]:
+            if not job.stop.is_set():
+                task.meter.begin()
+                task.total = session.remaining(direction, start, stop)
+                yield from patiently(lambda: session.propagate(direction, start, stop))
+
+        def then(value: object) -> None:
+            done = task.meter.done
+            self.notice(f"Propagated {done} frame{'s' * (done != 1)}.")
+
+        task = Run("propagate", run, session, then=then)
+        task.again = lambda: self.propagate(direction, start, stop)
+        self._last = task.meter
+        self.engine.submit(task)
+        self._lock_result(True)
+        self.changed.emit()
+
+    @property
+    def frames_done(self) -> int:
+        """Frames that the last propagation has changed so far."""
+        return self._last.done
+
+    def _take_item(self, job: Job, item: Any) -> None:
+        if not isinstance(job, Run):
+            super()._take_item(job, item)
+            return
+        self._show_result(item, propagated=True)
+        if self.follow and self.binding is not None and not job.stop.is_set():
+            self.binding.show_frame(item.frame)
+        progress = job.meter.count(job.total)
+        if progress is not None:
+            self.progressed.emit(progress)
+
+    def stop(self) -> None:
+        """Stop what runs within a frame; what is done is kept, and so are strokes that wait."""
+        for engine in self.engines:
+            engine.stop()
+        if self.session is not None:
+            self.session.cancel()
+        self.changed.emit()
+
+    def go_to(self, frame: int) -> None:
+        """Put a frame on screen."""
+        self._live()[1].show_frame(frame)
+
+    def next_frame(self) -> None:
+        """Go to the frame whose masks are the worst."""
+        session, binding = self._live()
+        frame = session.suggest_frame()
+        if frame is None:
+            self.notice("Nothing to suggest: every frame is annotated, or nothing was propagated yet.")
+        else:
+            binding.show_frame(frame)
+
+    def undo(self, to: Literal["step", "round"] = "step") -> None:
+        """Take back the last step (a stroke, an edit, a propagation), or the last round but for its new objects."""
+        session, _ = self._live()
+        self._edit(lambda: session.undo(to), self._all_changed)
+
+    def redo(self, to: Literal["step", "round"] = "step") -> None:
+        """Bring back what undo took."""
+        session, _ = self._live()
+        self._edit(lambda: session.redo(to), self._all_changed)
+
+    def show_before(self, before: bool = True) -> None:
+        """Show the result as it was before the last round, or as it is; nothing can be changed meanwhile."""
+        session = self.session
+        if session is None or before == self.comparing:
+            return
+        self.comparing = before
+        self._edit(lambda: (session.undo if before else session.redo)("round"), self._all_changed)

@@ -1,0 +1,348 @@
+"""What everything that is done at a desk shares: its session, the way in for strokes and answers, what is shown; no Qt.
+
+What may take longer than a blink runs in the desk's engines; `handle` takes in what came of it and looks what the user
+drew. `models`, `objects`, `rounds` and `exchange` are what can be done with it, each by itself; `desk` joins them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_ivos.errors import InputError, IvosError
+from napari_ivos.plugin import projects, telling
+from napari_ivos.plugin.drawing import patiently
+from napari_ivos.plugin.engine import Engine, Event, Job
+from napari_ivos.plugin.layers import Changes
+from napari_ivos.plugin.progress import Progress
+from napari_ivos.plugin.review import Review
+from napari_ivos.plugin.state import State, reasons, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+
+    from napari_ivos.plugin.drawing import Drawing
+    from napari_ivos.plugin.layers import Binding, Drawn
+    from napari_ivos.predictor import Predictor
+    from napari_ivos.session import FrameResult, Session
+
+LOG = logging.getLogger("napari_ivos")
+LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
+"""Kinds of jobs whose progress is shown."""
+
+
+class Work:
+    """The session of one viewer, its layers and its threads.
+
+    Parameters
+    ----------
+    viewer : ViewerModel or Viewer
+    ring : callable, optional
+        Called from any thread when `handle` is to be called, soon, in the window's thread.
+
+    Attributes
+    ----------
+    changed, noticed, progressed
+        Signals: something that is shown has changed; a sentence for the user and its kind ("info", "warning",
+        "error"); a `Progress`, or None at its end.
+    engine, exporter : Engine
+        Threads: for all that changes the session, one thing after the other; for what only reads it.
+    session : Session or None
+        The live session; None before a stack is chosen.
+    selected : int or None
+        The object that is drawn; 0: background.
+    model_source : str, path or None
+        What the model in use was loaded from; None: the shipped one, or one that was handed over.
+    """
+
+    changed = Signal()
+    noticed = Signal(str, str)
+    progressed = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
+        self.viewer = viewer
+        self._ring = ring
+        self._bell = threading.Event()
+        self.engine = Engine(self.ring)
+        self.exporter = Engine(self.ring)
+        self.engines = [self.engine, self.exporter]
+        self.session: Session | None = None
+        self.binding: Binding | None = None
+        self.drawing: Drawing | None = None
+        self.review = Review()
+        self.selected: int | None = None
+        self.comparing = False
+        self.model: Predictor | None = None
+        self.model_state = ""
+        self.model_source: str | Path | None = None
+        self._target: Path | None = None
+        self._opening = False
+        self.closed = False
+
+    # -- the loop
+
+    def ring(self) -> None:
+        """Ask for `handle`; from any thread."""
+        self._bell.set()
+        if self._ring is not None and not self.closed:
+            self._ring()
+
+    def handle(self) -> None:
+        """Take in what the engine did and what the user drew; each by itself, so that one error stops no other."""
+        self._bell.clear()
+        if self.closed:
+            return
+        events = [event for engine in self.engines for event in engine.take()]
+        for event in events:
+            if event.job.owner in (None, self.session):  # answers of sessions that are gone are dropped
+                self.safely(self._take_in, event)
+        self.safely(self._look)
+        if any(event.kind != "item" for event in events):
+            self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
+            self.changed.emit()
+
+    def safely(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; what goes wrong is told to the user: nobody else would hear of it. The value; None after an error."""
+        try:
+            return call(*arguments)
+        except IvosError as error:
+            self.notice(str(error), "error")
+        except Exception as error:
+            LOG.exception("napari-ivos")
+            self.notice(telling.failure(error), "error")
+        return None
+
+    def wait(self, seconds: float = 60.0) -> None:
+        """Work until nothing is left to do; for scripts and notebooks, in the window's thread.
+
+        Raises
+        ------
+        IvosError
+            It takes longer.
+        """
+        end = time.monotonic() + seconds
+        self.handle()
+        while any(engine.busy for engine in self.engines) or self._bell.is_set():
+            left = end - time.monotonic()
+            if left <= 0:
+                raise IvosError(f"Not done within {seconds:g} seconds.")
+            self._bell.wait(min(left, 0.05))
+            self.handle()
+
+    def _take_in(self, event: Event) -> None:
+        job = event.job
+        if event.kind == "started":
+            if job.kind in LONG:
+                self.progressed.emit(Progress(job.kind))
+        elif event.kind == "item":
+            self._take_item(job, event.value)
+        else:
+            if job.kind in LONG:
+                self.progressed.emit(None)
+            if event.kind == "failed":
+                self._take_error(job, event.value)
+            elif job.then is not None:
+                job.then(event.value)
+            if job.kind in ("interact", "propagate", "remove stroke"):
+                self._sync()
+
+    def _take_item(self, job: Job, item: Any) -> None:
+        self.progressed.emit(Progress(job.kind, *item))
+
+    def _take_error(self, job: Job, error: IvosError) -> None:
+        self.notice(telling.failure(error), "error")
+
+    def notice(self, text: str, kind: str = "info") -> None:
+        """Tell the user something."""
+        self.noticed.emit(text, kind)
+
+    # -- state
+
+    def state(self, image: bool = False) -> State:
+        """What decides which commands are possible; `image`: whether a layer is chosen."""
+        jobs = [job for engine in self.engines for job in engine.jobs]
+        running = next((j.kind for j in jobs if j.kind == "propagate"), jobs[0].kind if jobs else "")
+        return state_of(
+            self.session,
+            self.selected,
+            image=image,
+            opening=self._opening,
+            model=self.model_state,
+            running=running,
+            comparing=self.comparing,
+        )
+
+    @property
+    def frame(self) -> int:
+        """The frame on screen."""
+        return 0 if self.binding is None else self.binding.frame
+
+    @property
+    def where(self) -> str:
+        """Where the work is kept, for people."""
+        if self.session is None:
+            return ""
+        if self.session.path is not None:
+            return f"Saved in {self.session.path}"
+        if self._target is not None:
+            return f"A project is made with your first stroke: {self._target}"
+        return f"{projects.UNSAVED}: the project is only in memory."
+
+    def _live(self) -> tuple[Session, Binding]:
+        if self.session is None or self.binding is None:
+            raise InputError("Choose a stack and press Start first.")
+        return self.session, self.binding
+
+    # -- strokes and paint on their way to the session
+
+    def _look(self) -> None:
+        """Take in what the user drew, moved, deleted or painted."""
+        session, binding = self.session, self.binding
+        if session is None or binding is None or self.comparing:
+            return
+        changes = binding.read()
+        for note in changes.notes:
+            self.notice(note, "warning")
+        if session.read_only is not None:
+            if changes.new or changes.gone:
+                self._sync()
+            return
+        self._take_strokes(changes)
+        if binding.painted:
+            self._keep()
+            if not self.engine.busy:
+                binding.painted = False
+                session.commit_paint()
+                self._all_changed()
+
+    def _at_once(self, drawn: Drawn) -> None:
+        """A stroke has just ended: send it before anything is painted."""
+        if self.comparing or self.session is None or self.session.read_only is not None:
+            self.ring()
+        else:
+            self.safely(self._take_strokes, Changes(new=(drawn,)))
+
+    def _take_strokes(self, changes: Changes) -> None:
+        """Send what was drawn to the session; a propagation stops for it."""
+        drawing = self.drawing
+        if drawing is None or not (changes.new or changes.gone):
+            return
+        for drawn in changes.gone:
+            if drawn.stroke is not None:
+                self._interrupt()
+            drawing.take_back(drawn)
+        if changes.new:
+            self._interrupt()
+            self._keep()
+        if self.model_state in ("ready", "loading"):
+            drawing.submit(changes.new)
+        elif changes.new:
+            drawing.hold(changes.new)
+            self.notice(f"The stroke waits for a model. {self.model_state}", "error")
+
+    def _keep(self) -> None:
+        """Give the session its project file, before the first of the user's work is written."""
+        session, path = self.session, self._target
+        if session is None or path is None:
+            return
+        self._target = None
+        job = Job("save", lambda job: patiently(lambda: projects.keep(session, path)), session, precious=True)
+        job.then = lambda note: self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
+        self.engine.submit(job)
+
+    def _interrupt(self) -> None:
+        """Stop a propagation after its frame."""
+        if any(job.kind == "propagate" for job in self.engine.jobs):
+            self.engine.stop("propagate")
+            if self.session is not None:
+                self.session.cancel()
+
+    # -- changes, and showing what they did
+
+    def _edit(self, call: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """Change the session: now if it is free, else when what runs has stopped."""
+        if self.engine.busy:
+            self._interrupt()
+            self.engine.submit(Job("edit", lambda job: patiently(call), self.session, then=then, precious=True))
+            return
+        value = call()
+        if then is not None:
+            then(value)
+
+    def select(self, object_id: int) -> None:
+        """Draw for this object (0: background) from now on."""
+        _, binding = self._live()
+        self.selected = object_id
+        binding.draw_for(object_id)
+        self.changed.emit()
+
+    def _show_result(self, result: FrameResult | None, propagated: bool = False) -> None:
+        """Show a frame that changed; those of other sessions never come here."""
+        if result is None or self.binding is None:
+            return
+        self.review.note(result.frame, result.quality, result.round if propagated else None)
+        if self.binding.refresh([result.frame]) and not propagated:
+            self.binding.describe(self.review.at(result.frame))
+
+    def _sync(self) -> None:
+        """Let layers and timeline show the session's strokes and annotations."""
+        if self.session is not None and self.drawing is not None:
+            self.drawing.sync()
+            self.review.mark(self.session)
+
+    def frame_changed(self) -> None:
+        """The user went to another frame."""
+        if self.session is not None and self.binding is not None:
+            self.binding.describe(self.review.at(self.binding.frame))
+
+    def _objects_changed(self, chosen: int | None = None) -> None:
+        session, binding = self._live()
+        binding.colour()
+        self.review.mark(session)
+        if chosen is not None:
+            self.select(chosen)
+        self.changed.emit()
+
+    def _all_changed(self, value: object = None) -> None:
+        """After undo, redo and the like: show everything again."""
+        session, binding = self._live()
+        objects = [o.id for o in session.objects]
+        if self.selected and self.selected not in objects:
+            self.selected = objects[0] if objects else None
+        self._sync()
+        binding.colour()
+        binding.refresh()
+        self._reviewed()
+        self.changed.emit()
+
+    def _reviewed(self) -> None:
+        """Read all qualities and spans again, in the background."""
+        session = self.session
+        if session is None:
+            return
+
+        def then(review: Review) -> None:
+            self.review = review
+            if self.binding is not None:
+                self.binding.describe(review.at(self.binding.frame))
+
+        self.exporter.submit(Job("review", lambda job: Review.of(session), session, then=then))
+
+    def _lock_result(self, locked: bool) -> None:
+        if self.binding is not None and self.binding.paper.editable == locked:
+            self.binding.paper.editable = not locked
+
+    def _by_key(self, command: str) -> None:
+        """Ctrl-Z or Ctrl-Shift-Z in one of our layers: there is one history, whatever layer is asked."""
+        reason = reasons(self.state())[command]
+        if reason:
+            self.notice(reason, "warning")
+        else:
+            self.safely(getattr(self, command))
