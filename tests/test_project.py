@@ -451,6 +451,27 @@ def test_the_second_may_only_read(path: Path) -> None:
         assert cells(third, 4) == {1: 80}
 
 
+@pytest.mark.parametrize("first_by_link", [True, False], ids=["link-first", "link-second"])
+def test_a_link_to_a_project_takes_the_same_lock(path: Path, tmp_path: Path, first_by_link: bool) -> None:
+    """Whoever opens a project through a link and whoever opens it itself are never both its writers."""
+    Project.create(path, SHAPE, {}).close()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.ivos"
+    try:
+        link.symlink_to(path)
+    except OSError as error:
+        pytest.skip(f"no links can be made here: {error}")
+    one, other = (link, path) if first_by_link else (path, link)
+    with closing(Project.open(one)) as first, closing(Project.open(other)) as second:
+        put(first, 3, patch(50))
+        assert second.read_only is not None
+        assert "another session" in second.read_only
+        assert cells(second, 3) == {1: 50}
+    assert sorted(p.name for p in link.parent.iterdir()) == ["link.ivos"]
+    with closing(Project.open(other)) as third:
+        assert third.read_only is None
+
+
 def test_a_writer_that_ends_first_loses_nothing(path: Path) -> None:
     """A writer that closes while another reads leaves everything in place for the next one."""
     first = Project.create(path, SHAPE, {})
@@ -486,3 +507,20 @@ def test_the_file_system_of_a_path_is_that_of_the_deepest_mount(tmp_path: Path, 
     assert locking.file_system(Path(place), table) == kind
     assert locking.file_system(Path(place), tmp_path / "none") == ""
     assert not locking.on_network(tmp_path)
+
+
+def test_the_history_is_read_from_its_end(path: Path) -> None:
+    """Going back through the history gives all of it, the newest first, and reads no more than was asked for."""
+    with closing(Project.create(path, SHAPE, {})) as project:
+        with project.transaction() as writer:
+            for k in range(100):
+                writer.begin("rename", 1, detail={"object": k})
+        assert [s.number for s in project.steps_back()] == [s.number for s in project.steps()][::-1]
+        assert [project.step(s.number) for s in project.steps()] == list(project.steps())
+        assert project.step(1000) is None
+        with project.transaction() as writer:
+            writer._connection.execute("UPDATE steps SET detail = '{' WHERE id = 1")
+        back = project.steps_back()
+        assert [next(back).number for _ in range(40)] == list(range(100, 60, -1))
+        with pytest.raises(ProjectError, match="not JSON"):
+            list(back)

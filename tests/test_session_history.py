@@ -530,3 +530,26 @@ def test_readers_notice_nothing_of_a_save(clip, tmp_path) -> None:
             reader.join()
         assert all(seen)
         assert seen
+
+
+@pytest.mark.parametrize("to", ["step", "round"])
+def test_undo_and_redo_read_the_end_of_the_history_only(session, clip, monkeypatch, to) -> None:
+    """With many rounds behind it, taking back the last one and bringing it back again leaves the first ones unread."""
+    for k in range(40):
+        session.interact(clip.scribbles(k % 8, 1))
+        list(session.propagate("forward"))
+    read: list[int] = []
+    everything = session._project._steps
+
+    def counted(*asked):
+        found = everything(*asked)
+        read.extend(step.number for step in found)
+        return found
+
+    before = state(session)
+    monkeypatch.setattr(session._project, "_steps", counted)
+    undone = session.undo(to=to)
+    assert {s.round for s in undone} == {session.log[-1].round}
+    assert [s.number for s in session.redo(to=to)] == [s.number for s in undone][::-1]
+    assert len(read) == 2 * 32 < len(session.log)
+    assert state(session) == before

@@ -51,6 +51,7 @@ _SIDE_LIMIT = 1 << 20
 _FRAME_LIMIT = 1 << 24
 _TOGETHER = 1 << 26  # values of strokes or references that are unpacked at once
 _AT_ONCE = 500  # values in one IN (...)
+_STEPS_BACK = 32  # steps that are read at a time from the end of the history
 
 T = TypeVar("T")
 
@@ -279,10 +280,23 @@ class Project:
 
     def steps(self) -> tuple[Step, ...]:
         """The whole history, dropped steps too, in order."""
+        return self._steps("ORDER BY id")
+
+    def step(self, number: int) -> Step | None:
+        """One entry of the history; None where there is none of this number."""
+        return next(iter(self._steps("WHERE id = ?", number)), None)
+
+    def steps_back(self) -> Iterator[Step]:
+        """The history from its end, dropped steps too; no more of it is read than is asked for."""
+        found = self._steps("ORDER BY id DESC LIMIT ?", _STEPS_BACK)
+        while found:
+            yield from found
+            found = self._steps("WHERE id < ? ORDER BY id DESC LIMIT ?", found[-1].number, _STEPS_BACK)
+
+    def _steps(self, which: str, *values: int) -> tuple[Step, ...]:
+        names = "id, kind, round, state, finished, time, model, detail, frames, seconds"
         with self._storage.reading() as connection:
-            rows = connection.execute(
-                "SELECT id, kind, round, state, finished, time, model, detail, frames, seconds FROM steps ORDER BY id"
-            ).fetchall()
+            rows = connection.execute(f"SELECT {names} FROM steps {which}", values).fetchall()
         self._sound(rows, "itiiitTtir", "steps")
         if not {r[3] for r in rows} <= set(StepState):
             raise ProjectError(f"{self.name} is damaged: a step of it is in no state that there is.")

@@ -121,6 +121,7 @@ class Storage:
             _make(path)
         else:
             _check_there(path)
+        path = path.resolve()  # one file, one lock, whatever links lead to it; SQLite's files lie beside the file too
         self.read_only = "that was asked for" if reading else self._take_lock(path)
         if create and self.read_only is not None:
             raise ProjectError(f"{path} can't be made: {self.read_only}.")

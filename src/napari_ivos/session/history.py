@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.project import ROUND_KINDS, Project, Step, StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +38,34 @@ class Painted:
     spreads: tuple[int, ...]
 
 
-def to_take_back(steps: Sequence[Step], to: str) -> list[Step]:
+def to_take_back(newest_first: Iterable[Step], to: str) -> list[Step]:
     """Steps that `undo` takes back, in order: the last one, or strokes, paint and propagations of the last round.
 
-    Edits of the table of objects outlive a round: an object that was added for it stays, without its masks.
+    Edits of the table of objects outlive a round: an object that was added for it stays, without its masks. The history
+    is read as far back as that round goes, no farther.
     """
-    active = [s for s in steps if s.state is StepState.ACTIVE]
-    if to == "step":
-        return active[-1:]
-    rounds = [s for s in active if s.kind in ROUND_KINDS]
-    return [s for s in rounds if s.round == rounds[-1].round]
+    chosen: list[Step] = []
+    for step in newest_first:
+        if step.state is not StepState.ACTIVE:
+            continue
+        if to == "step":
+            return [step]
+        if step.kind not in ROUND_KINDS:
+            continue
+        if chosen and step.round != chosen[0].round:
+            break
+        chosen.append(step)
+    return chosen[::-1]
 
 
-def to_bring_back(steps: Sequence[Step], to: str) -> list[Step]:
-    """Steps that `redo` brings back, in order: the first that was undone, or all up to the end of its round."""
-    undone = [s for s in steps if s.state is StepState.UNDONE]
+def to_bring_back(newest_first: Iterable[Step], to: str) -> list[Step]:
+    """Steps that `redo` brings back, in order: the first that was undone, or all up to the end of its round.
+
+    What was undone came after every stroke, paint and propagation that still counts, so the history is read back to the
+    last of those.
+    """
+    tail = takewhile(lambda s: s.state is not StepState.ACTIVE or s.kind not in ROUND_KINDS, newest_first)
+    undone = [s for s in tail if s.state is StepState.UNDONE][::-1]
     if to == "step":
         return undone[:1]
     rounds = [s for s in undone if s.kind in ROUND_KINDS]
@@ -69,7 +83,7 @@ def painted_by(project: Project, number: int) -> Painted:
     InputError
         There is no such step, or it painted nothing.
     """
-    step = next((s for s in project.steps() if s.number == number), None)
+    step = project.step(number)
     if step is None or step.kind != "annotate" or step.state is not StepState.ACTIVE:
         found = "is not there" if step is None else f'is "{step.kind}" and {step.state.name.lower()}'
         raise InputError(f'Step {number} {found}: only an active step of kind "annotate" has painted something.')

@@ -674,7 +674,7 @@ class Session:
         backwards = target is StepState.UNDONE
         with self._working("undo" if backwards else "redo"):
             choose = history.to_take_back if backwards else history.to_bring_back
-            chosen = choose(self._project.steps(), to)
+            chosen = choose(self._project.steps_back(), to)
             if not chosen:
                 return ()
             with self._project.transaction() as writer:
