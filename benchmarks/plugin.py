@@ -4,23 +4,48 @@
 
 Prints a table: time the plugin adds at the start, from releasing the mouse to the changed mask (480p frame), frames per
 second while propagating against the engine alone, and gaps of the event loop meanwhile. Everything is written to
-project files, as it is for users. Beside other load, run it with priority (``chrt -f 5``).
+project files, as it is for users. Each line is printed as soon as it is measured, and what is being measured is said on
+the way; a step that takes longer than ten minutes ends the program with the stacks of its threads. Beside other load,
+run it with priority (``chrt -f 5``): all of it takes a minute and a half where nothing else runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEIGHT, WIDTH = 480, 854
 TICK_MS = 2
 STROKES = 12
+STEP_SECONDS = 600
+"""No step of the measurement takes so long on any machine; where one does, something is stuck."""
+MASK_SECONDS = 120
+"""How long a mask is waited for."""
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Say what is being done and how long it took; a step that is stuck ends the program and says where it was."""
+    sys.stderr.write(f"{what} ... ")
+    sys.stderr.flush()
+    faulthandler.dump_traceback_later(STEP_SECONDS, exit=True)
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        sys.stderr.write(f"{time.perf_counter() - begun:.0f} s\n")
 
 
 def _qtest() -> Any:
@@ -84,14 +109,14 @@ def release_to_mask(viewer: Any, widget: Any, frame: int) -> float:
             loop.quit()
 
     labels.events.set_data.connect(look)
-    QTimer.singleShot(30_000, loop.quit)
+    QTimer.singleShot(MASK_SECONDS * 1000, loop.quit)
     begun = time.perf_counter()
     _qtest().mouseRelease(native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
     loop.exec()
     labels.events.set_data.disconnect(look)
     if not seen[0]:
-        raise SystemExit("no mask within 30 s")
-    widget.wait()
+        raise SystemExit(f"no mask within {MASK_SECONDS} s: {widget.banner.text()}")
+    widget.wait(STEP_SECONDS)
     return seen[0] - begun
 
 
@@ -108,6 +133,8 @@ def propagate(widget: Any) -> tuple[float, np.ndarray]:
     watch.timeout.connect(lambda: None if widget.desk.engine.busy else loop.quit())
     begun = time.perf_counter()
     widget.run("propagate")
+    if not widget.desk.engine.busy:
+        raise SystemExit(f"the propagation did not begin: {widget.banner.text()}")
     watch.start(20)
     loop.exec()
     spent = time.perf_counter() - begun
@@ -130,7 +157,7 @@ def engine_alone(stack: np.ndarray, model: Any, points: Any, path: Path) -> floa
 def begin(widget: Any, layer: Any, path: Path) -> None:
     """Start the widget's work on a layer, and wait until all is drawn."""
     widget.start(layer, path=path)
-    widget.wait()
+    widget.wait(STEP_SECONDS)
     _qtest().qWait(500)
 
 
@@ -138,11 +165,13 @@ def rates(viewer: Any, widget: Any, stack: np.ndarray, model: Any, folder: Path,
     """Frames per second in the window and alone, in turns after a warm-up, and the event loop's gaps in the window."""
     alone, window, gaps = [], [], []
     for turn in range(turns + 1):
-        begin(widget, viewer.layers[0], folder / f"window{turn}.ivos")
-        release_to_mask(viewer, widget, 0)
-        drawn = widget.session.strokes()[0].points
-        rate, more = propagate(widget)
-        other = engine_alone(stack, model, drawn, folder / f"alone{turn}.ivos")
+        with step(f"propagation {turn} of {turns} in the window" if turn else "warm-up"):
+            begin(widget, viewer.layers[0], folder / f"window{turn}.ivos")
+            release_to_mask(viewer, widget, 0)
+            drawn = widget.session.strokes()[0].points
+            rate, more = propagate(widget)
+        with step("the same without it"):
+            other = engine_alone(stack, model, drawn, folder / f"alone{turn}.ivos")
         if turn:
             alone.append(other)
             window.append(rate)
@@ -151,45 +180,23 @@ def rates(viewer: Any, widget: Any, stack: np.ndarray, model: Any, folder: Path,
 
 
 def write(line: str) -> None:
-    """Print a line of the table."""
+    """Print a line of the table, now."""
     sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
-def main() -> int:
-    """Measure and print; returns 0."""
-    parser = argparse.ArgumentParser(description="How quick the window is.")
-    parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
-    parser.add_argument("--frames", type=int, default=120)
-    parser.add_argument("--turns", type=int, default=3, help="propagations in the window and alone, in turns")
-    arguments = parser.parse_args()
-    import napari
-
-    from napari_ivos.plugin.loading import load
-
-    stack = movie(arguments.frames)
-    viewer = napari.Viewer(show=True)
-    viewer.window._qt_window.resize(1380, 860)
-    viewer.add_image(stack, rgb=True, name="disc")
-    begun = time.perf_counter()
-    from napari_ivos.plugin import dock
-
-    widget: Any = dock(viewer)
-    opened = time.perf_counter() - begun
-    model = load(arguments.model, "cpu")
-    widget.use_model(model)
-    with tempfile.TemporaryDirectory() as folder:
-        begin(widget, viewer.layers[0], Path(folder) / "strokes.ivos")
-        strokes = [release_to_mask(viewer, widget, frame) for frame in range(0, 3 * STROKES, 3)]
-        networks = [step.seconds for step in widget.session.log if step.kind == "interact"]
-        alone, window, gaps = rates(viewer, widget, stack, model, Path(folder), arguments.turns)
-        widget.desk.close()
-    write(f"the plugin's dock opens in        {opened:6.2f} s")
+def tell_strokes(strokes: list[float], networks: list[float]) -> None:
+    """Print what was measured of strokes, in seconds."""
     write(f"release to mask, first            {strokes[0] * 1000:6.0f} ms")
     low, high = np.percentile(strokes[1:], [10, 90]) * 1000
     write(
         f"release to mask, others: median   {np.median(strokes[1:]) * 1000:6.0f} ms   (80 % of {low:.0f} to {high:.0f})"
     )
     write(f"  of which the session's work     {np.median(networks[1:]) * 1000:6.0f} ms")
+
+
+def tell_rates(alone: np.ndarray, window: np.ndarray, gaps: np.ndarray) -> None:
+    """Print what was measured of propagations: frames per second, and milliseconds."""
     write(f"frames per second, engine alone   {np.median(alone):6.1f}   {np.round(alone, 1)}")
     write(f"frames per second, in the window  {np.median(window):6.1f}   {np.round(window, 1)}")
     write(f"  of the engine alone             {np.median(window / alone):6.2f}")
@@ -197,7 +204,50 @@ def main() -> int:
         f"event loop gaps, ms: median {np.median(gaps):.1f}, 95 % {np.percentile(gaps, 95):.1f}, max {gaps.max():.0f}; "
         f"{np.mean(gaps < 50) * 100:.1f} % under 50"
     )
-    viewer.close()
+
+
+def measure(viewer: Any, widget: Any, stack: np.ndarray, model: Any, turns: int) -> None:
+    """Measure strokes and propagations, and print them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            with step(f"{STROKES} strokes"):
+                begin(widget, viewer.layers[0], folder / "strokes.ivos")
+                strokes = [release_to_mask(viewer, widget, frame) for frame in range(0, 3 * STROKES, 3)]
+            tell_strokes(strokes, [entry.seconds for entry in widget.session.log if entry.kind == "interact"])
+            tell_rates(*rates(viewer, widget, stack, model, folder, turns))
+        finally:
+            widget.desk.close()
+
+
+def main() -> int:
+    """Measure and print; returns 0."""
+    parser = argparse.ArgumentParser(description="How quick the window is.")
+    parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
+    parser.add_argument("--frames", type=int, default=120, help="of the movie; at least 48")
+    parser.add_argument("--turns", type=int, default=3, help="propagations in the window and alone, in turns")
+    arguments = parser.parse_args()
+    import napari
+
+    from napari_ivos.plugin.loading import load
+
+    with step("the window and the movie"):
+        stack = movie(max(arguments.frames, 3 * STROKES + 12))
+        viewer = napari.Viewer(show=True)
+        viewer.window._qt_window.resize(1380, 860)
+        viewer.add_image(stack, rgb=True, name="disc")
+    begun = time.perf_counter()
+    from napari_ivos.plugin import dock
+
+    widget: Any = dock(viewer)
+    write(f"the plugin's dock opens in        {time.perf_counter() - begun:6.2f} s")
+    with step("the model"):
+        model = load(arguments.model, "cpu")
+        widget.use_model(model)
+    try:
+        measure(viewer, widget, stack, model, arguments.turns)
+    finally:
+        viewer.close()
     return 0
 
 

@@ -117,6 +117,31 @@ def test_a_project_opened_again_has_its_adapted_weights_and_another_stack_does_n
     assert again.session.adapted is None
 
 
+def test_frames_that_are_right_are_learned_from_too(make_desk, tmp_path, monkeypatch):
+    """Accepted frames reach the training, are told in the state, can be taken back, and stay with the project."""
+    desk = annotated(make_desk(tmp_path / "a.ivos"))
+    assert "Propagate first" in reasons(desk.state(True))["accept_frame"]
+    desk.go_to(2)
+    desk.handle()
+    desk._sync()
+    assert "counts as right already" in reasons(desk.state(True))["accept_frame"]
+    desk.propagate()
+    desk.wait()
+    desk.accept_frame(5)
+    desk.accept_frame(3)
+    desk.accept_frame(3, accepted=False)
+    desk.go_to(5)
+    assert desk.on_accepted
+    assert not reasons(desk.state(True))["accept_frame"]
+    taught = []
+    material = adaptation.Material
+    monkeypatch.setattr(adaptation, "Material", lambda *given: taught.append(given[2]) or material(*given))
+    adapted(desk)
+    assert taught == [{5}]
+    desk.close()
+    assert make_desk(tmp_path / "a.ivos").review.accepted == {5}
+
+
 def test_with_nothing_annotated_the_reason_is_shown(make_desk, tmp_path):
     """The button is disabled with a reason, and the call says what is missing."""
     desk = make_desk(tmp_path / "a.ivos")

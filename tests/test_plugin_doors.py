@@ -22,6 +22,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import docking, reading
+from napari_ivos.plugin.sections import KEYS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plugin_scene as scene
@@ -129,6 +130,75 @@ def test_commands_are_in_the_palette(viewer, qtbot, monkeypatch, typed, command)
     assert found.command_at(found._selected_index).id == f"napari-ivos.{command}"
     QTest.keyClick(palette._line, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: _docked(viewer), timeout=PATIENCE)
+
+
+def execute(command: str) -> None:
+    """Run a command as the palette does, through napari's app-model."""
+    from napari._app_model import get_app_model
+
+    get_app_model().commands.execute_command(f"napari-ivos.{command}").result()
+
+
+ELSEWHERE = {"open_project": "read_project"}
+"""Buttons whose command has another name: napari's own for reading."""
+
+
+def test_every_button_is_a_command(viewer, monkeypatch):
+    """Each button of the widget has its command in the manifest, which does what the button does."""
+    from npe2 import PluginManager
+
+    from napari_ivos.plugin.state import COMMANDS
+
+    widget = docking.open_dock(viewer)
+    names = {name for section in widget.sections for name in section.buttons}
+    contributed = PluginManager.instance().get_manifest("napari-ivos").contributions.commands
+    known = {command.id.removeprefix("napari-ivos."): command for command in contributed}
+    assert {ELSEWHERE.get(name, name) for name in names} <= set(known)
+    assert set(COMMANDS) - {"edit_object"} <= names
+    assert set(KEYS) <= names
+    ran = []
+    monkeypatch.setattr(type(widget), "run", lambda self, name: ran.append((self, name)))
+    for name in sorted(names):
+        execute(ELSEWHERE.get(name, name))
+    assert ran == [(widget, name) for name in sorted(names)]
+
+
+def test_a_session_worked_by_commands_alone(viewer, qtbot, project):
+    """Dividing, comparing, undoing and redoing a round, accepting and copying work through the manifest."""
+    path, labels = project
+    docking.open_dock(viewer).open_project(path)
+    opened(qtbot, viewer, labels)
+    widget = docking.open_dock(viewer)
+    settle(qtbot, widget)
+
+    def do(command: str) -> None:
+        execute(command)
+        settle(qtbot, widget)
+
+    do("compare")
+    assert widget.desk.comparing
+    assert not np.asarray(widget.session.labels)[5].any()
+    do("compare")
+    np.testing.assert_array_equal(np.asarray(widget.session.labels), labels)
+    do("undo_round")
+    assert not np.asarray(widget.session.labels)[5].any()
+    do("redo_round")
+    np.testing.assert_array_equal(np.asarray(widget.session.labels), labels)
+    widget.go_to(5)
+    do("accept_frame")
+    assert widget.session.accepted == {5}
+    assert "Not right" in widget.review.buttons["accept_frame"].text
+    assert "(5)" in widget.review.learned.text()
+    do("accept_frame")
+    assert widget.session.accepted == frozenset()
+    do("divide")
+    assert [o.parent for o in widget.session.objects] == [None, 1, 1]
+    do("undo")
+    assert len(widget.session.objects) == 1
+    do("copy_methods")
+    assert "1 object in a stack of 8 frames" in QApplication.clipboard().text()
+    do("copy_script")
+    assert "session.propagate(" in QApplication.clipboard().text()
 
 
 SHELL = """

@@ -144,7 +144,8 @@ def adapt(
     steps : int
         Steps of learning, if the time is enough. Then the same session gives the same weights.
     accepted : collection of int
-        Frames that are right although nobody annotated them: their masks count as if they were.
+        Frames that are right although nobody annotated them, beside those of `session.accepted`: their masks count as
+        if they were annotated.
     device : str, optional
         Where to compute; where the model is, if left out.
     seed : int
@@ -187,7 +188,7 @@ def adapt(
     wrong = sorted(f for f in accepted if f != int(f) or not 0 <= f < session.shape[0])
     if wrong:
         raise InputError(f"There is no frame {wrong[0]} to accept: the stack has frames 0 to {session.shape[0] - 1}.")
-    material = Material(session, model.size, accepted)
+    material = Material(session, model.size, session.accepted.union(accepted))
     where = pick_device(device or model.device)
     run = _Run(model, stack, material, str(where), seconds, steps, np.random.default_rng(seed))
     return run.go()

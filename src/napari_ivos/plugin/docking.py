@@ -1,4 +1,4 @@
-"""Finding and opening the widget, and the commands of the palette."""
+"""Finding and opening the widget: one in each viewer."""
 
 from __future__ import annotations
 
@@ -53,57 +53,3 @@ def _docked(widget: IvosWidget) -> bool:
         return widget.parent() is not None
     except RuntimeError:  # Qt has deleted it
         return False
-
-
-def _run(viewer: napari.viewer.Viewer, name: str) -> None:
-    open_dock(viewer).run(name)
-
-
-def propagate(viewer: napari.viewer.Viewer) -> None:
-    """Carry the masks to the other frames."""
-    _run(viewer, "propagate")
-
-
-def stop(viewer: napari.viewer.Viewer) -> None:
-    """Stop what runs."""
-    _run(viewer, "stop")
-
-
-def add_object(viewer: napari.viewer.Viewer) -> None:
-    """Add an object and draw it next."""
-    _run(viewer, "add_object")
-
-
-def next_object(viewer: napari.viewer.Viewer) -> None:
-    """Draw for the next object."""
-    _run(viewer, "next_object")
-
-
-def draw_background(viewer: napari.viewer.Viewer) -> None:
-    """Draw what belongs to no object."""
-    _run(viewer, "draw_background")
-
-
-def paint_mask(viewer: napari.viewer.Viewer) -> None:
-    """Paint the chosen object's mask by hand."""
-    _run(viewer, "paint_mask")
-
-
-def undo(viewer: napari.viewer.Viewer) -> None:
-    """Take back the last step."""
-    _run(viewer, "undo")
-
-
-def redo(viewer: napari.viewer.Viewer) -> None:
-    """Bring back what was undone."""
-    _run(viewer, "redo")
-
-
-def next_frame(viewer: napari.viewer.Viewer) -> None:
-    """Go to the frame with the worst masks."""
-    _run(viewer, "next_frame")
-
-
-def export(viewer: napari.viewer.Viewer) -> None:
-    """Write the result for other programs."""
-    _run(viewer, "export")

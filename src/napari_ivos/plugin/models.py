@@ -67,6 +67,16 @@ class Models(Work):
             self._again = job
             self.load_model(self.model_source, device="cpu")
 
+    def accept_frame(self, frame: int | None = None, accepted: bool = True) -> None:
+        """Say that all masks of a frame (default: the one on screen) are right, or take that back.
+
+        `adapt` learns from it as from a frame that was drawn on, and `next_frame` passes it by, until a later round
+        changes it.
+        """
+        session, _ = self._live()
+        at = self.frame if frame is None else frame
+        self._edit(lambda: session.accept(at, accepted), self._objects_changed)
+
     def adapt(self) -> None:
         """Fine-tune the model on what is annotated here, for two minutes at most; `stop` leaves it as it was."""
         session, _ = self._live()

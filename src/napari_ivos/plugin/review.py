@@ -38,6 +38,8 @@ class Review:
         The object's span in the last round: frames that its propagation wrote.
     round : int
         The last round that was propagated; 0 where none was.
+    accepted : frozenset of int
+        Frames that the user said are right, and that have the same masks still.
     """
 
     frames: int = 0
@@ -46,6 +48,7 @@ class Review:
     annotated: dict[int, tuple[int, ...]] = field(default_factory=dict)
     changed: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
     round: int = 0
+    accepted: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, session: Session) -> Review:
@@ -61,8 +64,9 @@ class Review:
         return made
 
     def mark(self, session: Session) -> None:
-        """Read the objects and their annotated frames again; cheap."""
+        """Read the objects, their annotated frames and the accepted ones again; cheap."""
         self.objects = session.objects
+        self.accepted = session.accepted
         self.annotated = {o.id: session.annotated_frames(o.id) for o in self.objects}
         for o in self.objects:
             self._row(o.id)

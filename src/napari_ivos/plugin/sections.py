@@ -14,7 +14,7 @@ from napari_ivos.plugin.table import ObjectTable
 from napari_ivos.plugin.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari_ivos.plugin.geometry import Layout
 
@@ -26,13 +26,23 @@ KEYS = {
     "undo": "U",
     "redo": "Shift-U",
     "next_frame": "J",
+    "accept_frame": "Y",
 }
 """Command -> key; none of them is one of napari's, for any kind of layer."""
+ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
+FRAMES_NAMED = 8
+"""So many frames that were accepted are named; of more, these and the number."""
 HELP = (
     "<b>1</b>&nbsp; Press <b>Start</b> and draw a line on an object: its mask appears.<br>"
     "<b>2</b>&nbsp; Press <b>Propagate</b>: the mask goes to all other frames.<br>"
     "<b>3</b>&nbsp; Draw where it is wrong, propagate again. Everything is saved as you go."
 )
+
+
+def labelled(name: str, text: str) -> str:
+    """The text of a command's button: with its key, where it has one."""
+    key = KEYS.get(name)
+    return f"{text}  [{key}]" if key else text
 
 
 class Section(QGroupBox):
@@ -48,8 +58,7 @@ class Section(QGroupBox):
 
     def button(self, name: str, text: str, tip: str) -> PushButton:
         """A command's button; a key is named in its tip and beside its text."""
-        key = KEYS.get(name)
-        made = PushButton(text=f"{text}  [{key}]" if key else text, tooltip=tip)
+        made = PushButton(text=labelled(name, text), tooltip=tip)
         made.native.setMinimumWidth(10)
         self.buttons[name], self.tips[name] = made, tip
         return made
@@ -238,13 +247,41 @@ class ReviewSection(Section):
     def __init__(self) -> None:
         super().__init__("Review")
         go = self.button("next_frame", "Worst frame", "Go to the frame whose masks are the least certain.")
+        right = self.button(
+            "accept_frame",
+            ACCEPT,
+            "All masks of this frame are right although you drew nothing on it: until a round changes it, it is not "
+            "suggested again, and adapting learns from it.",
+        )
         compare = self.button("compare", "Show before", "Show the result as it was before the last round.")
-        self.grid((go, compare))
         undo = self.button("undo_round", "Undo round", "Take back the last round: its strokes and its propagation.")
         redo = self.button("redo_round", "Redo round", "Bring back the round that was undone.")
-        adapt = self.button("adapt", "Adapt to this stack", "Train the model on your work for two minutes at most.")
+        self.grid((go, right), (undo, redo))
+        self.body.addWidget(compare.native)
+        adapt = self.button("adapt", "Adapt", "Train the model on these frames for two minutes at most; Stop ends it.")
         drop = self.button("drop_adapted", "Model as it was", "Forget the weights that were adapted to this stack.")
-        self.grid((undo, redo), (adapt, drop))
+        self.learned = _words()
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.learned)
+        line = QHBoxLayout()
+        line.setSpacing(5)
+        for button in (adapt, drop):
+            line.addWidget(button.native, 1)
+        column.addLayout(line)
+        self.body.addWidget(_folded("Adapt the model to this stack", inside))
+
+    def show_learned(self, annotated: int, accepted: Sequence[int]) -> None:
+        """Say what adapting would learn from."""
+        yours = f"the {annotated} frame{'s' * (annotated != 1)} that you drew or painted on"
+        few = ", ".join(map(str, accepted[:FRAMES_NAMED])) + " …" * (len(accepted) > FRAMES_NAMED)
+        right = f"{len(accepted)} that you said {'is' if len(accepted) == 1 else 'are'} right ({few})"
+        right = right if accepted else "none that you said is right"
+        self.learned.setText(
+            "When the same mistake comes again and again, the model can learn from your work on this stack: from "
+            f"{yours}, and {right}."
+        )
 
 
 class SaveSection(Section):

@@ -50,6 +50,10 @@ class State:
         The session has a project file.
     adapted : bool
         Its project keeps a model that was adapted to its stack.
+    on_annotated : bool
+        The frame on screen is annotated.
+    on_accepted : bool
+        The frame on screen was accepted as right.
     """
 
     image: bool = False
@@ -68,6 +72,8 @@ class State:
     comparing: bool = False
     saved: bool = False
     adapted: bool = False
+    on_annotated: bool = False
+    on_accepted: bool = False
 
 
 def state_of(session: Session | None, selected: int | None, **more: Any) -> State:
@@ -115,6 +121,7 @@ COMMANDS = (
     "export",
     "copy_script",
     "copy_methods",
+    "accept_frame",
     "adapt",
     "drop_adapted",
 )
@@ -154,9 +161,18 @@ def reasons(state: State) -> dict[str, str]:
     said["save_project"] = began or ("It has its file already." if state.saved else "")
     for name in ("export", "copy_script", "copy_methods"):
         said[name] = began or ("" if state.objects else "There is no object yet.")
+    said["accept_frame"] = quiet or _accept(state)
     said["adapt"] = quiet or ("" if state.annotated else "Annotate some frames first.")
     said["drop_adapted"] = quiet or ("" if state.adapted else "The model was not adapted to this stack.")
     return said
+
+
+def _accept(state: State) -> str:
+    if state.on_accepted:
+        return ""
+    if state.on_annotated:
+        return "You annotated this frame: it counts as right already."
+    return "" if state.propagated else "Propagate first, and look at the frames that come out."
 
 
 def _start(state: State) -> str:

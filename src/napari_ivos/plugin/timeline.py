@@ -22,6 +22,7 @@ GUTTER = 10
 ROWS_AT_MOST = 40
 UNKNOWN_COLOUR = (62, 66, 74)
 SPAN_COLOUR = (150, 190, 255)
+ACCEPTED_COLOUR = (120, 225, 150)
 WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
 BAD, GOOD = 0.5, 0.95
 """Qualities that are shown as the worst and as the best colour."""
@@ -41,11 +42,13 @@ def coloured(quality: npt.NDArray[np.float32]) -> Picture:
 def picture(review: Review, width: int) -> Picture:
     """The rows as an image (rows * ROW, width, 3).
 
-    Quality as colour, annotated frames as white marks, below them a line for the object's span in the last round.
+    Quality as colour, annotated frames as white marks, below them a line for the object's span in the last round, above
+    them a line where the frame was accepted as right.
     Costs a pass over each row, whatever the number of frames.
     """
     objects = review.objects[:ROWS_AT_MOST]
     image = np.full((max(len(objects), 1) * ROW, width, 3), 30, np.uint8)
+    right = marked(review.frames, sorted(review.accepted), width)
     for k, info in enumerate(objects):
         top = k * ROW
         row = review.quality.get(info.id)
@@ -57,6 +60,7 @@ def picture(review: Review, width: int) -> Picture:
             image[top + ROW - 2, columns(np.where(span, 1.0, UNKNOWN), width) > 0] = SPAN_COLOUR
         notes = marked(review.frames, review.annotated.get(info.id, ()), width)
         image[top + 3 : top + ROW - 4, notes] = 255
+        image[top : top + 2, right] = ACCEPTED_COLOUR
     return image
 
 
@@ -151,6 +155,7 @@ class Timeline(QWidget):
             info = self._review.objects[row]
             quality = float(self._review.quality[info.id][frame])
             said = "no mask yet" if quality < 0 else f"quality {quality:.2f}"
+            said += ", accepted as right" if frame in self._review.accepted else ""
             said = "annotated" if frame in self._review.annotated.get(info.id, ()) else said
             words = f"{info.name}, {words}: {said}"
         QToolTip.showText(event.globalPos(), words, self)

@@ -16,6 +16,8 @@ from napari_ivos.plugin.choosing import Choosing
 from napari_ivos.plugin.desks import desk_of
 from napari_ivos.plugin.dialogs import TRACKS, ExportDialog
 from napari_ivos.plugin.sections import (
+    ACCEPT,
+    ACCEPTED,
     HELP,
     KEYS,
     DrawSection,
@@ -25,6 +27,7 @@ from napari_ivos.plugin.sections import (
     SaveSection,
     Section,
     StackSection,
+    labelled,
 )
 from napari_ivos.plugin.state import reasons
 
@@ -62,6 +65,7 @@ class IvosWidget(QWidget):
         self.viewer = self.desk.viewer
         self.choosing = Choosing(self.desk)
         self._bound = False
+        self._shown_for = False, False
         self.stack = StackSection(self.choosing.images)
         self.objects = ObjectsSection()
         self.draw = DrawSection(self.choosing.labels)
@@ -214,6 +218,9 @@ class IvosWidget(QWidget):
     def _do_redo_round(self) -> None:
         self.desk.redo("round")
 
+    def _do_accept_frame(self) -> None:
+        self.desk.accept_frame(accepted=not self.desk.on_accepted)
+
     def _do_compare(self) -> None:
         self.desk.show_before(not self.desk.comparing)
 
@@ -260,20 +267,29 @@ class IvosWidget(QWidget):
     def refresh(self) -> None:
         """Show the desk's state."""
         desk = self.desk
-        state = desk.state(self.stack.image.value is not None)
+        self._show_commands()
+        hidden = set() if desk.binding is None else desk.binding.hidden
+        self.objects.table.show_objects(desk.review, hidden, desk.selected)
+        self.objects.timeline.show_review(desk.review)
+        annotated = {frame for frames in desk.review.annotated.values() for frame in frames}
+        self.review.show_learned(len(annotated), sorted(desk.review.accepted))
+        self._show_session()
+        self._frame_changed()
+
+    def _show_commands(self) -> None:
+        """Let buttons be usable, or say why they aren't."""
+        state = self.desk.state(self.stack.image.value is not None)
+        self._shown_for = state.on_annotated, state.on_accepted
         said = reasons(state)
         for section in self.sections:
             for name, button in section.buttons.items():
                 reason = said.get(name, "")
                 button.enabled = not reason
                 button.tooltip = f"{section.tips[name]}\n{reason}" if reason else section.tips[name]
-        self.review.buttons["compare"].text = "Show after" if state.comparing else "Show before"
+        buttons = self.review.buttons
+        buttons["compare"].text = "Show after" if state.comparing else "Show before"
+        buttons["accept_frame"].text = labelled("accept_frame", ACCEPTED if state.on_accepted else ACCEPT)
         self.help.setVisible(not state.propagated)
-        hidden = set() if desk.binding is None else desk.binding.hidden
-        self.objects.table.show_objects(desk.review, hidden, desk.selected)
-        self.objects.timeline.show_review(desk.review)
-        self._show_session()
-        self._frame_changed()
 
     def _show_session(self) -> None:
         desk, session = self.desk, self.desk.session
@@ -300,6 +316,8 @@ class IvosWidget(QWidget):
             self.objects.table.frame = frame
             if event is not None:
                 self.desk.safely(self.desk.frame_changed)
+                if (self.desk.on_annotated, self.desk.on_accepted) != self._shown_for:
+                    self._show_commands()
 
     def _active_changed(self, event: object = None) -> None:
         """A Shapes layer that is made active by hand chooses its object."""

@@ -21,6 +21,7 @@ from napari_ivos.plugin.layers import Changes
 from napari_ivos.plugin.progress import Progress
 from napari_ivos.plugin.review import Review
 from napari_ivos.plugin.state import State, reasons, state_of
+from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,12 +178,24 @@ class Work:
             model=self.model_state,
             running=running,
             comparing=self.comparing,
+            on_annotated=self.on_annotated,
+            on_accepted=self.on_accepted,
         )
 
     @property
     def frame(self) -> int:
         """The frame on screen."""
         return 0 if self.binding is None else self.binding.frame
+
+    @property
+    def on_annotated(self) -> bool:
+        """Whether the frame on screen is annotated."""
+        return any(self.frame in frames for frames in self.review.annotated.values())
+
+    @property
+    def on_accepted(self) -> bool:
+        """Whether the frame on screen was accepted as right."""
+        return self.frame in self.review.accepted
 
     @property
     def where(self) -> str:
@@ -314,7 +327,7 @@ class Work:
         """After undo, redo and the like: show everything again."""
         session, binding = self._live()
         objects = [o.id for o in session.objects]
-        if self.selected and self.selected not in objects:
+        if not self.comparing and self.selected not in (BACKGROUND, *objects):
             self.selected = objects[0] if objects else None
         self._sync()
         binding.colour()

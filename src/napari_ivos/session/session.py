@@ -29,7 +29,7 @@ from napari_ivos.project import (
     StoredModel,
     StrokeRecord,
 )
-from napari_ivos.session import annotating, edits, history, stacks
+from napari_ivos.session import accepting, annotating, edits, history, stacks
 from napari_ivos.session.annotator import Annotated, Annotator
 from napari_ivos.session.labels import FrameCache, Index, Labels, Quality, composed, window_of
 from napari_ivos.session.painting import Paint, settled
@@ -699,11 +699,25 @@ class Session:
         return Quality(self._project, tuple(o.id for o in self.objects))
 
     def suggest_frame(self) -> int | None:
-        """The frame to look at next: the one with the worst mask, among those that nobody annotated.
+        """The frame to look at next: the one with the worst mask, among those that nobody annotated or accepted.
 
-        None where nothing was propagated yet, or every frame is annotated.
+        None where nothing was propagated yet, or every frame is annotated or accepted.
         """
-        return self._project.worst_frame(self._project.annotated_frames())
+        return self._project.worst_frame(self._project.annotated_frames() | self.accepted)
+
+    @property
+    def accepted(self) -> frozenset[int]:
+        """Frames that `accept` said are right, and that still have the masks that it said so of."""
+        return accepting.accepted(self._project)
+
+    def accept(self, frame: int, accepted: bool = True) -> None:
+        """Say that the masks of a frame are right although nobody annotated it, or take that back; kept in the project.
+
+        `suggest_frame` passes it by, and `adapt` learns from it as if it were annotated, until a round changes it.
+        """
+        at = self._frame(frame)
+        with self._working("accept"):
+            accepting.accept(self._project, at, accepted)
 
     def annotated_frames(self, object_id: int | None = None) -> tuple[int, ...]:
         """Frames that are the user's for an object (for any, without one), ascending."""
