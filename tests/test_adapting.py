@@ -22,7 +22,7 @@ from napari_ivos.networks.blocks import Architecture
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import rasterise
 
-SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
+SMALL = Architecture(size=64, width=16, fine_width=8, key=8, motion=True)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +186,24 @@ def test_painted_masks_teach_more_than_scribbled_ones_and_those_more_than_propag
         assert {k.frame for k in material.annotated[1]} == {0, 3}
         accepted = Material(session, 64, accepted=[5])
         assert {k.trust for k in accepted.known if k.frame == 5} == {trust[3, 1]}
+
+
+def test_masks_to_learn_from_are_moved_along_as_in_use(make_session, model):
+    """A mask of a neighbouring frame lies where the picture went, one of the same frame where it was; both are seen."""
+    session = make_session(0, 1)
+    rng, found = np.random.default_rng(0), {}
+    held = Material(session, model.size)
+    while len(found) < 2:
+        _, look = held.pick(rng)
+        found.setdefault(look.near == look.frame, look)
+    for same, look in found.items():
+        planes = tuning.prepared([look], session.stack, model.architecture).planes[0]
+        moved = np.abs(planes[3] / 255 - look.masks[0]).max() > 0.05
+        assert moved is not same
+        assert len(planes) == 3 + 2 + 1 + 2
+        assert planes[5].any() is not same
+    plain = replace(model.architecture, motion=False)
+    assert tuning.prepared([found[False]], session.stack, plain).planes.shape[1] == 3 + 2 + 2
 
 
 def test_strokes_are_certain_whatever_the_mask_says(clip):

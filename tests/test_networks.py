@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "pooled only": Architecture(size=64, width=16, fine_width=8, key=8, spatial_reference=False),
     "spatial only": Architecture(size=64, width=16, fine_width=8, key=8, pooled_reference=False),
     "residual masks": Architecture(size=64, width=16, fine_width=8, key=8, residual_masks=True),
+    "motion": Architecture(size=64, width=16, fine_width=8, key=8, residual_masks=True, motion=True),
     "resnet18": Architecture(encoder="resnet18", size=64, width=16, fine_width=8, key=8),
     "resnet50": Architecture(encoder="resnet50", size=64, width=16, fine_width=8, deep_laterals=True, key=8),
 }
@@ -74,7 +75,7 @@ def test_gradients_reach_every_parameter_of_both_networks(architecture: Architec
     logits, reference = first(image, planes)
     other = first(image.flip(0), planes)[1]
     valid = torch.tensor([[True, True], [True, False]])
-    carried = second(image, planes[:, :2], [reference, other], valid)
+    carried = second(image, planes[:, : second.planes], [reference, other], valid)
     sum(x.square().mean() for x in (*logits, *carried)).backward()
     silent = [
         name

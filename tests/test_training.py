@@ -17,8 +17,9 @@ from napari_ivos import InputError, Stroke, WeightsError, load_model
 cv2 = pytest.importorskip("cv2", reason="the extra 'train' is not installed")
 pytest.importorskip("skimage", reason="the extra 'train' is not installed")
 
-from napari_ivos.networks.weights import describe  # noqa: E402 - needs what is skipped for above
-from napari_ivos.training import annotator, card, clips, journal, pictures, train  # noqa: E402 - they need what is skipped for above
+from napari_ivos.networks.blocks import Architecture  # noqa: E402
+from napari_ivos.networks.weights import describe, new_networks, to_bytes  # noqa: E402 - needs what is skipped for above
+from napari_ivos.training import annotator, card, clips, journal, pictures, rollout, train  # noqa: E402 - they need what is skipped for above
 from napari_ivos.training.clips import TARGET, ClipSettings, ClipSource  # noqa: E402
 from napari_ivos.training.settings import Stage, TrainingSettings  # noqa: E402
 
@@ -568,6 +569,54 @@ def test_pictures_show_masks_and_strokes() -> None:
     drawn = pictures.draw_strokes(picture_, [Stroke(0, np.array([[20.0, 2.0], [20.0, 30.0]]))], zoom=2)
     assert (drawn == pictures.STROKE_COLOURS[0]).all(-1).sum() > 40
     assert pictures.sheet([[drawn, drawn], [drawn]]).shape == (163, 163, 3)
+
+
+def test_a_model_from_before_motion_starts_one_that_follows_it(data: Path, tmp_path: Path) -> None:
+    """The new network does what the old one did as long as it is told of no change; other shapes are refused."""
+    old = tmp_path / "old.safetensors"
+    torch.manual_seed(0)
+    plain = Architecture(**TINY, residual_masks=True)
+    old.write_bytes(to_bytes(*new_networks(plain), plain))
+    overrides = {**TINY, "residual_masks": True, "motion": True}
+    settings = TrainingSettings(str(data), str(tmp_path / "out"), overrides=overrides, start_from=str(old))
+    new, before = train.Trainer(settings), load_model(old, device="cpu")
+    assert new.architecture.motion
+    image, planes = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    reference = before.interaction(image, planes)[1]
+    valid = torch.ones(2, 1, dtype=torch.bool)
+    unchanged = torch.cat([planes[:, :2], torch.zeros(2, 1, 64, 64)], 1)
+    with torch.no_grad():
+        was = before.propagation(image, planes[:, :2], [reference], valid)
+        now = new.propagation(image, unchanged, [reference], valid)
+    for a, b in zip(was, now, strict=True):
+        torch.testing.assert_close(a, b)
+    wider = TrainingSettings(str(data), str(tmp_path / "w"), overrides={**overrides, "width": 24}, start_from=str(old))
+    with pytest.raises(WeightsError, match="another architecture"):
+        train.Trainer(wider)
+
+
+def test_a_spoilt_mask_has_lost_a_side_or_won_a_piece() -> None:
+    """Every fault leaves part of the mask; pieces too much lie on it or beside it, and both kinds come up."""
+    labels = np.zeros((96, 96), np.uint8)
+    labels[20:60, 20:60], labels[20:60, 62:90] = TARGET, 2
+    mask = labels == TARGET
+    lost = won = 0
+    for seed in range(60):
+        spoilt = rollout.spoil(mask, labels, np.random.default_rng(seed))
+        missing, extra = np.count_nonzero(mask & ~spoilt), np.count_nonzero(spoilt & ~mask)
+        assert np.count_nonzero(spoilt & mask) >= 0.1 * np.count_nonzero(mask)
+        assert not (missing and extra)
+        lost += missing > 0
+        won += extra > 0
+    assert lost > 25
+    assert won > 5
+
+
+def test_a_mask_of_a_few_pixels_is_not_spoilt() -> None:
+    """Nothing could be told from what would be left."""
+    mask = np.zeros((20, 20), bool)
+    mask[4:7, 4:8] = True
+    np.testing.assert_array_equal(rollout.spoil(mask, mask.astype(np.uint8), np.random.default_rng(0)), mask)
 
 
 def test_an_encoder_starts_from_a_state_dict_on_disk(data: Path, tmp_path: Path) -> None:

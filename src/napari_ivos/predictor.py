@@ -65,12 +65,16 @@ class Propagation:
         The object's mask on this frame after the previous round; None: not known yet.
     references : sequence of Reference
         What was learned on its annotated frames so far, in the order of rounds and frames; at least one.
+    change : (S, S) float32 array or None
+        Of a predictor that `follows_motion`: how much the picture differs from the neighbouring frame's, moved along
+        with it as `neighbour` then is, 0..1 (`napari_ivos.motion`); None: not known.
     """
 
     image: Float
     neighbour: Float
     previous: Float | None
     references: Sequence[Reference]
+    change: Float | None = None
 
 
 @runtime_checkable
@@ -105,6 +109,14 @@ class Predictor(Protocol):
     def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
         """Neighbours' masks to this frame's: (S, S) float32 in 0..1, one a request, in order."""
         ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A predictor that says whether neighbours' masks are to be moved along with the picture before it gets them."""
+
+    @property
+    def follows_motion(self) -> bool: ...
 
 
 @runtime_checkable

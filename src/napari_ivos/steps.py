@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos import regions
+from napari_ivos import motion, regions
 from napari_ivos.merging import Origin, Patch, extent_of, merged, sample, that_meet
-from napari_ivos.predictor import Interaction, Predictor, Propagation, Reference, Segmentation
+from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Reference, Segmentation
 from napari_ivos.regions import MASK_LEVEL, Box
 from napari_ivos.scribbles import BACKGROUND, Stroke, pen_reach, rasterise, strokes_box
 
@@ -253,6 +253,7 @@ def propagate(
     neighbours: Mapping[int, Patch],
     previous: Mapping[int, Patch],
     references: Mapping[int, Sequence[Reference]],
+    read_near: Reader | None = None,
 ) -> dict[int, Patch]:
     """Carry objects from a neighbouring frame to this one, `AT_ONCE` in a batch.
 
@@ -270,6 +271,9 @@ def propagate(
         The objects' patches on this frame after the previous round.
     references : mapping of int to sequence of Reference
         The objects to carry, each with what was learned on its annotated frames.
+    read_near : callable, optional
+        Region of the *neighbouring* frame to pixels, for a predictor that follows motion (`Following`); without it
+        masks are handed on where they were.
 
     Returns
     -------
@@ -278,6 +282,8 @@ def propagate(
     """
     found: dict[int, Patch] = {}
     near = that_meet(neighbours, references)
+    if not (isinstance(predictor, Following) and predictor.follows_motion):
+        read_near = None
     todo = {i: propagation_region(near[i], previous.get(i), i, image_shape) for i in references}
     for growths in range(GROWTHS + 1):
         if not todo:
@@ -285,7 +291,7 @@ def propagate(
         again: dict[int, Box] = {}
         for some in _at_once(list(todo.items())):
             requests = [
-                _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
+                _propagation(read, read_near, region, i, near[i], previous.get(i), references[i], predictor.size)
                 for i, region in some
             ]
             for (i, region), p in zip(some, predictor.propagate(requests), strict=True):
@@ -297,7 +303,8 @@ def propagate(
 
 
 def _propagation(
-    image: Float,
+    read: Reader,
+    read_near: Reader | None,
     region: Box,
     object_id: int,
     neighbours: Mapping[int, Patch],
@@ -306,9 +313,8 @@ def _propagation(
     size: int,
 ) -> Propagation:
     shape = (size, size)
-    return Propagation(
-        image,
-        merged(neighbours, object_id, region, shape),
-        None if previous is None else sample(previous, region, shape),
-        references,
-    )
+    image, change = read(region), None
+    mask = merged(neighbours, object_id, region, shape)
+    if read_near is not None and mask.max() >= motion.PRESENT:
+        mask, change = motion.move_along(mask, read_near(region), image)
+    return Propagation(image, mask, None if previous is None else sample(previous, region, shape), references, change)

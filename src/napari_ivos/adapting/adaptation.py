@@ -260,8 +260,8 @@ class _Run:
         drawn, carried = [], []
         for k in range(count):
             one, other = material.pick(self.rng)
-            drawn.append(prepared([one], self.stack, self.model.size))
-            carried.append(prepared([other], self.stack, self.model.size))
+            drawn.append(prepared([one], self.stack, self.model.architecture))
+            carried.append(prepared([other], self.stack, self.model.architecture))
             if k % 16 == 15:
                 yield self.told("reading")
         return joined(drawn), joined(carried)

@@ -71,6 +71,8 @@ class Look:
         Own and others' (interaction), none (propagation).
     target, weight : (S, S) float32 array
         True mask, and how much each pixel counts, 0..1.
+    near : int or None
+        The frame that the neighbour's mask is of (propagation), None where there is none.
     """
 
     frame: int
@@ -79,6 +81,7 @@ class Look:
     strokes: tuple[Float, ...]
     target: Float
     weight: Float
+    near: int | None = None
 
 
 class Material:
@@ -198,12 +201,12 @@ class Material:
 
     def carried(self, known: Known, rng: Rng) -> Look:
         """A look as the propagation network gets it: from a mask beside it, from an annotated one, or from its own."""
-        near = self._neighbours(known, rng)
+        place, near = self._neighbours(known, rng)
         previous = known.before if rng.random() < 0.4 else None
         region = steps.propagation_region(near, previous, known.object_id, self.shape)
         extent = known.patch.extent
         if extent is None or region.intersect(extent).empty:
-            near = {known.object_id: known.patch}
+            place, near = known.frame, {known.object_id: known.patch}
             region = steps.propagation_region(near, previous, known.object_id, self.shape)
         region = disturb(region, self.shape, rng)
         shape = (self.size, self.size)
@@ -211,12 +214,13 @@ class Material:
             merged(near, known.object_id, region, shape),
             None if previous is None else sample(previous, region, shape),
         )
-        return Look(known.frame, region, masks, (), *self.truth(known, region))
+        return Look(known.frame, region, masks, (), *self.truth(known, region), place)
 
-    def _neighbours(self, known: Known, rng: Rng) -> Mapping[int, Patch]:
+    def _neighbours(self, known: Known, rng: Rng) -> tuple[int, Mapping[int, Patch]]:
+        """Masks to carry from, and the frame that they are of."""
         i, frame = known.object_id, known.frame
         if rng.random() < 0.3:
-            return {i: known.patch}
+            return frame, {i: known.patch}
         places = [f for f in (frame - 1, frame + 1) if 0 <= f < self.session.shape[0]]
         far = [k.frame for k in self.annotated[i] if 1 < abs(k.frame - frame) <= NEAR]
         if far and rng.random() < 0.25:
@@ -224,8 +228,8 @@ class Material:
         place = places[int(rng.integers(len(places)))] if places else frame
         masks = self.masks(place)
         if i not in masks or masks[i].empty:
-            return {i: known.patch}
-        return that_meet(masks, [i])[i]
+            return frame, {i: known.patch}
+        return place, that_meet(masks, [i])[i]
 
     def truth(self, known: Known, region: Box) -> tuple[Float, Float]:
         """What should be seen over a region, and how much each pixel counts: strokes are certain, masks as they are."""

@@ -77,7 +77,7 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         references = _learn(start, carried, predictor, stack)
         direction = 1 if trial.frame > start else -1
         for frame in range(start + direction, trial.frame + direction, direction):
-            carried = _carry(frame, carried, references, predictor, stack)
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
@@ -89,9 +89,18 @@ def _learn(frame: int, masks: Mapping[int, Patch], predictor: Predictor, stack: 
 
 def _carry(
     frame: int,
+    near: int,
     masks: Mapping[int, Patch],
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
 ) -> dict[int, Patch]:
-    return steps.propagate(lambda box: stack.read(frame, box), stack.shape[1:], predictor, masks, {}, references)
+    return steps.propagate(
+        lambda box: stack.read(frame, box),
+        stack.shape[1:],
+        predictor,
+        masks,
+        {},
+        references,
+        lambda box: stack.read(near, box),
+    )

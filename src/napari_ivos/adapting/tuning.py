@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_ivos import motion
 from napari_ivos.errors import OutOfMemory
-from napari_ivos.networks.planes import UNKNOWN, crop
+from napari_ivos.networks.planes import CHANGE_SCALE, UNKNOWN, crop
 from napari_ivos.networks.weights import load_bytes, to_bytes
 from napari_ivos.regions import MASK_LEVEL, Box
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_ivos.adapting.material import Look
+    from napari_ivos.networks.blocks import Architecture
     from napari_ivos.networks.inference import TorchPredictor
     from napari_ivos.session.stacks import Stack
 
@@ -52,7 +54,8 @@ class Prepared:
     Parameters
     ----------
     planes : (N, C, S, S) uint8 array
-        Image (3), masks (M), strokes, target, weight; 0..255.
+        Image (3), masks (M), strokes (of a network that follows motion, for propagation: the change), target, weight;
+        0..255.
     known : (N, M) bool array
         Which of the masks are known.
     """
@@ -71,18 +74,26 @@ class View:
     weight: Tensor
 
 
-def prepared(looks: Sequence[Look], stack: Stack, size: int) -> Prepared:
+def prepared(looks: Sequence[Look], stack: Stack, architecture: Architecture) -> Prepared:
     """Read the pixels of looks, and lay all planes of a look beside each other."""
-    planes = np.stack([_planes(look, stack, size) for look in looks])
+    planes = np.stack([_planes(look, stack, architecture) for look in looks])
     return Prepared(planes, np.array([[mask is not None for mask in look.masks] for look in looks]))
 
 
-def _planes(look: Look, stack: Stack, size: int) -> npt.NDArray[np.uint8]:
-    pixels = torch.from_numpy(np.ascontiguousarray(stack.read(look.frame, look.region))).permute(2, 0, 1)[None]
-    image = crop(pixels, [Box(0, 0, *look.region.shape)], size)[0].numpy()
+def _planes(look: Look, stack: Stack, architecture: Architecture) -> npt.NDArray[np.uint8]:
+    size = architecture.size
+    here = np.ascontiguousarray(stack.read(look.frame, look.region))
+    image = crop(torch.from_numpy(here).permute(2, 0, 1)[None], [Box(0, 0, *look.region.shape)], size)[0].numpy()
     unknown = np.full((size, size), UNKNOWN, np.float32)
     masks = [unknown if mask is None else mask for mask in look.masks]
-    whole = np.concatenate([image, np.stack([*masks, *look.strokes, look.target, look.weight])])
+    further = list(look.strokes)
+    if look.near is not None and architecture.motion:
+        moved = motion.Moved(masks[0], np.zeros((size, size), np.float32))
+        if look.near != look.frame:
+            moved = motion.move_along(masks[0], stack.read(look.near, look.region), here)
+        masks[0] = moved.mask
+        further.append(moved.change)
+    whole = np.concatenate([image, np.stack([*masks, *further, look.target, look.weight])])
     return np.asarray(np.rint(np.clip(whole, 0, 1) * 255), np.uint8)
 
 
@@ -166,7 +177,8 @@ class Tuner:
         masks = part.known.shape[1]
         x = warp(x, _turns(len(at), rng, 0.1, 0.12, 0.05, closer=0.08) * flips[:, :, None])
         if masks > 1:
-            x[:, 3:4] = warp(x[:, 3:4], _turns(len(at), rng, 0.04, 0.06, 0.05))
+            aside = (0.02, 0.03, 0.02) if self.architecture.motion else (0.04, 0.06, 0.05)
+            x[:, 3:4] = warp(x[:, 3:4], _turns(len(at), rng, *aside))
         gain, bias, gamma, grain = torch.from_numpy(light).to(self.device)[:, :, None, None, None].unbind(1)
         noise = torch.from_numpy(rng.standard_normal(x[:, :3].shape, np.float32)).to(self.device)
         x[:, :3] = (x[:, :3].clamp(1e-4, 1).pow(gamma) * gain + bias + grain * noise).clamp(0, 1)
@@ -175,7 +187,8 @@ class Tuner:
     def _view(self, x: Tensor, known: Tensor) -> View:
         masks = known.shape[1]
         planes = torch.where(known[:, :, None, None], x[:, 3 : 3 + masks], x.new_tensor(UNKNOWN)) * 2 - 1
-        planes = torch.cat([planes, x[:, 3 + masks : -2]], 1)
+        further = x[:, 3 + masks : -2]
+        planes = torch.cat([planes, further * CHANGE_SCALE if masks > 1 else further], 1)
         fast = torch.channels_last
         return View(
             x[:, :3].contiguous(memory_format=fast),

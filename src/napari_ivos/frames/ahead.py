@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-AHEAD = 4
-"""Regions that are read ahead and kept at the same time."""
+AHEAD = 8
+"""Regions that are read ahead and kept at the same time: those of two frames, for motion is seen between two."""
 AHEAD_BYTES = 32 << 20
 """What they may hold together; a larger region is not read ahead."""
 

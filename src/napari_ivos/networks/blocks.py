@@ -50,6 +50,9 @@ class Architecture:
     residual_masks : bool
         The networks say what changes: masks and strokes that come in are added to the logits that go out
         (`KeptPlanes`). Without it both drop the fine parts of a mask that was right, even where nothing moves.
+    motion : bool
+        A neighbour's mask is moved along with the picture before the propagation network sees it, and a plane more says
+        where the picture changed otherwise (`napari_ivos.motion`).
     """
 
     encoder: EncoderName = "mobilenet_v2"
@@ -61,6 +64,7 @@ class Architecture:
     pooled_reference: bool = True
     spatial_reference: bool = True
     residual_masks: bool = False
+    motion: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_ivos.errors import OutOfMemory, WeightsError
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
-from napari_ivos.networks.planes import Float, crop, mask_plane, stroke_plane
+from napari_ivos.networks.planes import Float, crop, mask_plane, propagation_planes, stroke_plane
 from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
 from napari_ivos.regions import Box
 
@@ -108,6 +108,11 @@ class TorchPredictor:
         """Whether an object's result is the same, to the last bit, whatever other objects go with it."""
         return self._batch == 1
 
+    @property
+    def follows_motion(self) -> bool:
+        """Whether neighbours' masks are to be moved along with the picture before the networks see them."""
+        return self.architecture.motion
+
     def portable_weights(self) -> bytes | None:
         """The weights as a .safetensors file where a project has to keep them; None where they can be had again."""
         return self._portable
@@ -175,12 +180,11 @@ class TorchPredictor:
         return [Segmentation(p, pack(reference, k)) for k, p in enumerate(probabilities)]
 
     def _propagate(self, requests: Sequence[Propagation]) -> list[Float]:
-        planes = torch.cat(
-            [
-                mask_plane([r.neighbour for r in requests], self.size),
-                mask_plane([r.previous for r in requests], self.size),
-            ],
-            1,
+        planes = propagation_planes(
+            [r.neighbour for r in requests],
+            [r.previous for r in requests],
+            [r.change for r in requests] if self.follows_motion else None,
+            self.size,
         )
         most = max(len(r.references) for r in requests)
         valid = torch.tensor([[k < len(r.references) for k in range(most)] for r in requests], device=self._device)

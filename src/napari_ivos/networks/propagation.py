@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from napari_ivos.networks.interaction import ReferenceTensors
 
 PLANES = 2
-"""Neighbour's mask of this round, this frame's mask after the previous round."""
-KEPT = (3.0, 1.0)
+"""Neighbour's mask of this round, this frame's mask after the previous round; with motion a third, the change."""
+KEPT = (3.0, 1.0, 0.0)
 """How much of each goes into the logits at first."""
 
 
@@ -46,14 +46,15 @@ class PropagationNetwork(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = make_encoder(a.encoder, PLANES)
+        self.planes = PLANES + a.motion
+        self.encoder = make_encoder(a.encoder, self.planes)
         c2, c4, c8, c16, c32 = self.encoder.channels
         self.aggregation = FeatureAggregation(c32) if a.pooled_reference else None
         self.query = nn.Conv2d(c16, a.key, 1) if a.spatial_reference else None
         coarse = 2 * c32 if a.pooled_reference else c32
         middle = c16 + a.width + 1 if a.spatial_reference else c16
-        self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + PLANES), a)
-        self.kept = KeptPlanes(KEPT) if a.residual_masks else None
+        self.decoder = TopDown((coarse, middle, c8, c4, c2 + 3 + self.planes), a)
+        self.kept = KeptPlanes(KEPT[: self.planes]) if a.residual_masks else None
 
     def forward(self, image: Tensor, planes: Tensor, references: list[ReferenceTensors], valid: Tensor) -> list[Tensor]:
         """Run the network.
@@ -62,8 +63,8 @@ class PropagationNetwork(nn.Module):
         ----------
         image : (B, 3, S, S) tensor
             0..1.
-        planes : (B, 2, S, S) tensor
-            Neighbour's and previous mask in -1..1 (0: not known).
+        planes : (B, 2 or 3, S, S) tensor
+            Neighbour's and previous mask in -1..1 (0: not known); with motion the change in 0..1.
         references : list of ReferenceTensors
             R of them, each of B objects, in the order of rounds and frames.
         valid : (B, R) bool tensor

@@ -34,7 +34,7 @@ def architecture_of(name: str) -> Architecture:
     from napari_ivos.networks.blocks import Architecture
 
     if name == "compact":
-        return Architecture(size=192, residual_masks=True)
+        return Architecture(size=192, residual_masks=True, motion=True)
     if name == "resnet50":
         return Architecture(
             encoder="resnet50", size=256, width=256, fine_width=64, deep_laterals=True, key=128, residual_masks=True

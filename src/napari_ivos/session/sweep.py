@@ -306,6 +306,7 @@ class Sweep:
                 neighbours,
                 {i: p for i, p in previous.items() if i in references},
                 references,
+                lambda box: self._stack.read(frame - direction, box),
             )
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:

@@ -70,7 +70,7 @@ SLOWEST, FASTEST = 0.03, 1.6
 frame to frame; neighbouring frames of most videos and time-lapses differ by far less, and there a mask must keep its
 detail.
 """
-ENDING = 0.15
+ENDING = 0.08
 """Share of clips of things that move by themselves in which the target comes or goes."""
 DOUBLE = 0.2
 """Share of clips in which a lone target gets a mirrored copy of itself beside it."""
@@ -256,7 +256,7 @@ class ClipSource:
             layers = self._taken_apart(rng, image, labels, target, background)
         if not micro and self.settings.distractors and self.cutouts and rng.random() < 0.2:
             layers.append(self._cutout_layer(rng, layers[-1], label=0))
-        if rng.random() < (0.06 if micro else 0.18):
+        if rng.random() < (0.06 if micro else 0.28):
             layers.append(_occluder(rng, labels == target, micro))
         return self._play(rng, layers, labels == target, micro, source)
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_ivos import regions, steps
+from napari_ivos import motion, regions, steps
 from napari_ivos.merging import Origin, Patch, sample
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
-from napari_ivos.networks.planes import crop, mask_plane, stroke_plane
+from napari_ivos.networks.planes import crop, mask_plane, propagation_planes, stroke_plane
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke, rasterise, strokes_box
 from napari_ivos.training.annotator import corrections, first_strokes
@@ -35,7 +35,7 @@ JITTER = 0.5
 """Share of looks whose region is moved and resized by chance, so that it cuts the object or is far too wide."""
 PAINTED = 0.12
 """Share of clips that start from a painted mask instead of strokes."""
-EXACT = 0.3
+EXACT = 0.4
 """Share of annotated frames whose true mask is handed on to the neighbours, as if the user had painted it or corrected
 it until it was right: a good mask must stay good from frame to frame."""
 WEATHERED = 0.6
@@ -43,6 +43,9 @@ WEATHERED = 0.6
 makes of its own mask again and again must stay what it was."""
 LONGEST_STILL = 3
 """So many such frames at most."""
+SPOILED = 0.25
+"""Share of annotated frames whose mask is handed on with a part cut off or a piece too much, as an occluder or a
+neighbour leaves it: what is hidden now must come back from what the references know."""
 SAME_FRAME = 0.2
 """Share of second rounds that correct the first round's frame."""
 
@@ -222,6 +225,8 @@ class Rollout:
         """Propagate from `starts` outward to every frame that is not annotated."""
         if self.settings.jitter and self.rng.random() < WEATHERED:
             self._weather(tracks, starts, references)
+        if self.settings.jitter:
+            self._spoil(tracks, starts)
         queues = [self._route(track, start) for track, start in zip(tracks, starts, strict=True)]
         while any(queues):
             rows = [k for k, q in enumerate(queues) if q]
@@ -248,9 +253,18 @@ class Rollout:
                 region = steps.propagation_region({1: track.patches[t]}, None, 1, track.shape)
                 looks.append(region)
                 near.append(sample(track.patches[t], region, (self.size, self.size)))
-            logits, _ = self._propagate(starts, looks, near, [None] * len(tracks), list(range(len(tracks))), references)
+            unknown, rows = [None] * len(tracks), list(range(len(tracks)))
+            logits, _ = self._propagate(starts, looks, near, unknown, unknown, rows, references)
             for track, t, region, p in zip(tracks, starts, looks, self._probability(logits), strict=True):
                 track.patches[t] = Patch.from_probability(region, p, Origin.PROPAGATED)
+
+    def _spoil(self, tracks: Sequence[Track], starts: Sequence[int]) -> None:
+        """Cut a part off some annotated frames' masks, or add a piece that is not the object's."""
+        for track, t in zip(tracks, starts, strict=True):
+            if self.rng.random() < SPOILED:
+                spoilt = spoil(track.mask(t), track.clip.labels[t], self.rng)
+                if spoilt.any():
+                    track.patches[t] = Patch.from_mask(spoilt)
 
     def _propagate(
         self,
@@ -258,11 +272,13 @@ class Rollout:
         looks: Sequence[Box],
         near: Sequence[npt.NDArray[np.float32]],
         known: Sequence[npt.NDArray[np.float32] | None],
+        changes: Sequence[npt.NDArray[np.float32] | None],
         rows: Sequence[int],
         references: Sequence[ReferenceTensors],
     ) -> tuple[Sequence[Tensor], Tensor]:
         """Logits of frames `at` of the clips `rows`, and the truth there."""
-        planes = torch.cat([mask_plane(near, self.size), mask_plane(known, self.size)], 1)
+        follows = self.propagation.architecture.motion
+        planes = propagation_planes(near, known, changes if follows else None, self.size)
         image, target = self._cut(at, looks, rows)
         picked = [ReferenceTensors(r.coarse[rows], r.key[rows], r.value[rows]) for r in references]
         valid = torch.ones(len(rows), len(picked), dtype=torch.bool, device=self.device)
@@ -279,21 +295,33 @@ class Rollout:
         again: bool,
     ) -> None:
         shape = (self.size, self.size)
-        looks, near, known = [], [], []
+        looks, near, known, changes = [], [], [], []
         for track, (source, t) in zip(tracks, hops, strict=True):
             earlier = track.patches.get(t) if again else None
             region = steps.propagation_region({1: track.patches[source]}, earlier, 1, track.shape)
             region = self._disturb(region, track.shape)
             looks.append(region)
-            near.append(sample(track.patches[source], region, shape))
+            mask, change = self._moved(track, source, t, region)
+            near.append(mask)
+            changes.append(change)
             known.append(None if earlier is None else sample(earlier, region, shape))
         at = [t for _, t in hops]
-        logits, target = self._propagate(at, looks, near, known, rows, references)
+        logits, target = self._propagate(at, looks, near, known, changes, rows, references)
         self._lose(stage, logits, target, tracks, at)
         p = self._probability(logits)
         for k, track in enumerate(tracks):
             track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.PROPAGATED)
             self._score(stage, track, at[k])
+
+    def _moved(
+        self, track: Track, source: int, t: int, region: Box
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """The mask of frame `source` as it is handed on to frame t, over a region, and the change on the way."""
+        mask = sample(track.patches[source], region, (self.size, self.size))
+        if not self.propagation.architecture.motion or mask.max() < motion.PRESENT:
+            return mask, None
+        near, here = (track.clip.frames[k][region.slices].astype(np.float32) / 255 for k in (source, t))
+        return motion.move_along(mask, near, here)
 
     def _second_round(self, tracks: Sequence[Track], first: ReferenceTensors) -> None:
         """Correct each clip's worst frame (or its first one again), and carry the correction on."""
@@ -365,6 +393,31 @@ class Rollout:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.amp or torch.bfloat16, enabled=self.amp is not None)
+
+
+def spoil(mask: npt.NDArray[np.bool_], labels: npt.NDArray[np.uint8], rng: Rng) -> npt.NDArray[np.bool_]:
+    """A mask (H, W) with a fault of the kind that propagation leaves behind an occluder or beside a neighbour.
+
+    Either all that lies on one side of a line is gone, 15 to 85 % of it, or a piece is there that should not be: a part
+    of another object (`labels`, (H, W), 2 and up), or of what lies around.
+    """
+    points = np.argwhere(mask)
+    if len(points) < 16:
+        return mask
+    angle = rng.uniform(0, 2 * np.pi)
+    normal = np.array([np.sin(angle), np.cos(angle)])
+    rows, columns = np.indices(mask.shape)
+    along = rows * normal[0] + columns * normal[1]
+    if rng.random() < 0.7:
+        return np.asarray(mask & (along < np.quantile(points @ normal, rng.uniform(0.15, 0.85))))
+    foreign = labels > TARGET
+    centre = points[rng.integers(len(points))]
+    extent = float(np.ptp(points, axis=0).max()) + 1
+    if not foreign.any() or rng.random() < 0.4:
+        foreign = np.ones_like(mask)
+        centre = centre + normal * extent * 0.3
+    near = np.hypot(rows - centre[0], columns - centre[1]) < extent * rng.uniform(0.2, 0.7)
+    return np.asarray(mask | (foreign & near))
 
 
 def _fast(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,6 +44,9 @@ ROW_STEPS = 50
 EXAMPLES = 6
 """Held-out clips that are drawn at each validation."""
 _VALIDATION_SEED = 1_000_000_007
+
+SEE_PLANES = ("encoder.planes.", "decoder.lateral.4.", "kept.")
+"""Filters of which there is one for each input plane beside RGB, the planes last."""
 
 
 class ClipDataset(Dataset[list[Clip]]):
@@ -128,10 +132,7 @@ class Trainer:
 
             model = load_model(s.start_from, device="cpu")
             for network, start in ((self.interaction, model.interaction), (self.propagation, model.propagation)):
-                # a model from before it keeps what the new network adds as it was initialised
-                missing = network.load_state_dict(start.state_dict(), strict=False).missing_keys
-                if any(not key.startswith("kept.") for key in missing):
-                    raise WeightsError(f"{s.start_from} lacks {missing[0]!r} of the architecture {s.architecture!r}.")
+                _begin_as(network, start, s.start_from)
 
     def rollout(self) -> Rollout:
         """The loop of use, with regions of the size that the next step is to see."""
@@ -302,6 +303,29 @@ def _architecture(settings: TrainingSettings) -> Architecture:
     if type(architecture.size) is not int or architecture.size % 32 or not 64 <= architecture.size <= 512:
         raise InputError(f"[overrides]: size = {architecture.size!r}; expected 64 to 512, a multiple of 32.")
     return architecture
+
+
+def _begin_as(network: nn.Module, start: nn.Module, name: str) -> None:
+    """Take the weights of a model that may be from before residual masks and motion.
+
+    What the network adds to it stays as it was initialised, and where a filter has more input planes than it had, the
+    new ones begin at 0.
+
+    Raises
+    ------
+    WeightsError
+        It is of another architecture.
+    """
+    own, found = network.state_dict(), start.state_dict()
+    for key, value in found.items():
+        wanted = own.get(key)
+        if wanted is not None and value.ndim == 4 and key.startswith(SEE_PLANES) and value.shape[1] < wanted.shape[1]:
+            found[key] = F.pad(value, (0, 0, 0, 0, 0, wanted.shape[1] - value.shape[1]))
+    other = [k for k, v in own.items() if not k.startswith("kept.") and getattr(found.get(k), "shape", None) != v.shape]
+    if other or found.keys() - own.keys():
+        lacking = (other or sorted(found.keys() - own.keys()))[0]
+        raise WeightsError(f"{name} is of another architecture: its {lacking!r} is missing, or differs.")
+    network.load_state_dict(found, strict=False)
 
 
 def _gpu() -> str:

@@ -1,0 +1,132 @@
+"""How the picture moved between two neighbouring frames, and a mask moved along with it; pure functions.
+
+The motion is dense optical flow by OpenCV's DIS (Kroeger, Timofte, Dai and Van Gool 2016, "Fast optical flow using
+dense inverse search"), computed inside an object's region at the networks' resolution, so that it costs the same for a
+cell and for an elephant. Training and use call the same function.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Float = npt.NDArray[np.float32]
+
+DARKEST, BRIGHTEST = 1.0, 99.0
+"""Percentiles of both frames' pixels in the region that become black and white: dim regions have motion, too."""
+FLATTEST = 1e-3
+"""A region whose brightness (0..1) varies by less has no contrast to see motion by: it is not stretched further."""
+CHANGE_BLUR = 5
+"""Side, in pixels of the networks' resolution, of the neighbourhood over which a change of brightness is averaged."""
+PRESENT = 0.5
+"""A mask without any probability from here on moves nowhere."""
+
+
+class Moved(NamedTuple):
+    """A mask where this frame shows it.
+
+    Attributes
+    ----------
+    mask : (S, S) float32 array
+        The neighbour's mask, 0..1, each pixel taken from where the motion says that it was.
+    change : (S, S) float32 array
+        How much the picture differs from the neighbour's moved the same way, 0 (not at all) to 1: high where
+        something was covered or uncovered, or where the motion was not found.
+    """
+
+    mask: Float
+    change: Float
+
+
+def move_along(mask: Float, near: Float, here: Float) -> Moved:
+    """Move a mask of a neighbouring frame along with the picture.
+
+    Parameters
+    ----------
+    mask : (S, S) float32 array
+        The object's mask on the neighbouring frame, 0..1, over a region.
+    near, here : (h, w, 3) float32 array
+        The same region's pixels, 0..1, on the neighbouring frame and on this one.
+
+    Returns
+    -------
+    Moved
+        The mask as it is, and no change, where the mask is empty.
+    """
+    if mask.max(initial=0.0) < PRESENT:
+        return Moved(mask, np.zeros_like(mask))
+    import cv2
+
+    before, after = _stretched(_grey(near, mask.shape), _grey(here, mask.shape))
+    with _one_thread():
+        flow = _flow().calc(after, before, None)  # (S, S, 2): from this frame back to the neighbour
+        rows, columns = np.indices(mask.shape, np.float32)
+        x, y = columns + flow[..., 0], rows + flow[..., 1]
+        moved = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        like = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        change = cv2.blur(cv2.absdiff(after, like).astype(np.float32) / 255, (CHANGE_BLUR, CHANGE_BLUR))
+    return Moved(np.asarray(moved, np.float32), np.asarray(change, np.float32))
+
+
+def _grey(image: Float, shape: tuple[int, ...]) -> Float:
+    """Brightness of an image (h, w, 3) at another shape."""
+    import cv2
+
+    grey = np.ascontiguousarray(image.mean(axis=2, dtype=np.float32))
+    smaller = shape[0] < grey.shape[0] or shape[1] < grey.shape[1]
+    size = (shape[1], shape[0])
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR))
+
+
+def _stretched(a: Float, b: Float) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Both at one contrast that uses all 256 values; each first made as bright as the other on the whole."""
+    a, b = a - float(np.median(a)), b - float(np.median(b))
+    low, high = np.percentile(np.stack([a[::3, ::3], b[::3, ::3]]), (DARKEST, BRIGHTEST))
+    scale = 255 / max(float(high - low), FLATTEST)
+    first, second = (np.clip((x - low) * scale, 0, 255).astype(np.uint8) for x in (a, b))
+    return first, second
+
+
+_local = threading.local()
+_counting = threading.Lock()
+_inside = 0
+_threads_before = 0
+
+
+def _flow() -> Any:
+    """The calling thread's own flow, because OpenCV's keeps buffers."""
+    import cv2
+
+    if not hasattr(_local, "flow"):
+        _local.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _local.flow
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have OpenCV compute with one thread: with several its flow depends on how many they are.
+
+    The setting is the whole process's, so it is put back when the last thread in here leaves.
+    """
+    import cv2
+
+    global _inside, _threads_before  # noqa: PLW0603 - as OpenCV's own setting is
+    with _counting:
+        if _inside == 0:
+            _threads_before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _inside -= 1
+            if _inside == 0:
+                cv2.setNumThreads(_threads_before)
