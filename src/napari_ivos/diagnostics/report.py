@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("napari-ivos", "numpy", "torch", "torchvision", "safetensors", "dask", "zarr", "numcodecs", "tifffile"),
-    *("imagecodecs", "pillow", "av", "napari", "qtpy", "PyQt6", "PySide6", "PyQt5", "magicgui", "distributed"),
+    *("imagecodecs", "pillow", "opencv-python-headless", "opencv-python", "av", "napari", "qtpy", "PyQt6", "PySide6"),
+    *("PyQt5", "magicgui", "distributed"),
 )
 """Whose versions matter."""
 _MESSAGE = 600
