@@ -112,7 +112,7 @@ def test_the_conda_recipe_has_the_same_requirements():
     """The conda recipe asks for the packages of pyproject.toml with their bounds, by their names there."""
     text = (TOP / "packaging/conda/meta.yaml").read_text(encoding="utf-8")
     asked = re.findall(r"^ {4}- (.+)$", text.split("\n  run:\n")[1].split("\n  run_constrained:")[0], re.MULTILINE)
-    names = {"dask": "dask-core", "torch": "pytorch"}
+    names = {"dask": "dask-core", "torch": "pytorch", "opencv-python-headless": "py-opencv"}
     wanted = {names.get(name, name): bound for name, bound in requirements(PROJECT["dependencies"]).items()}
     assert requirements(asked) == wanted
 

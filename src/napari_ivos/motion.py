@@ -1,6 +1,6 @@
 """How the picture moved between two neighbouring frames, and a mask moved along with it; pure functions.
 
-The motion is dense optical flow by OpenCV's DIS (Kroeger, Timofte, Dai and Van Gool 2016, "Fast optical flow using
+The motion is dense optical flow by OpenCV's DIS (Kroeger and others 2016, "Fast optical flow using
 dense inverse search"), computed inside an object's region at the networks' resolution, so that it costs the same for a
 cell and for an elephant. Training and use call the same function.
 """
