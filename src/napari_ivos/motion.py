@@ -25,6 +25,10 @@ FLATTEST = 1e-3
 """A region whose brightness (0..1) varies by less has no contrast to see motion by: it is not stretched further."""
 CHANGE_BLUR = 5
 """Side, in pixels of the networks' resolution, of the neighbourhood over which a change of brightness is averaged."""
+DESCENT = 16
+"""Steps by which each small patch is matched. Without the refinement that follows in OpenCV's preset, which smooths the
+motion over the object's edge, masks moved by one hop fitted better (J 0.792 to 0.785 on videos) in 3 ms instead of 5.
+"""
 PRESENT = 0.5
 """A mask without any probability from here on moves nowhere."""
 
@@ -105,7 +109,10 @@ def _flow() -> Any:
     import cv2
 
     if not hasattr(_local, "flow"):
-        _local.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow.setVariationalRefinementIterations(0)
+        flow.setGradientDescentIterations(DESCENT)
+        _local.flow = flow
     return _local.flow
 
 
