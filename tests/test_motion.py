@@ -185,6 +185,29 @@ def test_masks_are_moved_for_predictors_that_say_so(follows: bool) -> None:
     assert (model.asked[0].change is not None) is follows
 
 
+def test_many_objects_move_in_threads_as_they_would_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On nine cores twelve objects get the very masks that they get on one, in their order."""
+    near, here = cut(world()), cut(world(), 4, 4)
+    patches = {i: Patch.from_mask(disc(20 + 5 * i, 90 - 6 * i, 9) >= 0.5) for i in range(1, 13)}
+    found = []
+    for cores in (1, 9):
+        monkeypatch.setattr(steps.os, "cpu_count", lambda n=cores: n)
+        model = Follower()
+        steps.propagate(
+            lambda box: here[box.slices],
+            (SIDE, SIDE),
+            model,
+            patches,
+            {},
+            {i: [np.zeros(3, np.float16)] for i in patches},
+            lambda box: near[box.slices],
+        )
+        found.append([r.neighbour for r in model.asked])
+    assert len(found[0]) == len(found[1]) >= 12
+    for one, many in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
 def test_a_session_reads_the_neighbouring_frame_for_motion() -> None:
     """A propagation over frames that pan carries the mask along, because each frame is compared with its neighbour."""
     picture = (world(side=256) * 255).astype(np.uint8)

@@ -6,8 +6,10 @@ call the same functions, which decide which region of a frame the networks see a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +31,8 @@ LOST_FRAMES = 8
 """An object that is empty on this many frames in a row is absent until it is annotated again."""
 AT_ONCE = 64
 """Objects whose regions are read and held at the same time; a predictor makes no larger batches."""
+THREADS_AT_MOST = 8
+"""Threads in which the motion around several objects is seen at the same time."""
 GROWTHS = 2
 """How often a region may grow on one look."""
 CLOSE_LOOKS = 1
@@ -291,9 +295,17 @@ def propagate(
         again: dict[int, Box] = {}
         for some in _at_once(list(todo.items())):
             requests = [
-                _propagation(read, read_near, region, i, near[i], previous.get(i), references[i], predictor.size)
+                _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
                 for i, region in some
             ]
+            if read_near is not None:
+                requests = _along(
+                    requests,
+                    [
+                        read_near(region) if r.neighbour.max() >= motion.PRESENT else None
+                        for (_, region), r in zip(some, requests, strict=True)
+                    ],
+                )
             for (i, region), p in zip(some, predictor.propagate(requests), strict=True):
                 found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
                 if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
@@ -302,9 +314,28 @@ def propagate(
     return found
 
 
+def _along(requests: Sequence[Propagation], near: Sequence[Float | None]) -> list[Propagation]:
+    """Move the masks along with the picture, given the neighbouring frame's pixels; None: there is nothing to move.
+
+    In threads where there are cores to spare: motion is seen on the CPU, object by object, even where the networks
+    compute all of them at once on a GPU.
+    """
+
+    def moved(request: Propagation, pixels: Float | None) -> Propagation:
+        if pixels is None:
+            return request
+        mask, change = motion.move_along(request.neighbour, pixels, request.image)
+        return replace(request, neighbour=mask, change=change)
+
+    threads = min(len(requests), THREADS_AT_MOST, (os.cpu_count() or 1) - 1)
+    if threads < 2:
+        return list(map(moved, requests, near))
+    with ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion") as pool:
+        return list(pool.map(moved, requests, near))
+
+
 def _propagation(
-    read: Reader,
-    read_near: Reader | None,
+    image: Float,
     region: Box,
     object_id: int,
     neighbours: Mapping[int, Patch],
@@ -313,8 +344,9 @@ def _propagation(
     size: int,
 ) -> Propagation:
     shape = (size, size)
-    image, change = read(region), None
-    mask = merged(neighbours, object_id, region, shape)
-    if read_near is not None and mask.max() >= motion.PRESENT:
-        mask, change = motion.move_along(mask, read_near(region), image)
-    return Propagation(image, mask, None if previous is None else sample(previous, region, shape), references, change)
+    return Propagation(
+        image,
+        merged(neighbours, object_id, region, shape),
+        None if previous is None else sample(previous, region, shape),
+        references,
+    )
