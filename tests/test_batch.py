@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from napari_ivos.scribbles import read_davis
 
 distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
 
-from napari_ivos.batch import BatchInterrupted, read_manifest, run_batch  # noqa: E402 - needs distributed
+from napari_ivos.batch import BatchInterrupted, look_ahead, read_manifest, run_batch  # noqa: E402 - needs distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -411,6 +412,116 @@ def test_a_manifest_of_bytes_is_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"input,masks\n\xff\xfe\n")
     with pytest.raises(InputError, match="UTF-8"):
         read_manifest(tmp_path / "a.csv")
+
+
+def test_the_trouble_of_all_lines_is_told_together(tmp_path):
+    """Lines that can't be read and lines that can't be used are named in one message, ten of them at most."""
+    lines = ["a.tif,m,x", "b.tif,m,0,9", "c.tif,,", "../d.tif,m,0"] + [f"e{k}.tif,m,?" for k in range(10)]
+    (tmp_path / "a.csv").write_text("\n".join(["input,masks,frame", *lines]))
+    with pytest.raises(InputError) as error:
+        read_manifest(tmp_path / "a.csv")
+    told = str(error.value)
+    for words in ("line 2: frame 'x' is not a number", "line 3: 4 values for 3", "line 4: nothing says", "and 3 more"):
+        assert words in told
+    assert told.count("\n") == 11
+
+
+# --- before it runs -----------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_each_stack_would_come_to(lay_out, tmp_path, client):
+    """Stacks to do, begun, finished and bad are told apart with the reason, and nothing is written or started."""
+    manifest = lay_out(5)
+    (tmp_path / "s3.json").write_text("{")
+    (tmp_path / "s4.tif").unlink()
+    first = look_ahead(manifest, model=FakePredictor())
+    assert [s.state for s in first.stacks] == ["new", "new", "new", "trouble", "trouble"]
+    assert (first.stacks[0].shape, first.stacks[0].annotated) == ((14, *SHAPE), 1)
+    assert "s4.tif" in first.stacks[4].error
+    assert not (tmp_path / "all_results").exists()
+    rows = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(rows[:2]))
+    run(manifest, client)
+    (tmp_path / "all_results" / "s1" / "labels.ome.tif").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "all_results" / "s2").mkdir()
+    (tmp_path / "all_results" / "s2" / "labels.ome.tif").write_bytes(b"mine")
+    manifest.write_text(json.dumps(rows))
+    again = look_ahead(manifest, model=FakePredictor())
+    assert [s.state for s in again.stacks] == ["earlier", "begun", "trouble", "trouble", "trouble"]
+    assert "exists" in again.stacks[2].error
+    assert look_ahead(manifest, model=FakePredictor(), overwrite=True).stacks[2].state == "new"
+    assert not again.sound
+    assert "5 stacks: 1 goes on, 1 done earlier, 3 can't be done; 14 frames" in again.as_text()
+    assert set(tmp_path.rglob("*")) - set(before) == {
+        tmp_path / "all_results" / "s2" / n for n in ("", "labels.ome.tif")
+    }
+
+
+def test_a_dry_run_on_the_command_line_ends_with_1_where_a_stack_is_bad(lay_out, tmp_path, capsys):
+    """`--dry-run` prints the outlook, for machines too; the exit code says whether all can be done."""
+    from napari_ivos.cli import main
+
+    manifest = lay_out(2)
+    assert main(["batch", str(manifest), "--dry-run"]) == 0
+    assert "2 stacks: 2 to do; 28 frames" in capsys.readouterr().out
+    (tmp_path / "s1.tif").write_bytes(b"")
+    assert main(["batch", str(manifest), "--dry-run", "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["dry_run"], facts["sound"], facts["counts"]) == (True, False, {"new": 1, "trouble": 1})
+    assert not (tmp_path / "all_results").exists()
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "gpus", "default", "words"),
+    [
+        (8, 64, 0, 8, ["20 workers share 8 cores"]),
+        (8, 4, 0, 2, ["20 workers share 8 cores", "0.2 GiB of memory each"]),
+        (64, 64, 4, 4, []),
+    ],
+    ids=["cores", "memory", "gpus"],
+)
+def test_too_many_workers_are_told_so(monkeypatch, caplog, cores, gigabytes, gpus, default, words):
+    """One worker a GPU, else one a core as far as the memory goes; more are started, with a word of warning."""
+    from napari_ivos.batch import running
+
+    monkeypatch.setattr(running, "_cores", lambda: cores)
+    monkeypatch.setattr(running, "memory", lambda: gigabytes << 30)
+    monkeypatch.setattr("napari_ivos.networks.inference.cuda_devices", lambda: gpus)
+    assert running._default_workers() == default
+    running._warn(running._default_workers())
+    assert not caplog.messages
+    running._warn(20)
+    assert [all(w in message for w in [word]) for word, message in zip(words, caplog.messages, strict=True)] == [
+        True for _ in words
+    ]
+
+
+class OnWarning(logging.Handler):
+    """Does something at the first warning; keeps what was said."""
+
+    def __init__(self, act) -> None:
+        super().__init__(logging.WARNING)
+        self.act, self.said = act, []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        if len(self.said) == 1:
+            self.act()
+
+
+def test_a_cluster_without_workers_is_waited_for(lay_out):
+    """A batch on a cluster that has no worker yet says so, and does its work when one comes."""
+    options = {"threads_per_worker": 1, "processes": False, "dashboard_address": None, "protocol": "inproc"}
+    logger = logging.getLogger("napari_ivos.batch")
+    with distributed.LocalCluster(n_workers=0, **options) as cluster, distributed.Client(cluster) as empty:
+        waiting = OnWarning(lambda: cluster.scale(1))
+        logger.addHandler(waiting)
+        try:
+            assert run(lay_out(), empty).complete
+        finally:
+            logger.removeHandler(waiting)
+    assert "has no worker yet" in waiting.said[0]
 
 
 # --- from outside -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ written by one thread of the process that started the batch, and nothing is writ
 from __future__ import annotations
 
 from napari_ivos.batch.manifest import COLUMNS, Entry, Manifest, read_manifest
+from napari_ivos.batch.outlook import Outlook, StackOutlook, look_ahead
 from napari_ivos.batch.running import BatchInterrupted, Progress, local_cluster, run_batch
 from napari_ivos.batch.summary import StackResult, Summary
 
@@ -15,10 +16,13 @@ __all__ = [
     "BatchInterrupted",
     "Entry",
     "Manifest",
+    "Outlook",
     "Progress",
+    "StackOutlook",
     "StackResult",
     "Summary",
     "local_cluster",
+    "look_ahead",
     "read_manifest",
     "run_batch",
 ]

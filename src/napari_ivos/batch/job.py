@@ -136,6 +136,88 @@ class Tally:
     masks: int = 0
 
 
+# -- a stack as the manifest and earlier runs leave it
+
+
+def digest_of(entry: Entry, model: str) -> str:
+    """What a stack's results depend on; another digest, and it is looked at again.
+
+    Raises
+    ------
+    InputError
+        A file that the manifest names is not there.
+    """
+    facts: list[Any] = [model, entry.name, entry.frame, entry.background, entry.formats]
+    facts += [sorted(entry.reading.items()), entry.output.name]
+    for path in (entry.input, entry.scribbles, entry.masks, entry.project):
+        try:
+            found = None if path is None else path.stat()
+        except OSError as error:
+            raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+        facts.append(None if path is None or found is None else [path.name, found.st_size, found.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def finished(entry: Entry, digest: str) -> StackResult | None:
+    """The result of an earlier run that finished this very stack, with all its files still there."""
+    path = entry.record
+    try:
+        if path.stat().st_size > RECORD_LIMIT:
+            return None
+        data = json.loads(path.read_text(encoding="utf-8"))
+        outputs = tuple(str(o) for o in data["result"]["outputs"])
+        same = data["digest"] == digest
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the work is looked at again
+        return None
+    targets = {str(target.path) for target in entry.targets(overwrite=True)}
+    there = entry.kept.exists() and targets <= set(outputs) and all(Path(t).exists() for t in targets)
+    if not (same and there):
+        return None
+    return StackResult(entry.name, "earlier", project=str(entry.kept), outputs=outputs)
+
+
+def frames_of(entry: Entry) -> tuple[Path, dict[str, Any]]:
+    """Where a stack's frames are, and how they are opened.
+
+    Raises
+    ------
+    InputError, ProjectError
+        Nothing says where, or the project that does can't be read.
+    """
+    project = entry.kept if entry.kept.exists() else entry.project
+    if project is None:
+        if entry.input is None:
+            raise InputError("neither input nor project is named")
+        return entry.input, dict(entry.reading)
+    opened = Project.open(project, reading=True)
+    try:
+        facts = opened.meta("stack", {})
+        contrast = opened.meta("contrast")
+    finally:
+        opened.close()
+    kept: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
+    found = entry.input or stacks.find(kept, project)
+    if found is None:
+        raise InputError(f"The frames of {project} were not found beside it: name them (column input).")
+    given = kept.get("options")
+    options = {k: given[k] for k in stacks.OPTIONS if k in given} if isinstance(given, dict) else {}
+    return found, {**options, **({} if contrast is None else {"contrast": contrast}), **entry.reading}
+
+
+def check_places(entry: Entry) -> None:
+    """Look once more whether results stay below the output folder: links may have been made since.
+
+    Raises
+    ------
+    InputError
+        They would not.
+    """
+    root = entry.kept.parent.resolve()
+    for path in (entry.kept, entry.output, entry.record):
+        if not path.resolve().is_relative_to(root):
+            raise InputError(f"{path} is a link that leads out of the output folder {root}; remove it.")
+
+
 class Job:
     """One stack's work.
 
@@ -165,8 +247,8 @@ class Job:
         """Do everything that is not done yet; whatever goes wrong is in the result."""
         started = time.perf_counter()
         try:
-            digest = self._digest()
-            earlier = self._finished(digest)
+            digest = digest_of(self._entry, self._crew.model.checksum)
+            earlier = finished(self._entry, digest)
             if earlier is not None:
                 return earlier
             outputs = self._do()
@@ -199,43 +281,11 @@ class Job:
             tuple(self._notes),
         )
 
-    # -- whether it is done
-
-    def _digest(self) -> str:
-        """What the results depend on; another digest, and the stack is looked at again."""
-        entry = self._entry
-        facts: list[Any] = [self._crew.model.checksum, entry.name, entry.frame, entry.background, entry.formats]
-        facts += [sorted(entry.reading.items()), entry.output.name]
-        for path in (entry.input, entry.scribbles, entry.masks, entry.project):
-            try:
-                found = None if path is None else path.stat()
-            except OSError as error:
-                raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
-            facts.append(None if path is None or found is None else [path.name, found.st_size, found.st_mtime_ns])
-        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
-
-    def _finished(self, digest: str) -> StackResult | None:
-        """The result of an earlier run that finished this very stack, with all its files still there."""
-        path = self._entry.record
-        try:
-            if path.stat().st_size > RECORD_LIMIT:
-                return None
-            data = json.loads(path.read_text(encoding="utf-8"))
-            outputs = tuple(str(o) for o in data["result"]["outputs"])
-            same = data["digest"] == digest
-        except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the work is looked at again
-            return None
-        targets = {str(target.path) for target in self._entry.targets(overwrite=True)}
-        there = self._entry.kept.exists() and targets <= set(outputs) and all(Path(t).exists() for t in targets)
-        if not (same and there):
-            return None
-        return StackResult(self._entry.name, "earlier", project=str(self._entry.kept), outputs=outputs)
-
     # -- the way
 
     def _do(self) -> list[str]:
         entry = self._entry
-        self._check_places()
+        check_places(entry)
         entry.kept.parent.mkdir(parents=True, exist_ok=True)
         again = entry.kept.exists() or self._overwrite
         targets = entry.targets(overwrite=again)
@@ -254,13 +304,6 @@ class Job:
                 self._propagate(session, shared)
             return [self._export(session, target.path, target.format) for target in targets]
 
-    def _check_places(self) -> None:
-        """Look once more whether results stay below the output folder: links may have been made since."""
-        root = self._entry.kept.parent.resolve()
-        for path in (self._entry.kept, self._entry.output, self._entry.record):
-            if not path.resolve().is_relative_to(root):
-                raise InputError(f"{path} is a link that leads out of the output folder {root}; remove it.")
-
     def _export(self, session: Session, path: Path, name: str) -> str:
         def tick(done: int, total: int) -> None:
             if self._crew.stopping:
@@ -277,7 +320,7 @@ class Job:
     def _open(self) -> Session:
         """Its session, with the project in the output folder; a new one appears there only when it is whole."""
         entry = self._entry
-        source, options = self._source()
+        source, options = frames_of(entry)
         survey = self._wait(self._crew.submit(self._number, None, workers.survey, str(source), options, True))
         self._notes += survey.notes
         stack = SurveyedStack(source, survey)
@@ -291,30 +334,6 @@ class Job:
                 Session(stack, self._crew.model, project=scratch).close()
             os.replace(scratch, entry.kept)  # noqa: PTH105 - within one folder, over nothing
         return Session.open(entry.kept, frames=stack, model=self._crew.model)
-
-    def _source(self) -> tuple[Path, dict[str, Any]]:
-        """Where the frames are, and how they are opened."""
-        entry = self._entry
-        project = entry.kept if entry.kept.exists() else entry.project
-        kept: Mapping[str, Any] = {}
-        found: Path | None = entry.input
-        if project is not None:
-            opened = Project.open(project, reading=True)
-            try:
-                facts = opened.meta("stack", {})
-                kept = facts if isinstance(facts, dict) else {}
-                contrast = opened.meta("contrast")
-            finally:
-                opened.close()
-            found = found or stacks.find(kept, project)
-            if found is None:
-                raise InputError(f"The frames of {project} were not found beside it: name them (column input).")
-            given = kept.get("options")
-            options = {k: given[k] for k in stacks.OPTIONS if k in given} if isinstance(given, dict) else {}
-            return found, {**options, **({} if contrast is None else {"contrast": contrast}), **entry.reading}
-        if found is None:
-            raise InputError("neither input nor project is named")
-        return found, dict(entry.reading)
 
     def _copy(self, origin: Path, scratch: Path, source: Path) -> None:
         """Copy a project that the manifest brings, and tell the copy where its stack is."""

@@ -17,7 +17,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.session.exporting import NAMES, Target, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PATHS = ("input", "scribbles", "masks", "project")
 READING = ("axes", "channels", "index", "contrast", "frame_axis")
@@ -128,6 +128,8 @@ def read_manifest(path: str | Path, output: str | Path | None = None) -> Manifes
     entries, problems = [], []
     for where, row in rows:
         try:
+            if isinstance(row, InputError):
+                raise row
             entries.append(_entry(where, row, place, folder))
         except InputError as error:
             problems.append(f"{where}: {error}")
@@ -155,7 +157,8 @@ def _text(path: Path) -> str:
         raise InputError(f"The manifest {path} is not text in UTF-8 ({error}). Save it as CSV UTF-8.") from error
 
 
-Rows = list[tuple[str, dict[str, Any]]]
+Rows = list[tuple[str, dict[str, Any] | InputError]]
+"""Where each line stands, and what it says or why that can't be read."""
 
 
 def _csv_rows(text: str, path: Path) -> Rows:
@@ -164,20 +167,37 @@ def _csv_rows(text: str, path: Path) -> Rows:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
-        _check_names(names, f"{path}, line 1")
+        _check_head(names, path)
         rows: Rows = []
         for cells in _limited(reader, path):
             values = [cell.strip() for cell in cells]
             if not any(values) or values[0].startswith("#"):
                 continue
-            where = f"line {reader.line_num}"
-            if len(values) > len(names):
-                raise InputError(f"{path}, {where}: {len(values)} values for {len(names)} columns.")
-            place = f"{path}, {where}"
-            rows.append((where, {n: _from_cell(n, v, place) for n, v in zip(names, values, strict=False) if v}))
+            rows.append((f"line {reader.line_num}", _row(_csv_row, names, values)))
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
     return rows
+
+
+def _check_head(names: Sequence[str], path: Path) -> None:
+    try:
+        _check_names(names)
+    except InputError as error:
+        raise InputError(f"{path}, line 1, which names the columns: {error}.") from error
+
+
+def _csv_row(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+    if len(values) > len(names):
+        raise InputError(f"{len(values)} values for {len(names)} columns; quote a value that holds a comma")
+    return {n: _from_cell(n, v) for n, v in zip(names, values, strict=False) if v}
+
+
+def _row(make: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any] | InputError:
+    """What a line says, or why that can't be read: it is told together with the trouble of all other lines."""
+    try:
+        return make(*given)
+    except InputError as error:
+        return error
 
 
 def _limited(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
@@ -187,18 +207,16 @@ def _limited(rows: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
         yield row
 
 
-def _check_names(names: Sequence[str], where: str) -> None:
-    unknown = [name for name in names if name not in COLUMNS]
+def _check_names(names: Sequence[str]) -> None:
+    unknown = [str(name)[:40] for name in names if name not in COLUMNS]
     if unknown:
-        raise InputError(
-            f"{where}: unknown {', '.join(repr(name[:40]) for name in unknown[:5])}; there are {', '.join(COLUMNS)}."
-        )
+        raise InputError(f"unknown {', '.join(map(repr, unknown[:5]))}; there are {', '.join(COLUMNS)}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"{where}: {', '.join(twice)} is there twice.")
+        raise InputError(f"{', '.join(twice)} is there twice")
 
 
-def _from_cell(name: str, text: str, where: str) -> Any:
+def _from_cell(name: str, text: str) -> Any:
     """A CSV cell as JSON would have it."""
     try:
         if name in ("frame", "background"):
@@ -211,7 +229,7 @@ def _from_cell(name: str, text: str, where: str) -> Any:
             pairs = [part.partition("=") for part in re.split(r"[,; ]+", text)]
             return {axis.strip(): int(number) for axis, _, number in pairs}
     except ValueError as error:
-        raise InputError(f"{where}: {name} {text!r} is not a number, or several ({error}).") from error
+        raise InputError(f"{name} {text[:40]!r} is not a number, or several") from error
     return text
 
 
@@ -232,13 +250,14 @@ def _json_rows(text: str, path: Path) -> tuple[Rows, dict[str, Any]]:
     for key in shared:
         if key not in SHARED:
             raise InputError(f"{path}: {key!r} can't be said for all stacks; there are {', '.join(SHARED)}, output.")
-    rows: Rows = []
-    for number, row in enumerate(stacks, 1):
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, stack {number}: an object is expected, found {str(row)[:40]!r}.")
-        _check_names(list(row), f"{path}, stack {number}")
-        rows.append((f"stack {number}", {**shared, **{k: v for k, v in row.items() if v is not None}}))
-    return rows, top
+    return [(f"stack {number}", _row(_json_row, shared, row)) for number, row in enumerate(stacks, 1)], top
+
+
+def _json_row(shared: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise InputError(f"an object is expected, found {str(row)[:40]!r}")
+    _check_names(list(row))
+    return {**shared, **{k: v for k, v in row.items() if v is not None}}
 
 
 # -- checking

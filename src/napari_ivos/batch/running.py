@@ -17,6 +17,7 @@ from napari_ivos.batch.model import AbsentModel, ModelSource
 from napari_ivos.batch.summary import StackResult, Summary
 from napari_ivos.errors import InputError, IvosError, ProjectError
 from napari_ivos.project.locking import FileLock
+from napari_ivos.untrusted import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ STACKS_A_WORKER = 2
 MOST_AT_ONCE = 256
 REFRESH = 5.0
 """Seconds between two counts of the workers."""
+WORKER_MEMORY = 3 << 29
+"""Bytes that a worker should have at least: Python with torch and a model takes half of it."""
 _WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
 
 
@@ -107,7 +110,7 @@ def run_batch(
     progress : callable
         Called with a `Progress` now and then, in this thread.
     started : callable
-        Called with the address of the cluster's dashboard.
+        Called with the address of the cluster's dashboard, before the first worker is waited for.
 
     Returns
     -------
@@ -135,9 +138,9 @@ def run_batch(
     with ExitStack() as stack:
         stack.enter_context(_alone(job.output))
         cluster = stack.enter_context(local_cluster(workers)) if client is None else client
-        crew = stack.enter_context(_crew(cluster, source, frames_a_parcel))
         if started is not None:
             started(str(cluster.dashboard_link))
+        crew = stack.enter_context(_crew(cluster, source, frames_a_parcel))
         runner = _Runner(job, crew, overwrite, at_once, progress)
         results = runner.run()
         devices = tuple(sorted(crew.devices))
@@ -177,7 +180,7 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
     Parameters
     ----------
     workers : int, optional
-        One a GPU by default, else one a core.
+        One a GPU by default, else one a core, as far as the memory goes.
     """
     import os
 
@@ -186,7 +189,8 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers: at least one is needed.")
     count = workers or _default_workers()
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    _warn(count)
+    threads = max(1, _cores() // count)
     given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with (
         LocalCluster(
@@ -196,6 +200,7 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # the usual port may be taken, and answers other machines
             env=given,
+            memory_limit=memory() // count,  # dask's own limit is a core's share, however few workers there are
             preload=["napari_ivos.batch.deaf"],
             silence_logs=logging.ERROR,
         ) as cluster,
@@ -204,12 +209,34 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
         yield client
 
 
-def _default_workers() -> int:
+def _cores() -> int:
+    """Cores that this process may use: a job of a cluster has fewer than its machine."""
     import os
 
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_workers() -> int:
     from napari_ivos.networks.inference import cuda_devices
 
-    return cuda_devices() or os.cpu_count() or 1
+    return cuda_devices() or max(1, min(_cores(), memory() // WORKER_MEMORY))
+
+
+def _warn(count: int) -> None:
+    """Say what so many workers on this machine will suffer from."""
+    from napari_ivos.networks.inference import cuda_devices
+
+    most = max(_cores(), cuda_devices())
+    if count > most:
+        _log.warning("%d workers share %d cores: more than %d make nothing faster.", count, _cores(), most)
+    if memory() // count < WORKER_MEMORY:
+        share, wanted = memory() / count / 2**30, WORKER_MEMORY / 2**30
+        _log.warning(
+            "%d workers have %.1f GiB of memory each; one that needs more is ended. Give each %.1f GiB: use fewer.",
+            count,
+            share,
+            wanted,
+        )
 
 
 # -- the workers
@@ -237,6 +264,7 @@ class DaskCrew:
         self._address = client.scheduler_info().get("address", "its scheduler")  # while there is one to ask
         self.active = 0
         self.threads = 1
+        self._alone = False
         self.events: queue.SimpleQueue[tuple[int, int, int, StackResult | None]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._out: dict[str, Any] = {}
@@ -275,9 +303,16 @@ class DaskCrew:
     def refresh(self) -> None:
         """Ask how many workers there are: they may come and go."""
         try:
-            self.threads = sum(self.client.nthreads().values()) or 1
+            found = sum(self.client.nthreads().values())
         except OSError as error:  # the next `check` finds out whether the cluster is gone
             _log.info("The scheduler did not say how many workers it has: %s", error)
+            return
+        if not found and not self._alone:
+            _log.warning("The cluster has no worker left; the batch goes on when one comes.")
+        elif found and self._alone:
+            _log.warning("The cluster has workers again; the batch goes on.")
+        self._alone = not found
+        self.threads = found or 1
 
     def told(self, job: int, frames: int = 0, planned: int = 0) -> None:
         self.events.put((job, frames, planned, None))
@@ -299,6 +334,8 @@ def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iter
         raise InputError(f"A distributed.Client is needed, got a {type(client).__name__}.")
     client.register_plugin(ModelWorker(source), name=NAME)
     try:
+        if not client.nthreads():
+            _log.warning("The cluster has no worker yet; the batch begins when the first one comes.")
         facts = client.submit(identify, pure=False).result()
         crew = DaskCrew(client, AbsentModel(*facts), frames_a_parcel)
         crew.devices.add(facts.device)
@@ -345,8 +382,7 @@ class _Runner:
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         """Begin stacks, as many as the workers that are there now can use."""
-        ask = self._begun < len(self._entries) and not self._crew.stopping
-        if ask and time.perf_counter() - self._asked > REFRESH:
+        if not self._crew.stopping and time.perf_counter() - self._asked > REFRESH:
             self._crew.refresh()
             self._asked = time.perf_counter()
         most = self._at_once or max(2, STACKS_A_WORKER * self._crew.threads)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_ivos.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 State = Literal["done", "earlier", "failed", "stopped"]
 """Finished now; finished by an earlier run; failed; stopped before it was finished."""
 WORDS = {"done": "done", "earlier": "done earlier", "failed": "failed", "stopped": "stopped"}
-_WIDE = 100  # of an error in the table of text
+_WIDE = 300  # of an error in the table of text: a long path, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,8 @@ class Summary:
         rows = [("stack", "state", "frames", "masks", "seconds", "frames/s", "")]
         for s in self.stacks:
             rate = f"{s.frames_per_second:.2f}" if s.frames else ""
-            reason = s.error if len(s.error) <= _WIDE else s.error[: _WIDE - 3] + "..."
-            rows.append((s.name, WORDS[s.state], str(s.frames), str(s.masks), f"{s.seconds:.1f}", rate, reason))
-        wide = [max(len(row[k]) for row in rows) for k in range(6)]
-        lines = [
-            "  ".join([row[0].ljust(wide[0]), row[1].ljust(wide[1]), *map(str.rjust, row[2:6], wide[2:]), row[6]])
-            for row in rows
-        ]
-        return "\n".join(line.rstrip() for line in [*lines, self.line()])
+            rows.append((s.name, WORDS[s.state], str(s.frames), str(s.masks), f"{s.seconds:.1f}", rate, s.error))
+        return "\n".join([*table(rows, left=2), self.line()])
 
     def line(self) -> str:
         """One line about all of it."""
@@ -145,6 +140,19 @@ class Summary:
             "summary.json": json.dumps(self.as_dict(), indent=1) + "\n",
         }
         return tuple(write_whole(folder / name, text) for name, text in texts.items())
+
+
+def table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table: so many columns to the left, others to the right, the last one as it is but for its length."""
+    last = len(rows[0]) - 1
+    wide = [max(len(row[k]) for row in rows) for k in range(last)]
+    lines = []
+    for row in rows:
+        cells = [row[k].ljust(wide[k]) if k < left else row[k].rjust(wide[k]) for k in range(last)]
+        words = " ".join(row[last].split())
+        cells.append(words if len(words) <= _WIDE else words[: _WIDE - 3] + "...")
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -148,6 +148,11 @@ def _batch(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help="folder for all results (MANIFEST_results beside it)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace exports that no earlier run of this made")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="look at all stacks and say what would be done and what can't be; nothing is started or written",
+    )
     _model(parser)
     parser.set_defaults(run=commands.batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from napari_ivos.batch import BatchInterrupted, Progress, read_manifest, run_batch
+from napari_ivos.batch import BatchInterrupted, Progress, look_ahead, read_manifest, run_batch
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.errors import InputError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from napari_ivos.batch import Summary
+    from napari_ivos.batch import Outlook, Summary
     from napari_ivos.cli.output import Output
 
 PATIENCE = "15s"
@@ -58,6 +58,19 @@ def batch(options: argparse.Namespace, output: Output) -> Summary:
                 "goes on.",
                 stop.summary.as_dict(),
             ) from stop
+
+
+def dry_run(options: argparse.Namespace, output: Output) -> Outlook:
+    """Look at every stack of a batch, and do nothing.
+
+    Raises
+    ------
+    IvosError
+        The manifest or the model can't be used.
+    """
+    manifest = read_manifest(options.manifest, options.output)
+    with output.progress("looking", len(manifest.entries), "stack") as show:
+        return look_ahead(manifest, model=options.model, overwrite=options.overwrite, progress=show)
 
 
 @contextmanager

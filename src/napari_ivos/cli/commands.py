@@ -54,9 +54,14 @@ def export(options: argparse.Namespace, output: Output) -> int:
 
 
 def batch(options: argparse.Namespace, output: Output) -> int:
-    """``napari-ivos batch``; 1 where a stack failed."""
+    """``napari-ivos batch``; 1 where a stack failed, or would."""
     from napari_ivos.cli import batching
 
+    if options.dry_run:
+        outlook = batching.dry_run(options, output)
+        output.say(outlook.as_text())
+        output.give(outlook.as_dict())
+        return 0 if outlook.sound else 1
     summary = batching.batch(options, output)
     output.say(summary.as_text())
     output.give(summary.as_dict())
