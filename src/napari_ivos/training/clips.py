@@ -70,8 +70,10 @@ SLOWEST, FASTEST = 0.03, 1.6
 frame to frame; neighbouring frames of most videos and time-lapses differ by far less, and there a mask must keep its
 detail.
 """
-ENDING = 0.08
-"""Share of clips of things that move by themselves in which the target comes or goes."""
+ENDING, ENDING_MICRO = 0.08, 0.25
+"""Share of clips of things that move by themselves in which the target comes or goes; from slice to slice of a z-stack
+small things do so all the time.
+"""
 DOUBLE = 0.2
 """Share of clips in which a lone target gets a mirrored copy of itself beside it."""
 HELD_OUT_FRAMES = 6
@@ -371,7 +373,8 @@ class ClipSource:
                 step = pace * (0.12 if micro else 0.2) * size
                 tilt = (0.02 if micro else 0.08) * pace / max(size, 16)
                 own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]), tilt)
-                if rng.random() < (ENDING if layer.label == TARGET else ENDING / 2):
+                ending = ENDING_MICRO if micro else ENDING
+                if rng.random() < (ending if layer.label == TARGET else ending / 2):
                     own, layer.there = _ending(rng, own, (centre[0], centre[1]))
             layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
             layer.bend.extend(_bends(rng, s.frames, (0.02 if k == 0 else 0.05) * size * pace))
