@@ -14,7 +14,9 @@ import pytest
 TOP = Path(__file__).parent.parent
 EXAMPLES = TOP / "examples"
 WINDOW = "in_napari.py"
-PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != WINDOW)
+CLUSTERS = {"cluster_ssh.py", "cluster_slurm.py"}
+"""Run by `test_clusters`, where there are such clusters."""
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in {WINDOW, *CLUSTERS})
 
 
 @pytest.fixture
