@@ -2,9 +2,9 @@
 
 ``python scripts/trials.py OUTPUT DATA ... [--only NAME ...] [--every 8] [--rounds 3] [--model FILE]``
 
-Each trial plays the benchmark with one thing changed: masks averaged over mirrored input, margins of the regions in
-which an object is followed, and how masks from two annotated frames are mixed. A trial is a change from outside, for
-measuring only: what pays belongs into the package. Call it again to go on; ``OUTPUT/trials.txt`` has the table.
+Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
+picture, masks averaged over mirrored input, margins of the regions in which an object is followed, and how masks from
+two annotated frames are mixed. A trial is a change from outside, for measuring only: what pays belongs into the package. Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from unittest import mock
 
 import numpy as np
 
-from napari_ivos import load_model, merging, regions, steps
+from napari_ivos import load_model, merging, motion, regions, steps
 from napari_ivos.benchmark import IvosMethod, Settings, find_sequences, read_sequence, run
 from napari_ivos.merging import Patch, certainty
-from napari_ivos.predictor import Interaction, Predictor, Propagation, Segmentation
+from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Segmentation
 from napari_ivos.session import sweep
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Mirrored:
         self._inner = inner
         self.name, self.checksum = inner.name + " mirrored", inner.checksum
         self.size, self.device = inner.size, inner.device
+        self.follows_motion = isinstance(inner, Following) and inner.follows_motion
 
     def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         """Both looks' mean; the reference holds those of both, one after the other."""
@@ -54,9 +55,9 @@ class Mirrored:
         plain, turned = [], []
         for r in requests:
             halves = [np.split(reference, 2) for reference in r.references]
-            plain.append(Propagation(r.image, r.neighbour, r.previous, [a for a, _ in halves]))
+            plain.append(Propagation(r.image, r.neighbour, r.previous, [a for a, _ in halves], r.change))
             mirrored = (_turn(r.image), _turn(r.neighbour), _turn(r.previous))
-            turned.append(Propagation(*mirrored, [b for _, b in halves]))
+            turned.append(Propagation(*mirrored, [b for _, b in halves], _turn(r.change)))
         both = zip(self._inner.propagate(plain), self._inner.propagate(turned), strict=True)
         return [_mean(a, b) for a, b in both]
 
@@ -105,6 +106,16 @@ class MotionRegion:
         return regions.region_around(ahead, margin, image_shape)
 
 
+def still(mask: npt.NDArray[np.float32], near: object, here: object) -> motion.Moved:
+    """A mask where it was, and no word of what changed."""
+    return motion.Moved(mask, np.zeros_like(mask))
+
+
+def unsaid(mask: npt.NDArray[np.float32], near: Any, here: Any) -> motion.Moved:
+    """A mask moved along with the picture, and no word of what changed otherwise."""
+    return motion.Moved(_MOVE_ALONG(mask, near, here).mask, np.zeros_like(mask))
+
+
 def nearest(way: merging.Pass, frame: int) -> float:
     """Weight of a pass's mask where two meet: all to the nearer annotated frame."""
     if way.distance is None:
@@ -120,6 +131,8 @@ def by_certainty(new: Patch, old: Patch | None, weight: float) -> Patch:
     return merging.blend(new, old, mine / (mine + other))
 
 
+_MOVE_ALONG = motion.move_along
+
 Trial = tuple["Callable[[Predictor], Predictor]", "Callable[[], contextlib.AbstractContextManager[Any]]"]
 
 
@@ -134,14 +147,19 @@ def _trials() -> dict[str, Trial]:
     def follow(margin: float) -> Callable[[], contextlib.AbstractContextManager[Any]]:
         return lambda: mock.patch.object(regions, "FOLLOW", margin)
 
-    def motion(still: float, reach: float) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-        return lambda: mock.patch.object(steps, "propagation_region", MotionRegion(still, reach))
+    def by_motion(at_rest: float, reach: float) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        return lambda: mock.patch.object(steps, "propagation_region", MotionRegion(at_rest, reach))
+
+    def moving(way: Callable[..., motion.Moved]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        return lambda: mock.patch.object(motion, "move_along", way)
 
     return {
         "as shipped": (_same, none),
+        "masks stay where they were": (_same, moving(still)),
+        "masks move, changes unsaid": (_same, moving(unsaid)),
         "mirrored as well": (Mirrored, none),
-        "margin by motion, 2.0 and 2 x motion": (_same, motion(2.0, 2.0)),
-        "margin by motion, 2.4 and 1 x motion": (_same, motion(2.4, 1.0)),
+        "margin by motion, 2.0 and 2 x motion": (_same, by_motion(2.0, 2.0)),
+        "margin by motion, 2.4 and 1 x motion": (_same, by_motion(2.4, 1.0)),
         "margin 1.9": (_same, follow(1.9)),
         "margin 3.0": (_same, follow(3.0)),
         "two-way: the nearer frame's mask": (_same, lambda: mock.patch.object(merging.Pass, "weight", nearest)),
