@@ -4,7 +4,8 @@
 
 Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
 picture, masks averaged over mirrored input, margins of the regions in which an object is followed, and how masks from
-two annotated frames are mixed. A trial is a change from outside, for measuring only: what pays belongs into the package. Call it again to go on; ``OUTPUT/trials.txt`` has the table.
+two annotated frames are mixed. A trial is a change from outside, to measure it: what pays belongs into the package.
+Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
 from __future__ import annotations
