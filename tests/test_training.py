@@ -612,6 +612,18 @@ def test_a_spoilt_mask_has_lost_a_side_or_won_a_piece() -> None:
     assert won > 5
 
 
+def test_of_a_torn_mask_one_part_is_left() -> None:
+    """Of a mask that a post cuts in two, four of five faults leave one whole side and nothing of the other."""
+    mask = np.zeros((96, 96), bool)
+    mask[30:70, 20:40] = mask[30:70, 48:75] = True
+    labels = np.where(mask, TARGET, 0).astype(np.uint8)
+    sides = [mask & (np.arange(96) < 44), mask & (np.arange(96) > 44)]
+    spoilt = [rollout.spoil(mask, labels, np.random.default_rng(seed)) for seed in range(60)]
+    left = [sum(np.array_equal(s, side) for s in spoilt) for side in sides]
+    assert min(left) > 12
+    assert sum(left) > 40
+
+
 def test_a_mask_of_a_few_pixels_is_not_spoilt() -> None:
     """Nothing could be told from what would be left."""
     mask = np.zeros((20, 20), bool)

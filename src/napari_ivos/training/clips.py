@@ -258,7 +258,7 @@ class ClipSource:
             layers = self._taken_apart(rng, image, labels, target, background)
         if not micro and self.settings.distractors and self.cutouts and rng.random() < 0.2:
             layers.append(self._cutout_layer(rng, layers[-1], label=0))
-        if rng.random() < (0.06 if micro else 0.28):
+        if rng.random() < (0.06 if micro else 0.35):
             layers.append(_occluder(rng, labels == target, micro))
         return self._play(rng, layers, labels == target, micro, source)
 
@@ -653,7 +653,7 @@ def _double(rng: Rng, own: Layer) -> Layer:
 
 def _occluder(rng: Rng, target: npt.NDArray[np.bool_], micro: bool) -> Layer:
     """Something in front of the target that is no object: a post, or a blob as dust and leaves are. Label 0."""
-    if not micro and rng.random() < 0.6:
+    if not micro and rng.random() < 0.75:
         return _post(rng, target)
     rows, columns = np.nonzero(target)
     extent = max(float(np.ptp(rows)), float(np.ptp(columns))) + 1

@@ -46,6 +46,10 @@ LONGEST_STILL = 3
 SPOILED = 0.25
 """Share of annotated frames whose mask is handed on with a part cut off or a piece too much, as an occluder or a
 neighbour leaves it: what is hidden now must come back from what the references know."""
+SPOILED_TORN = 0.5
+"""The same of masks in several parts, as behind a post: what shows on its other side must be found across the gap."""
+SMALLEST_PART = 0.1
+"""Parts of a mask that are smaller than this share of it are crumbs."""
 SAME_FRAME = 0.2
 """Share of second rounds that correct the first round's frame."""
 
@@ -259,10 +263,12 @@ class Rollout:
                 track.patches[t] = Patch.from_probability(region, p, Origin.PROPAGATED)
 
     def _spoil(self, tracks: Sequence[Track], starts: Sequence[int]) -> None:
-        """Cut a part off some annotated frames' masks, or add a piece that is not the object's."""
+        """Take a part of some annotated frames' masks away, or add a piece that is not the object's."""
         for track, t in zip(tracks, starts, strict=True):
-            if self.rng.random() < SPOILED:
-                spoilt = spoil(track.mask(t), track.clip.labels[t], self.rng)
+            mask = track.mask(t)
+            torn = len(_parts(mask)) > 1
+            if self.rng.random() < (SPOILED_TORN if torn else SPOILED):
+                spoilt = spoil(mask, track.clip.labels[t], self.rng)
                 if spoilt.any():
                     track.patches[t] = Patch.from_mask(spoilt)
 
@@ -395,12 +401,26 @@ class Rollout:
         return torch.autocast(self.device.type, self.amp or torch.bfloat16, enabled=self.amp is not None)
 
 
+def _parts(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """Connected parts of a mask (H, W), without crumbs."""
+    import cv2
+
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    least = SMALLEST_PART * areas[1:].sum()
+    return [labels == k for k in range(1, count) if areas[k] >= least]
+
+
 def spoil(mask: npt.NDArray[np.bool_], labels: npt.NDArray[np.uint8], rng: Rng) -> npt.NDArray[np.bool_]:
     """A mask (H, W) with a fault of the kind that propagation leaves behind an occluder or beside a neighbour.
 
-    Either all that lies on one side of a line is gone, 15 to 85 % of it, or a piece is there that should not be: a part
-    of another object (`labels`, (H, W), 2 and up), or of what lies around.
+    Of a mask in several parts mostly one is left. Else either all that lies on one side of a line is gone, 15 to 85 %
+    of it, or a piece is there that should not be: a part of another object (`labels`, (H, W), 2 and up), or of what
+    lies around.
     """
+    parts = _parts(mask)
+    if len(parts) > 1 and rng.random() < 0.8:
+        return parts[int(rng.integers(len(parts)))]
     points = np.argwhere(mask)
     if len(points) < 16:
         return mask
