@@ -142,6 +142,33 @@ def test_what_stands_in_front_hides_the_target_and_its_label(micro: bool) -> Non
     np.testing.assert_allclose(frames[0][hidden].astype(float), front.image[hidden], atol=25)
 
 
+def test_what_fades_out_of_focus_is_seen_longer_than_it_is_labelled() -> None:
+    """A thing that shows less than half has no label, though its trace is still brighter than the ground."""
+    target = np.zeros((80, 80), bool)
+    target[20:60, 20:60] = True
+    ground = clips.Layer(np.full((80, 80, 3), 40, np.uint8), np.ones((80, 80), np.float32), 0)
+    own = clips.Layer(np.full((80, 80, 3), 200, np.uint8), target.astype(np.float32), TARGET)
+    for layer in (ground, own):
+        layer.motion, layer.bend = [np.eye(3)] * 3, [np.zeros((4, 4, 2), np.float32)] * 3
+    own.there = [1.0, 0.7, 0.3]
+    frames, labels = clips._draw([ground, own], 80, 3)
+    assert [bool(label.any()) for label in labels] == [True, True, False]
+    np.testing.assert_allclose(frames[:, 40, 40, 0], [200, 152, 88], atol=2)
+
+
+def test_things_end_or_begin_and_some_leave_a_trace_under_a_microscope() -> None:
+    """What ends shows on at least one frame and not fully on another; only under a microscope may it be in between."""
+    motion, traces = [np.eye(3)] * 3, {True: 0, False: 0}
+    for seed in range(80):
+        for micro in traces:
+            there = clips._ending(np.random.default_rng(seed), motion, (40.0, 40.0), micro)[1]
+            assert max(there) >= clips.PRESENT > min(there)
+            assert there in (sorted(there), sorted(there, reverse=True)) or micro
+            traces[micro] += any(0 < p < clips.PRESENT for p in there)
+    assert traces[True] > 30
+    assert traces[False] == 0
+
+
 def test_a_lone_target_gets_a_look_alike_beside_it() -> None:
     """The double is another object, as large, mostly outside the target."""
     alpha = np.zeros((100, 200), np.float32)

@@ -74,6 +74,10 @@ ENDING, ENDING_MICRO = 0.08, 0.25
 """Share of clips of things that move by themselves in which the target comes or goes; from slice to slice of a z-stack
 small things do so all the time.
 """
+FADING = 0.6
+"""Share of the endings under a microscope that leave a dim trace."""
+PRESENT = 0.5
+"""What shows less than this counts as gone: it has no label."""
 DOUBLE = 0.2
 """Share of clips in which a lone target gets a mirrored copy of itself beside it."""
 HELD_OUT_FRAMES = 6
@@ -138,7 +142,7 @@ class Layer:
     label: int
     motion: list[npt.NDArray[np.float64]] = field(default_factory=list)  # T matrices (3, 3): canvas to source pixels
     bend: list[Float] = field(default_factory=list)  # T displacement grids (4, 4, 2) in canvas pixels
-    there: list[bool] = field(default_factory=list)  # on which of the T frames it is; empty: on all
+    there: list[float] = field(default_factory=list)  # how much of it shows on each of the T frames, 0..1; empty: all
 
 
 class ClipSource:
@@ -375,7 +379,7 @@ class ClipSource:
                 own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]), tilt)
                 ending = ENDING_MICRO if micro else ENDING
                 if rng.random() < (ending if layer.label == TARGET else ending / 2):
-                    own, layer.there = _ending(rng, own, (centre[0], centre[1]))
+                    own, layer.there = _ending(rng, own, (centre[0], centre[1]), micro)
             layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
             layer.bend.extend(_bends(rng, s.frames, (0.02 if k == 0 else 0.05) * size * pace))
         frames, labels = _draw(layers, s.side, s.frames)
@@ -618,12 +622,18 @@ def _leaning(lean: npt.NDArray[np.float64], centre: tuple[float, float]) -> npt.
 
 
 def _ending(
-    rng: Rng, motion: list[npt.NDArray[np.float64]], centre: tuple[float, float]
-) -> tuple[list[npt.NDArray[np.float64]], list[bool]]:
-    """Let something end on a frame of the clip (or begin): shrinking on the frame before, or all at once."""
+    rng: Rng, motion: list[npt.NDArray[np.float64]], centre: tuple[float, float], micro: bool
+) -> tuple[list[npt.NDArray[np.float64]], list[float]]:
+    """Let something end on a frame of the clip (or begin): shrinking on the frame before, or all at once.
+
+    In front of a microscope it may leave a dim trace, as what lies above or below the plane in focus does.
+    """
     frames = len(motion)
     last = int(rng.integers(0, frames - 1))  # the last frame on which it is
-    there = [t <= last for t in range(frames)]
+    there = [float(t <= last) for t in range(frames)]
+    if micro and rng.random() < FADING:
+        trace = float(rng.uniform(0.1, 0.45))
+        there = [float(rng.uniform(0.6, 1.0)) if t == last else p or trace ** (t - last) for t, p in enumerate(there)]
     motion = list(motion)
     if rng.random() < 0.6:
         scale = float(rng.uniform(0.45, 0.85))
@@ -702,7 +712,8 @@ def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8
         ids = np.zeros((side, side), np.uint8)
         shared: list[Any] = []
         for k, layer in enumerate(layers):
-            if layer.there and not layer.there[t]:
+            shown = layer.there[t] if layer.there else 1.0
+            if not shown:
                 continue
             if not (k and layer.motion is layers[0].motion):
                 where = grid
@@ -711,11 +722,12 @@ def _draw(layers: Sequence[Layer], side: int, frames: int) -> tuple[UInt8, UInt8
                 shared = [_mapped(where, layer.motion[t])]
             border = cv2.BORDER_REFLECT_101 if k == 0 else cv2.BORDER_CONSTANT
             alpha = cv2.remap(layer.alpha, shared[0], None, cv2.INTER_LINEAR, borderMode=border)
+            covers, alpha = alpha > 0.5, alpha * np.float32(shown)
             if not (k and layer.motion is layers[0].motion):
                 image = cv2.remap(layer.image, shared[0], None, cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
                 canvas = image if k == 0 else canvas + (image - canvas) * alpha[..., None]
-            if k:
-                ids[alpha > 0.5] = layer.label
+            if k and shown >= PRESENT:
+                ids[covers] = layer.label
         images.append(canvas)
         labels.append(ids)
     return np.clip(np.stack(images), 0, 255).astype(np.uint8), np.stack(labels)
