@@ -21,6 +21,8 @@ Float = npt.NDArray[np.float32]
 
 DARKEST, BRIGHTEST = 1.0, 99.0
 """Percentiles of both frames' pixels in the region that become black and white: dim regions have motion, too."""
+SAMPLED = 3
+"""Contrast is judged by every so-manyth row and column."""
 FLATTEST = 1e-3
 """A region whose brightness (0..1) varies by less has no contrast to see motion by: it is not stretched further."""
 CHANGE_BLUR = 5
@@ -83,16 +85,17 @@ def _grey(image: Float, shape: tuple[int, ...]) -> Float:
     """Brightness of an image (h, w, 3) at another shape."""
     import cv2
 
-    grey = np.ascontiguousarray(image.mean(axis=2, dtype=np.float32))
-    smaller = shape[0] < grey.shape[0] or shape[1] < grey.shape[1]
-    size = (shape[1], shape[0])
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR))
+    smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
+    way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    sized = cv2.resize(np.ascontiguousarray(image, np.float32), (shape[1], shape[0]), interpolation=way)
+    return np.asarray(sized.mean(axis=2), np.float32)
 
 
 def _stretched(a: Float, b: Float) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Both at one contrast that uses all 256 values; each first made as bright as the other on the whole."""
-    a, b = a - float(np.median(a)), b - float(np.median(b))
-    low, high = np.percentile(np.stack([a[::3, ::3], b[::3, ::3]]), (DARKEST, BRIGHTEST))
+    a, b = (x - float(np.median(x[::SAMPLED, ::SAMPLED])) for x in (a, b))
+    sample = np.stack([a[::SAMPLED, ::SAMPLED], b[::SAMPLED, ::SAMPLED]])
+    low, high = np.percentile(sample, (DARKEST, BRIGHTEST))
     scale = 255 / max(float(high - low), FLATTEST)
     first, second = (np.clip((x - low) * scale, 0, 255).astype(np.uint8) for x in (a, b))
     return first, second
