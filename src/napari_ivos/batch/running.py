@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from napari_ivos.batch.deaf import deaf
 from napari_ivos.batch.manifest import Manifest, read_manifest
 from napari_ivos.batch.model import AbsentModel, ModelSource
 from napari_ivos.batch.summary import StackResult, Summary
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from napari_ivos.batch.workers import Facts
+
 _log = logging.getLogger(__name__)
 
 STACKS_A_WORKER = 2
@@ -32,6 +35,8 @@ REFRESH = 5.0
 """Seconds between two counts of the workers."""
 WORKER_MEMORY = 3 << 29
 """Bytes that a worker should have at least: Python with torch and a model takes half of it."""
+ANSWER = 5.0
+"""Seconds that a scheduler gets for an answer."""
 _WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
 
 
@@ -47,6 +52,8 @@ class Progress:
         Passes over a frame that are done, and that are known to be needed so far.
     last : StackResult or None
         The stack that came to its end just now.
+    stopping : bool
+        Ctrl-C was heard: nothing more is given out, and what the workers have in hand is waited for.
     """
 
     stacks: int
@@ -55,6 +62,7 @@ class Progress:
     frames: int
     planned: int
     last: StackResult | None = None
+    stopping: bool = False
 
 
 class BatchInterrupted(KeyboardInterrupt):
@@ -135,18 +143,24 @@ def run_batch(
     job = manifest if isinstance(manifest, Manifest) else read_manifest(manifest, output)
     source = ModelSource.of(model, device)
     begun = time.perf_counter()
-    with ExitStack() as stack:
-        stack.enter_context(_alone(job.output))
-        cluster = stack.enter_context(local_cluster(workers)) if client is None else client
-        if started is not None:
-            started(str(cluster.dashboard_link))
-        crew = stack.enter_context(_crew(cluster, source, frames_a_parcel))
-        runner = _Runner(job, crew, overwrite, at_once, progress)
-        results = runner.run()
-        devices = tuple(sorted(crew.devices))
-        crew.check()
-    summary = Summary(results, time.perf_counter() - begun, f"{source.name} ({source.checksum[:12]})", devices)
-    summary.write(job.output)
+    summary: Summary | None = None
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_alone(job.output))
+            cluster = stack.enter_context(local_cluster(workers)) if client is None else client
+            if started is not None:
+                started(str(cluster.dashboard_link))
+            crew = stack.enter_context(_crew(cluster, source, frames_a_parcel))
+            runner = _Runner(job, crew, overwrite, at_once, progress)
+            results = runner.run()
+            crew.check()
+            seconds, devices = time.perf_counter() - begun, tuple(sorted(crew.devices))
+            summary = Summary(results, seconds, f"{source.name} ({source.checksum[:12]})", devices)
+            summary.write(job.output)
+    except KeyboardInterrupt as stop:  # while workers are told to end; everything is written by then
+        if summary is None:
+            raise
+        raise BatchInterrupted(summary) from stop
     if runner.interrupted:
         raise BatchInterrupted(summary)
     if crew.lost and not summary.complete:
@@ -192,8 +206,8 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
     _warn(count)
     threads = max(1, _cores() // count)
     given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    with (
-        LocalCluster(
+    with ExitStack() as opening:
+        cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             processes=True,
@@ -203,10 +217,15 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
             memory_limit=memory() // count,  # dask's own limit is a core's share, however few workers there are
             preload=["napari_ivos.batch.deaf"],
             silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+        )
+        opening.enter_context(cluster)
+        client = opening.enter_context(Client(cluster))
+        opened = opening.pop_all()
+    try:
         yield client
+    finally:
+        with deaf():  # a further Ctrl-C would leave workers behind
+            opened.close()
 
 
 def _cores() -> int:
@@ -303,7 +322,7 @@ class DaskCrew:
     def refresh(self) -> None:
         """Ask how many workers there are: they may come and go."""
         try:
-            found = sum(self.client.nthreads().values())
+            found = _threads(self.client)
         except OSError as error:  # the next `check` finds out whether the cluster is gone
             _log.info("The scheduler did not say how many workers it has: %s", error)
             return
@@ -325,24 +344,57 @@ class DaskCrew:
             self.abort()  # again and again: a job may have sent something in the meantime, and would wait for it
 
 
+def _threads(client: Any) -> int:
+    """Threads of all workers.
+
+    Raises
+    ------
+    OSError
+        The scheduler does not say it in time; dask itself would wait for one that is gone until the end of time.
+    """
+    if client.status != "running":
+        raise ConnectionError("the connection is closed")
+    found: dict[str, int] = client.sync(client.scheduler.ncores, callback_timeout=ANSWER)
+    return sum(found.values())
+
+
 @contextmanager
 def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iterator[DaskCrew]:
     """Give the workers their model, and ask one of them who it is."""
-    from napari_ivos.batch.workers import NAME, ModelWorker, identify
+    from napari_ivos.batch.workers import NAME
 
     if not hasattr(client, "register_plugin"):
         raise InputError(f"A distributed.Client is needed, got a {type(client).__name__}.")
-    client.register_plugin(ModelWorker(source), name=NAME)
     try:
-        if not client.nthreads():
-            _log.warning("The cluster has no worker yet; the batch begins when the first one comes.")
-        facts = client.submit(identify, pure=False).result()
+        facts = _introduce(client, source)
         crew = DaskCrew(client, AbsentModel(*facts), frames_a_parcel)
         crew.devices.add(facts.device)
         yield crew
     finally:
         if client.status == "running":
             client.unregister_worker_plugin(NAME)
+
+
+def _introduce(client: Any, source: ModelSource) -> Facts:
+    """Send the model to all workers, those that come later too, and wait for the first one to load it."""
+    from napari_ivos.batch.workers import NAME, ModelWorker, identify
+
+    try:
+        client.register_plugin(ModelWorker(source), name=NAME)
+        if not _threads(client):
+            _log.warning("The cluster has no worker yet; the batch begins when the first one comes.")
+        facts: Facts = client.submit(identify, pure=False).result()
+    except IvosError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        if client.status != "running":
+            raise IvosError(f"The cluster is gone ({told}). Nothing was begun; start it again.") from error
+        raise IvosError(
+            f"The workers can't begin ({told}). Install the same versions of napari-ivos and dask on all machines of "
+            "the cluster, or start its workers again."
+        ) from error
+    return facts
 
 
 # -- the stacks
@@ -367,7 +419,7 @@ class _Runner:
         self._results: dict[int, StackResult] = {}
         self._frames = self._planned = self._begun = 0
         self._asked = -REFRESH
-        self.interrupted = False
+        self.interrupted = self._told = False
 
     def run(self) -> tuple[StackResult, ...]:
         """All stacks' results, in the order of the manifest."""
@@ -414,6 +466,9 @@ class _Runner:
     def _listen(self) -> None:
         """Hear one thing that a job tells."""
         self._crew.check()
+        if self.interrupted and not self._told and self._progress is not None:
+            self._told = True
+            self._progress(self._now(None))
         try:
             number, frames, planned, result = self._crew.events.get(timeout=_WAKE)
         except queue.Empty:
@@ -428,4 +483,6 @@ class _Runner:
     def _now(self, last: StackResult | None) -> Progress:
         states: Sequence[str] = [r.state for r in self._results.values()]
         done = sum(state in ("done", "earlier") for state in states)
-        return Progress(len(self._entries), done, states.count("failed"), self._frames, self._planned, last)
+        return Progress(
+            len(self._entries), done, states.count("failed"), self._frames, self._planned, last, self.interrupted
+        )

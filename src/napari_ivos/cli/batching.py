@@ -33,13 +33,15 @@ def batch(options: argparse.Namespace, output: Output) -> Summary:
     manifest = read_manifest(options.manifest, options.output)
     output.note(f"{len(manifest.entries)} stacks; results go to {manifest.output}")
     with _client(options.scheduler) as client, output.progress("frames", 0) as show:
-        names: list[str] = []
+        stopping: list[str] = []
 
         def told(now: Progress) -> None:
             show(now.frames, now.planned)
             if now.last is not None and now.last.state == "failed":
-                names.append(now.last.name)
                 output.note(f"{now.last.name} failed: {now.last.error}")
+            if now.stopping and not stopping:
+                stopping.append("Stopping: what the workers have in hand is waited for. Ctrl-C again does not wait.")
+                output.note(stopping[0])
 
         try:
             return run_batch(

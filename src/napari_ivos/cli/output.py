@@ -49,6 +49,7 @@ class Output:
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self._bar: Any = None
 
     def say(self, text: str) -> None:
         """A line for people; nothing where machines read."""
@@ -58,6 +59,9 @@ class Output:
 
     def note(self, text: str) -> None:
         """A line beside the result, on stderr."""
+        if self._bar is not None:  # which is on the line where this would be written
+            self._bar.write(f"note: {text}", file=sys.stderr)
+            return
         sys.stderr.write(f"note: {text}\n")
         sys.stderr.flush()
 
@@ -102,6 +106,10 @@ class Output:
                 bar.total = bar.total if all_ is None else all_
                 bar.update(done - bar.n)
 
-            yield show
+            self._bar = bar
+            try:
+                yield show
+            finally:
+                self._bar = None
             bar.total = bar.n  # fewer frames than could have changed is not a failure
             bar.refresh()
