@@ -20,7 +20,7 @@ from napari_ivos.errors import IvosError
 
 distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
 
-from napari_ivos.batch import Progress, run_batch  # noqa: E402 - needs distributed
+from napari_ivos.batch import Progress, run_batch, running  # noqa: E402 - needs distributed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,8 +58,8 @@ def manifest(expected, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[tuple[distributed.Client, Callable[[str], None]]]:
-    """A scheduler and two workers, a process each, and a function that kills one of them by name."""
+def cluster(folder: Path) -> Iterator[tuple[distributed.Client, Callable[..., None]]]:
+    """A scheduler and two workers, a process each, and a function that kills one of them by name, or signals to it."""
     program = [sys.executable, "-m", "distributed.cli.dask_"]
     place = ["--scheduler-file", str(folder / "scheduler.json")]
     commands = {"scheduler": [*place, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]}
@@ -79,14 +79,14 @@ def cluster(folder: Path) -> Iterator[tuple[distributed.Client, Callable[[str], 
     try:
         with distributed.Client(scheduler_file=str(folder / "scheduler.json"), timeout=300) as client:
             client.wait_for_workers(2)
-            yield client, lambda name: started[name].kill()
+            yield client, lambda name, how=signal.SIGKILL: started[name].send_signal(how)
     finally:
         for process in started.values():
             process.kill()
             process.wait()
 
 
-def killing(kill: Callable[[str], None], name: str, after: int) -> Callable[[Progress], None]:
+def killing(kill: Callable[..., None], name: str, after: int) -> Callable[[Progress], None]:
     """Kill a process once so many frames are done."""
     killed: list[str] = []
 
@@ -96,6 +96,18 @@ def killing(kill: Callable[[str], None], name: str, after: int) -> Callable[[Pro
             kill(name)
 
     return look
+
+
+def test_a_scheduler_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking a scheduler that hangs how many workers it has ends in an error, and works again when it does."""
+    monkeypatch.setattr(running, "ANSWER", 0.2)
+    with cluster(tmp_path) as (client, kill):
+        kill("scheduler", signal.SIGSTOP)
+        with pytest.raises(OSError, match="time"):
+            running._threads(client)
+        kill("scheduler", signal.SIGCONT)
+        monkeypatch.setattr(running, "ANSWER", 60.0)
+        assert running._threads(client) == 2
 
 
 def check(manifest: Path, labels: np.ndarray) -> None:

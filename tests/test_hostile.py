@@ -562,3 +562,30 @@ def test_the_memory_is_known() -> None:
     untrusted.check_room(untrusted.memory() // 2, "This")
     with pytest.raises(OutOfMemory, match=r"That needs [\d,.]+ GB at once; on this machine at most [\d,.]+ GB"):
         untrusted.check_room(untrusted.memory() // 2 + 1, "That")
+
+
+@pytest.mark.parametrize(
+    ("said", "files", "limit"),
+    [
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/", {"memory.max": "700"}, 700),
+        ("0::/job_7/step_0", {"memory.max": "max", "job_7/memory.max": "300", "job_7/step_0/memory.max": "500"}, 300),
+        (
+            "4:memory:/job_7\n0::/",
+            {"memory/memory.limit_in_bytes": "900", "memory/job_7/memory.limit_in_bytes": "8"},
+            8,
+        ),
+        ("3:cpu:/job_7", {"memory/job_7/memory.limit_in_bytes": "8"}, None),
+        (None, {}, None),
+    ],
+    ids=["none", "container", "job", "job-v1", "other-controller", "no-groups"],
+)
+def test_the_memory_of_a_job_is_its_group_s(tmp_path: Path, said, files, limit) -> None:
+    """The least limit of a process's groups and of those around them counts: a cluster's job has less than its node."""
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+    if said is not None:
+        (tmp_path / "groups").write_text(said + "\n")
+    found = untrusted._group_limits(tmp_path / "groups", tmp_path / "root")
+    assert min(found, default=None) == limit

@@ -46,13 +46,24 @@ def check_text_size(path: Path) -> None:
 
 @functools.cache
 def memory() -> int:
-    """Bytes of memory that this process can have: the machine's, or less where its group or itself is limited."""
-    limits = [_machine()]
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.is_file():
-        text = group.read_text(encoding="ascii").strip()
-        limits += [int(text)] if text.isdigit() else []
-    return min(limits)
+    """Bytes of memory that this process can have: the machine's, or less where one of its groups is limited."""
+    return min([_machine(), *_group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _group_limits(groups: Path, root: Path) -> list[int]:
+    """Limits of a process's control groups and of those around them: a container's, a job's of a cluster."""
+    limits: list[int] = []
+    lines = groups.read_text(encoding="utf-8", errors="replace").splitlines() if groups.is_file() else []
+    for line in ["0::/", *lines]:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        for place in (p for p in (top / path.lstrip("/") / name).parents if p.is_relative_to(top)):
+            file = place / name
+            text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
+            limits += [int(text)] if text.isdigit() else []  # "max" where there is none
+    return limits
 
 
 def _machine() -> int:
