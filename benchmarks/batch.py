@@ -168,9 +168,15 @@ def chunked(folder: Path, frames: int, side: int, chunks: tuple[int, int, int]) 
     (folder / "s.json").write_text(json.dumps(scribbles))
 
 
+class _Follows(ivos.FakePredictor):
+    """Reads what the shipped networks read: the neighbouring frame as well, to see the motion."""
+
+    follows_motion = True
+
+
 def _carried_out(folder: Path, workers: int, frames: int) -> None:
     """The work of a batch in this process, parcel by parcel, each part with a stack of its own as on a worker."""
-    model = ivos.FakePredictor()
+    model = _Follows()
     options: dict[str, Any] = {"axes": "TYX", "contrast": (90, 900)}
     stacks = [ivos.open_frames(folder / "s.zarr", **options) for _ in range(workers)]
     with ivos.Session(stacks[0], model) as session, sharing(session) as shared:
