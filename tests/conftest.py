@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Set before torch and numpy come in. One thread: the tests' images are small, so that more threads only get in each
@@ -15,8 +17,15 @@ import pytest
 
 from napari_ivos.scribbles import Scribbles, Stroke
 
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests that some of them share
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_ivos.plugin.desk import Desk
 
 GREY = (60, 60, 60)
 COLOURS = ((210, 40, 40), (40, 200, 50), (50, 70, 220), (220, 200, 40))
@@ -85,3 +94,60 @@ def make_clip() -> Callable[..., Clip]:
 def square() -> type[Square]:
     """The class of squares for `make_clip`."""
     return Square
+
+
+@pytest.fixture
+def desks() -> Iterator[Callable[..., Desk]]:
+    """Makes desks with the started session of a layer (by default the scene's movie), in memory unless a path is given.
+
+    What they say to the user is in `said`, as (kind, text). All are closed in the end.
+    """
+    import plugin_scene
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_ivos import FakePredictor
+    from napari_ivos.plugin.desk import Desk
+
+    made = []
+
+    def make(image: Image | None = None, viewer: ViewerModel | None = None, path: Path | None = None) -> Desk:
+        viewer = ViewerModel() if viewer is None else viewer
+        layer = Image(plugin_scene.movie(), name="movie") if image is None else image
+        if layer not in viewer.layers:
+            viewer.add_layer(layer)
+        desk = Desk(viewer)
+        made.append(desk)
+        desk.said = []
+        desk.noticed.connect(lambda text, kind: desk.said.append((kind, text)))
+        desk.use_model(FakePredictor())
+        desk.start(layer, path=path)
+        desk.wait()
+        return desk
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, tmp_path):
+    """Makes real windows with a movie and the widget, started; hidden by default, so that layers may be removed."""
+    import plugin_mouse
+    import plugin_scene
+
+    from napari_ivos import FakePredictor
+    from napari_ivos.plugin import dock
+
+    def make(model=None, show=False, start=True, name="movie", data=None):
+        viewer = make_napari_viewer(show=show)
+        viewer.add_image(plugin_scene.movie() if data is None else data, name=name, contrast_limits=(0, 255))
+        widget = dock(viewer)
+        said = widget.said = []
+        widget.desk.noticed.connect(lambda text, kind: said.append((kind, text)))
+        plugin_mouse.ready(widget, model or FakePredictor(), tmp_path)
+        if start:
+            plugin_mouse.start(qtbot, widget)
+        return viewer, widget
+
+    return make

@@ -1,16 +1,33 @@
-"""A real mouse, real keys and patience for tests of the real window; imported only where there is a display."""
+"""A real mouse, real keys and patience for tests of the real window; a file that imports it is skipped without display.
+
+Import it before Qt, and let `pytestmark` be `WARNINGS`.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import plugin_scene as scene
+import pytest
+
+pytest.importorskip("pytestqt")
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    pytest.skip("no display: run with xvfb-run", allow_module_level=True)
+
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+WARNINGS = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+"""napari's and its libraries' own warnings in a window; ours stay errors."""
 PATIENCE = 30_000
 MOUSE_PACE = 12
 """Milliseconds between moves of the mouse: vispy and napari drop those that come faster than 10."""
@@ -19,17 +36,22 @@ MOUSE_PACE = 12
 def settle(qtbot: Any, widget: Any) -> None:
     """Wait until nothing runs and everything is taken in."""
     desk = widget.desk
-    qtbot.waitUntil(lambda: not desk.engine.busy and not desk.exporter.busy, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: all(engine.idle for engine in desk.engines), timeout=PATIENCE)
     QApplication.processEvents()
     qtbot.waitUntil(lambda: not desk._bell.is_set(), timeout=PATIENCE)
 
 
-def begin(qtbot: Any, widget: Any, model: Any, folder: Any) -> None:
-    """Press Start with this model, the project in this folder."""
+def ready(widget: Any, model: Any, folder: Any) -> None:
+    """Give the widget a model and the folder of its projects."""
     widget.use_model(model)
     widget.stack.folder.value = folder
+
+
+def start(qtbot: Any, widget: Any) -> None:
+    """Press Start and wait until the session is there."""
+    before = widget.session
     widget.run("start")
-    qtbot.waitUntil(lambda: widget.session is not None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: widget.session not in (None, before), timeout=PATIENCE)
     settle(qtbot, widget)
 
 
@@ -67,3 +89,13 @@ def draw(qtbot: Any, viewer: Any, widget: Any, frame: int) -> None:
     settle(qtbot, widget)
     drawn = widget.session.strokes()[-1].points
     assert np.abs(drawn[[0, -1]] - scene.line(frame)[[0, -1]]).max() < 5, "the mouse was elsewhere"
+
+
+def press(viewer: Any, key: str) -> None:
+    """Press a key in the canvas: "G", "Shift-U", "Control-Z"."""
+    native = viewer.window._qt_viewer.canvas.native
+    *modifiers, letter = key.split("-")
+    held = Qt.KeyboardModifier.NoModifier
+    for name in modifiers:
+        held |= getattr(Qt.KeyboardModifier, f"{name}Modifier")
+    QTest.keyClick(native, getattr(Qt.Key, f"Key_{letter}"), held)

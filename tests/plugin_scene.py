@@ -1,13 +1,16 @@
-"""A scene whose masks are known, and a mouse that needs no window; shared by the tests of the plugin."""
+"""A scene whose masks are known, a model that waits, and a mouse that needs no window; shared by the plugin's tests."""
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+
+from napari_ivos import FakePredictor
 
 FRAMES, HEIGHT, WIDTH = 8, 60, 80
 SIDE = 16
@@ -82,3 +85,42 @@ def draw(desk: Any, points: Any) -> None:
     place = np.array([np.asarray(binding.image.world_to_data(desk.viewer.dims.point))] * len(points))
     place[:, -2:] = points
     drag(desk.viewer.layers.selection.active, [binding.image.data_to_world(p) for p in place])
+
+
+def drawn_at(desk: Any, frame: int) -> None:
+    """Draw along the bright square of a frame and wait for its mask."""
+    desk.go_to(frame)
+    draw(desk, line(frame))
+    desk.wait()
+
+
+def shown(desk: Any) -> dict[str, int]:
+    """How many strokes each Shapes layer shows."""
+    return {layer.name: layer.nshapes for layer in desk.viewer.layers if hasattr(layer, "nshapes")}
+
+
+class Gated(FakePredictor):
+    """Waits at each frame until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+
+    def propagate(self, requests: Any) -> Any:
+        self.gate.acquire(timeout=30)
+        return super().propagate(requests)
+
+
+class Failing:
+    """Frames of which one can't be read while `broken` is set."""
+
+    def __init__(self) -> None:
+        self.movie = movie()
+        self.shape, self.ndim, self.dtype = self.movie.shape, 3, self.movie.dtype
+        self.broken = False
+
+    def __getitem__(self, key):
+        first = key[0] if isinstance(key, tuple) else key
+        if self.broken and 5 in np.ravel(np.arange(self.shape[0])[first]):
+            raise OSError("the share is gone")
+        return self.movie[key]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import plugin_scene as scene
 import pytest
 import torch
 from napari.components import ViewerModel
@@ -17,8 +17,8 @@ from napari_ivos.networks.blocks import Architecture
 from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.state import reasons
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
 

@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import plugin_mouse
+import plugin_scene as scene
 import pytest
-
-pytest.importorskip("pytestqt")
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    pytest.skip("no display: run with xvfb-run", allow_module_level=True)
-
+from plugin_mouse import PATIENCE, settle
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
@@ -24,16 +22,10 @@ from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import docking, reading
 from napari_ivos.plugin.sections import KEYS
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
-from plugin_mouse import PATIENCE, settle
+if TYPE_CHECKING:
+    from pathlib import Path
 
-# napari's and its libraries' own warnings in a window; ours stay errors
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = plugin_mouse.WARNINGS
 TITLE = "Interactive video segmentation"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -15,8 +15,8 @@ from napari_ivos.plugin import projects, reading
 from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.review import UNKNOWN, columns, marked
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image
+from plugin_wide import HEIGHT, PLACE, WIDTH, layer, look_at, mask
 
-from napari_ivos import FakePredictor
 from napari_ivos.plugin import large
-from napari_ivos.plugin.desk import Desk
 from napari_ivos.regions import Box
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
-
-HEIGHT, WIDTH = 9_000, 20_000
-PLACE = (7_000, 18_000)
-"""Where the scene lies in the large frames."""
-
-
-class Wide:
-    """The scene somewhere in large frames of its background, with further axes before the picture; never held whole."""
-
-    def __init__(self, *further: int) -> None:
-        self.shape = (scene.FRAMES, *further, HEIGHT, WIDTH)
-        self.ndim = len(self.shape)
-        self.size = int(np.prod(self.shape))
-        self.dtype = np.dtype(np.uint8)
-        self.movie = scene.movie()
-
-    def __getitem__(self, key):
-        key = key if isinstance(key, tuple) else (key,)
-        key = (*key, *(slice(None),) * (self.ndim - len(key)))
-        frames, rows, columns = (
-            np.atleast_1d(np.arange(n)[k])
-            for n, k in zip((scene.FRAMES, *self.shape[-2:]), (key[0], *key[-2:]), strict=True)
-        )
-        assert rows.size * columns.size < HEIGHT * WIDTH / 4, "a whole frame was asked for"
-        out = np.full((frames.size, rows.size, columns.size), scene.GROUND, np.uint8)
-        y, x = rows - PLACE[0], columns - PLACE[1]
-        above, beside = (y >= 0) & (y < scene.HEIGHT), (x >= 0) & (x < scene.WIDTH)
-        out[np.ix_(np.ones(frames.size, bool), above, beside)] = self.movie[np.ix_(frames, y[above], x[beside])]
-        further = self.shape[1:-2]
-        shaped = out.reshape(frames.size, *(1,) * len(further), *out.shape[1:])
-        whole = np.broadcast_to(shaped, (frames.size, *further, *out.shape[1:]))
-        ends = [slice(None) if isinstance(k, slice) or np.ndim(k) else 0 for k in (key[0], *key[-2:])]
-        return whole[(ends[0], *key[1:-2], *ends[1:])]
-
-
-def coarse(*further: int) -> np.ndarray:
-    """A small stand-in for the coarser resolution, which napari looks at."""
-    return np.zeros((scene.FRAMES, *further, HEIGHT // 20, WIDTH // 20), np.uint8)
+if TYPE_CHECKING:
+    from napari_ivos.plugin.desk import Desk
 
 
 @pytest.fixture
-def begin():
+def begin(desks):
     """Makes a viewer with large frames, zoomed to the scene, and its desk."""
-    made = []
 
     def make(*further: int) -> Desk:
         viewer = ViewerModel()
-        image = Image([Wide(*further), coarse(*further)], multiscale=True, name="wide", contrast_limits=(0, 255))
+        image = layer(*further)
         viewer.add_layer(image)
         look_at(viewer, PLACE[0] + 30, PLACE[1] + 40)
-        desk = Desk(viewer)
-        made.append(desk)
-        desk.use_model(FakePredictor())
-        desk.start(image, path=None)
-        desk.wait()
-        return desk
+        return desks(image, viewer)
 
-    yield make
-    for desk in made:
-        desk.close()
-
-
-def look_at(viewer: ViewerModel, y: float, x: float, zoom: float = 4.0) -> None:
-    """Put this place in the middle of the canvas."""
-    viewer.scene.camera.center = (0, y, x)
-    viewer.scene.camera.zoom = zoom
+    return make
 
 
 def draw(desk: Desk, frame: int) -> None:
@@ -91,12 +37,6 @@ def draw(desk: Desk, frame: int) -> None:
     desk.go_to(frame)
     scene.draw(desk, scene.line(frame) + PLACE)
     desk.wait()
-
-
-def mask(desk: Desk, frame: int, value: int = 1) -> np.ndarray:
-    """Where an object is in the scene's part of a frame."""
-    y, x = PLACE
-    return desk.session.labels[frame, y : y + scene.HEIGHT, x : x + scene.WIDTH] == value
 
 
 # --- pure ----------------------------------------------------------------------------------------------------------
@@ -210,9 +150,9 @@ def test_a_large_result_is_a_pyramid_that_is_not_edited(begin, further):
         if step <= 4:
             assert scene.overlap(shown == 1, truth[: shown.shape[0], : shown.shape[1]]) > 0.5
         assert shown.sum() < 2 * (scene.SIDE / step + 2) ** 2
-    assert scene.overlap(mask(desk, 4), scene.square(4)) > 0.7
+    assert scene.overlap(mask(desk.session, 4), scene.square(4)) > 0.7
     row = result.features.iloc[0]
-    assert row["area"] == mask(desk, desk.frame).sum()
+    assert row["area"] == mask(desk.session, desk.frame).sum()
 
 
 @pytest.mark.parametrize("further", [(), (2,)], ids=["TYX", "TCYX"])
@@ -233,7 +173,7 @@ def test_a_large_result_is_painted_in_the_part_in_view(begin, further):
     assert desk.session.annotated_frames(1) == (2,)
     coarser = desk.binding.labels.data[1]
     assert np.asarray(coarser[(2, *(0,) * len(further), slice(None), slice(None))])[y // 2, x // 2] == 1
-    assert scene.overlap(mask(desk, 2)[:34], scene.square(2)[:34]) > 0.7
+    assert scene.overlap(mask(desk.session, 2)[:34], scene.square(2)[:34]) > 0.7
 
 
 def test_the_part_goes_along_with_the_view(begin):

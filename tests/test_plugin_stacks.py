@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -15,29 +15,8 @@ from napari_ivos import FakePredictor
 from napari_ivos.plugin import geometry
 from napari_ivos.plugin.desk import Desk
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
-
-
-@pytest.fixture
-def begin():
-    """Makes desks with a session of a layer, in memory unless a path is given; all are closed in the end."""
-    made = []
-
-    def make(image: Image, viewer: ViewerModel | None = None, path=None) -> Desk:
-        viewer = viewer or ViewerModel()
-        if image not in viewer.layers:
-            viewer.add_layer(image)
-        desk = Desk(viewer)
-        made.append(desk)
-        desk.use_model(FakePredictor())
-        desk.start(image, path=path)
-        desk.wait()
-        return desk
-
-    yield make
-    for desk in made:
-        desk.close()
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def work(desk: Desk) -> None:
@@ -82,21 +61,21 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("convert", NUMBERS)
-def test_any_type_of_number_is_segmented(begin, convert):
+def test_any_type_of_number_is_segmented(desks, convert):
     """What the numbers of a stack are called makes no difference."""
     values = convert(scene.movie())
-    desk = begin(Image(values, name="movie"))
+    desk = desks(Image(values, name="movie"))
     assert desk.session.stack.dtype == values.dtype
     work(desk)
     segmented(desk)
 
 
-def test_pixels_that_are_no_numbers_are_left_out(begin):
+def test_pixels_that_are_no_numbers_are_left_out(desks):
     """NaN and infinite pixels, as masked parts of a stack have them, spoil neither contrast nor masks."""
     values = scene.movie().astype(np.float32)
     values[:, :4] = np.nan
     values[2, -1, -1] = np.inf
-    desk = begin(Image(values, name="movie", contrast_limits=(0, 255)))
+    desk = desks(Image(values, name="movie", contrast_limits=(0, 255)))
     work(desk)
     segmented(desk)
 
@@ -125,16 +104,16 @@ def stored(kind: str, values: np.ndarray, folder: Path):
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_any_kind_of_array_is_segmented(begin, tmp_path, kind):
+def test_any_kind_of_array_is_segmented(desks, tmp_path, kind):
     """dask, zarr and xarray are read as they lie, whatever their blocks are."""
-    desk = begin(Image(stored(kind, scene.movie(), tmp_path), name="movie", contrast_limits=(0, 255)))
+    desk = desks(Image(stored(kind, scene.movie(), tmp_path), name="movie", contrast_limits=(0, 255)))
     work(desk)
     segmented(desk)
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
 @pytest.mark.parametrize("layout", ["TCYX", "TZYX at z = 2", "RGB"])
-def test_further_axes_are_read_lazily_too(begin, tmp_path, kind, layout):
+def test_further_axes_are_read_lazily_too(desks, tmp_path, kind, layout):
     """Channels, planes and colours of dask and zarr stacks work as those of numpy arrays do."""
     frames = scene.movie()
     viewer = ViewerModel()
@@ -156,12 +135,12 @@ def test_further_axes_are_read_lazily_too(begin, tmp_path, kind, layout):
     viewer.add_layer(image)
     if layout.startswith("TZYX"):
         viewer.dims.set_point(1, 2)
-    desk = begin(image, viewer)
+    desk = desks(image, viewer)
     work(desk)
     segmented(desk)
 
 
-def test_another_plane_is_another_work(begin):
+def test_another_plane_is_another_work(desks):
     """A movie of volumes is segmented at the plane on screen; started again at another one, that one is."""
     frames = scene.movie()
     values = np.stack([frames, frames[:, ::-1]], axis=1)
@@ -170,7 +149,7 @@ def test_another_plane_is_another_work(begin):
     viewer = ViewerModel()
     viewer.add_layer(image)
     viewer.dims.set_point(1, 1)
-    desk = begin(image, viewer)
+    desk = desks(image, viewer)
     desk.go_to(3)
     turned = scene.line(3)
     turned[:, 0] = scene.HEIGHT - 1 - turned[:, 0]
@@ -186,14 +165,14 @@ def test_another_plane_is_another_work(begin):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "dask", "zarr"])
-def test_of_several_resolutions_the_full_one_is_segmented(begin, tmp_path, kind):
+def test_of_several_resolutions_the_full_one_is_segmented(desks, tmp_path, kind):
     """A multiscale layer, as pyramids are opened, is segmented at full resolution with the result in its place."""
     frames = scene.movie()
     levels = [frames, frames[:, ::2, ::2], frames[:, ::4, ::4]]
     if kind != "numpy":
         levels = [stored(kind, level, tmp_path / str(k)) for k, level in enumerate(levels)]
     image = Image(levels, multiscale=True, name="movie", scale=(1, 0.5, 0.5), contrast_limits=(0, 255))
-    desk = begin(image)
+    desk = desks(image)
     assert desk.session.shape == frames.shape
     work(desk)
     segmented(desk)
@@ -217,7 +196,7 @@ def pyramid(path: Path, values: np.ndarray, axes: str) -> Path:
 
 
 @pytest.mark.parametrize("axes", ["TYX", "TCYX", "TCZYX"])
-def test_an_ome_zarr_opened_by_its_path_is_gone_on_with(begin, tmp_path, axes):
+def test_an_ome_zarr_opened_by_its_path_is_gone_on_with(desks, tmp_path, axes):
     """Opened by its path, worked on and opened again from its project, an OME-Zarr is found where it lies."""
     view = {"TYX": (), "TCYX": (2,), "TCZYX": (2, 1)}[axes]
     frames = scene.movie()
@@ -229,7 +208,7 @@ def test_an_ome_zarr_opened_by_its_path_is_gone_on_with(begin, tmp_path, axes):
     _initialize_plugins()
     (image,) = viewer.open(str(path), plugin="napari")
     assert image.multiscale
-    desk = begin(image, viewer, path="auto")
+    desk = desks(image, viewer, path="auto")
     assert desk.session.stack.source == path
     work(desk)
     assert desk.session.path == tmp_path / "movie.ivos"
@@ -266,10 +245,10 @@ class Counted:
         return picked[rest] if rest else picked
 
 
-def test_of_a_long_stack_only_what_is_needed_is_read(begin):
+def test_of_a_long_stack_only_what_is_needed_is_read(desks):
     """Beginning, drawing and propagating over ten frames reads less than a hundredth of 100,000 frames."""
     frames = Counted(100_000)
-    desk = begin(Image(frames, name="long", contrast_limits=(0, 255)))
+    desk = desks(Image(frames, name="long", contrast_limits=(0, 255)))
     desk.go_to(50_000)
     scene.draw(desk, scene.line(0))
     desk.wait()

@@ -1,70 +1,25 @@
-"""What users do to a window while it works: layers, docks and viewers come and go, strokes go wrong, reads fail."""
+"""What users do to a window while it works: layers, docks and viewers come and go, strokes go wrong."""
 
 from __future__ import annotations
 
 import gc
-import os
-import sys
 import threading
 import weakref
-from pathlib import Path
 
 import numpy as np
+import plugin_mouse
+import plugin_scene as scene
 import pytest
-
-pytest.importorskip("pytestqt")
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    pytest.skip("no display: run with xvfb-run", allow_module_level=True)
-
+from plugin_mouse import PATIENCE, drag, draw, ready, settle, start
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_ivos import FakePredictor, Session
+from napari_ivos import FakePredictor
 from napari_ivos.plugin import dock
-from napari_ivos.plugin.desk import Desk
-from napari_ivos.plugin.layers import Binding
-from napari_ivos.plugin.widget import IvosWidget
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
-from plugin_mouse import PATIENCE, begin, drag, draw, settle
-
-# napari's and its libraries' own warnings in a window; ours stay errors
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = plugin_mouse.WARNINGS
 RESULT = "movie [objects]"
-
-
-class Gated(FakePredictor):
-    """Waits at each frame until the test lets it go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Semaphore(0)
-
-    def propagate(self, requests):
-        self.gate.acquire(timeout=30)
-        return super().propagate(requests)
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot, tmp_path):
-    """Makes hidden windows with a movie and the started widget: layers may be removed in them."""
-
-    def make(model=None, data=None):
-        viewer = make_napari_viewer(show=False)
-        viewer.add_image(scene.movie() if data is None else data, name="movie", contrast_limits=(0, 255))
-        widget = dock(viewer)
-        said = widget.said = []
-        widget.desk.noticed.connect(lambda text, kind: said.append((kind, text)))
-        begin(qtbot, widget, model or FakePredictor(), tmp_path)
-        return viewer, widget
-
-    return make
 
 
 def masked(widget) -> list[int]:
@@ -123,7 +78,7 @@ DEEDS = [_rename, _hide, _turn_round, _delete_result, _delete_strokes, _delete_i
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__.strip("_"))
 def test_a_run_goes_on_whatever_happens_to_the_layers(window, qtbot, deed):
     """Layers renamed, hidden, reordered, deleted or added during a propagation neither end it nor spoil its masks."""
-    viewer, widget = window(model := Gated())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release(2)
@@ -163,7 +118,7 @@ def test_drawing_goes_on_whatever_happened_to_the_layers(window, qtbot, deed):
 
 def test_a_dock_closed_by_its_cross_during_a_run_loses_nothing(window, qtbot):
     """The run goes on without its dock; opened again from the menu, it shows what was done meanwhile."""
-    viewer, widget = window(model := Gated())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release(2)
@@ -183,8 +138,8 @@ def test_a_dock_closed_by_its_cross_during_a_run_loses_nothing(window, qtbot):
 
 def test_two_viewers_propagate_at_the_same_time(window, qtbot, tmp_path):
     """Runs in two windows don't meet, and closing one of them leaves the other's going."""
-    one, first = window(held := Gated())
-    two, second = window(other := Gated())
+    one, first = window(held := scene.Gated())
+    two, second = window(other := scene.Gated())
     assert first.session.path != second.session.path or first.session.path is None
     for viewer, widget, frame in ((one, first, 2), (two, second, 4)):
         draw(qtbot, viewer, widget, frame)
@@ -194,10 +149,6 @@ def test_two_viewers_propagate_at_the_same_time(window, qtbot, tmp_path):
     finish(qtbot, second, other)
     assert masked(second) == list(range(scene.FRAMES))
     assert [s.frame for s in second.session.strokes()] == [4]
-
-
-def _alive(kind: type) -> list:
-    return [thing for thing in gc.get_objects() if isinstance(thing, kind)]
 
 
 def _collect() -> None:
@@ -212,31 +163,24 @@ def _threads() -> list[str]:
 
 
 def test_closed_viewers_leave_nothing(make_napari_viewer, qtbot, tmp_path):
-    """No widget and no thread is left of closed viewers; of what was behind them, at most the last one's, closed.
-
-    napari keeps the layers of the viewer that was closed last until there is another one.
-    """
-    gc.collect()
-    kinds = (Desk, Binding, Session)
-    before = {kind: len(_alive(kind)) for kind in kinds}
-    widgets = len(_alive(IvosWidget))
+    """No widget, desk, binding, session or thread is left of a closed viewer, nor of those before it."""
     for number in range(3):
         viewer = make_napari_viewer(show=False)
         viewer.add_image(scene.movie(), name="movie")
         widget = dock(viewer)
-        begin(qtbot, widget, FakePredictor(), tmp_path / f"{number}")
+        ready(widget, FakePredictor(), tmp_path / f"{number}")
+        start(qtbot, widget)
         draw(qtbot, viewer, widget, 2)
         widget.run("propagate")
         settle(qtbot, widget)
+        desk = widget.desk
+        left = {thing.__class__.__name__: weakref.ref(thing) for thing in (widget, desk, desk.binding, desk.session)}
         viewer.close()
-        del viewer, widget
+        assert desk.closed
+        del viewer, widget, desk
         _collect()
-        assert {kind.__name__: len(_alive(kind)) - before[kind] <= 1 for kind in kinds} == dict.fromkeys(
-            [kind.__name__ for kind in kinds], True
-        )
-        assert len(_alive(IvosWidget)) == widgets
+        assert {name: ref() for name, ref in left.items()} == dict.fromkeys(left)
         assert not _threads()
-        assert all(desk.closed and desk.session is None for desk in _alive(Desk))
 
 
 def test_a_closed_dock_leaves_no_widget_and_no_callback(window, qtbot):
@@ -263,10 +207,7 @@ def test_starting_again_leaves_no_layers_behind(window, qtbot):
     settle(qtbot, widget)
     names = {layer.name for layer in viewer.layers}
     for _ in range(3):
-        session = widget.session
-        widget.run("start")
-        qtbot.waitUntil(lambda s=session: widget.session not in (None, s), timeout=PATIENCE)
-        settle(qtbot, widget)
+        start(qtbot, widget)
     assert {layer.name for layer in viewer.layers} == names
     assert len(viewer.layers) == len(names)
     draw(qtbot, viewer, widget, 6)
@@ -275,19 +216,6 @@ def test_starting_again_leaves_no_layers_behind(window, qtbot):
 
 
 # --- strokes that go wrong -----------------------------------------------------------------------------------------
-
-
-def test_in_3d_nothing_can_be_drawn_and_in_2d_it_goes_on(window, qtbot):
-    """A drag in the 3-D view gives no stroke; back in 2-D the next one is taken."""
-    viewer, widget = window()
-    viewer.dims.ndisplay = 3
-    drag(viewer, scene.line(2))
-    settle(qtbot, widget)
-    assert not widget.session.strokes()
-    viewer.dims.ndisplay = 2
-    widget.select(1)
-    QApplication.processEvents()
-    draw(qtbot, viewer, widget, 2)
 
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (1, 2, 0)], ids=str)
@@ -352,41 +280,3 @@ def test_a_stroke_left_unfinished_ends_where_it_was_left(window, qtbot, way):
     before = len(widget.session.strokes())
     draw(qtbot, viewer, widget, 6)
     assert len(widget.session.strokes()) == before + 1
-
-
-# --- reads that fail -----------------------------------------------------------------------------------------------
-
-
-class Failing:
-    """Frames of which one can't be read while `broken` is set."""
-
-    def __init__(self) -> None:
-        self.movie = scene.movie()
-        self.shape, self.ndim, self.dtype = self.movie.shape, 3, self.movie.dtype
-        self.broken = False
-
-    def __getitem__(self, key):
-        first = key[0] if isinstance(key, tuple) else key
-        if self.broken and 5 in np.ravel(np.arange(self.shape[0])[first]):
-            raise OSError("the share is gone")
-        return self.movie[key]
-
-
-def test_a_read_that_fails_in_the_middle_of_a_run_keeps_what_is_done(window, qtbot):
-    """The frame is named, the frames done are kept, and once it can be read again the run goes on to the end."""
-    frames = Failing()
-    viewer, widget = window(data=frames)
-    draw(qtbot, viewer, widget, 2)
-    frames.broken = True
-    widget.run("propagate")
-    qtbot.waitUntil(lambda: any(kind == "error" for kind, _ in widget.said), timeout=PATIENCE)
-    settle(qtbot, widget)
-    (said,) = [text for kind, text in widget.said if kind == "error"]
-    assert "the share is gone" in said
-    assert "5" in said
-    assert set(masked(widget)) >= {2, 3, 4}
-    assert 5 not in masked(widget)
-    frames.broken = False
-    widget.run("propagate")
-    settle(qtbot, widget)
-    assert masked(widget) == list(range(scene.FRAMES))

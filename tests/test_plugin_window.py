@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
+import plugin_mouse
+import plugin_scene as scene
 import pytest
-
-pytest.importorskip("pytestqt")
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    pytest.skip("no display: run with xvfb-run", allow_module_level=True)
-
-from qtpy.QtCore import Qt
-from qtpy.QtTest import QTest
+from plugin_mouse import PATIENCE, drag, draw, press, settle, start
 
 from napari_ivos import FakePredictor
 from napari_ivos.errors import OutOfMemory, WeightsError
@@ -23,57 +16,7 @@ from napari_ivos.plugin import dock
 from napari_ivos.plugin.sections import KEYS
 from napari_ivos.plugin.state import COMMANDS, State, reasons
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plugin_scene as scene
-from plugin_mouse import PATIENCE, drag, draw, settle
-
-# napari's and its libraries' own warnings in a window; ours stay errors
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-class Slow(FakePredictor):
-    """Waits at each frame until the test lets it go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Semaphore(0)
-
-    def propagate(self, requests):
-        self.gate.acquire(timeout=30)
-        return super().propagate(requests)
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot, tmp_path):
-    """Makes windows with a movie and the started widget."""
-
-    def make(model=None, show=False, start=True, name="movie"):
-        viewer = make_napari_viewer(show=show)
-        viewer.add_image(scene.movie(), name=name)
-        widget = dock(viewer)
-        widget.said = []
-        widget.desk.noticed.connect(lambda text, kind: widget.said.append((kind, text)))
-        widget.use_model(model or FakePredictor())
-        widget.stack.folder.value = tmp_path
-        if start:
-            widget.run("start")
-            qtbot.waitUntil(lambda: widget.session is not None, timeout=PATIENCE)
-            settle(qtbot, widget)
-        return viewer, widget
-
-    return make
-
-
-def press(viewer, key: str) -> None:
-    """Press a key in the canvas."""
-    native = viewer.window._qt_viewer.canvas.native
-    *modifiers, letter = key.split("-")
-    held = Qt.KeyboardModifier.ShiftModifier if "Shift" in modifiers else Qt.KeyboardModifier.NoModifier
-    QTest.keyClick(native, getattr(Qt.Key, f"Key_{letter}"), held)
+pytestmark = plugin_mouse.WARNINGS
 
 
 # --- what can be done when: pure -----------------------------------------------------------------------------------
@@ -157,10 +100,7 @@ def test_draw_propagate_correct_undo_save_and_reopen(window, qtbot, tmp_path):
     press(viewer, KEYS["redo"])
     qtbot.waitUntil(lambda: len(widget.session.strokes()) == 2, timeout=PATIENCE)
     masks = np.array(widget.session.labels)
-    first = widget.session
-    widget.run("start")
-    qtbot.waitUntil(lambda: widget.session is not None and widget.session is not first, timeout=PATIENCE)
-    settle(qtbot, widget)
+    start(qtbot, widget)
     np.testing.assert_array_equal(np.asarray(widget.session.labels), masks)
     assert (tmp_path / "movie.ivos").exists()
 
@@ -178,7 +118,7 @@ def test_keys_choose_objects_and_background(window, qtbot):
 
 def test_stop_answers_within_a_frame_and_keeps_what_is_done(window, qtbot):
     """Q during a propagation ends it after the frame it is at; frames done stay."""
-    viewer, widget = window(model := Slow())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release(2)
@@ -194,7 +134,7 @@ def test_stop_answers_within_a_frame_and_keeps_what_is_done(window, qtbot):
 
 def test_a_stroke_stops_a_propagation_and_runs(window, qtbot):
     """Drawing needs no waiting: the propagation ends after its frame, then the stroke is segmented."""
-    viewer, widget = window(model := Slow())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     model.gate.release()
@@ -210,7 +150,7 @@ def test_a_stroke_stops_a_propagation_and_runs(window, qtbot):
 
 def test_a_new_object_during_a_propagation(window, qtbot):
     """A new object stops the propagation too, and is then drawn."""
-    viewer, widget = window(model := Slow())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     qtbot.waitUntil(lambda: widget.desk.engine.current is not None, timeout=PATIENCE)
@@ -307,7 +247,7 @@ def test_a_closed_dock_loses_nothing(window, qtbot):
 
 def test_closing_the_viewer_during_a_run(window, qtbot):
     """The run ends at its frame, the project is whole, and no thread is left."""
-    viewer, widget = window(model := Slow())
+    viewer, widget = window(model := scene.Gated())
     draw(qtbot, viewer, widget, 2)
     desk, path = widget.desk, widget.session.path
     widget.run("propagate")

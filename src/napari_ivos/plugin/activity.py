@@ -26,14 +26,19 @@ class Activity:
         self._bar = bar
         self._owner = owner
         self._shown: Any = None
+        self._words = 0
 
     def show(self, progress: Progress | None) -> None:
         """Show this; None: the job is over."""
+        self._words += 1
+        mine = self._words
         if progress is None:
             self._fill(0, 1, "")
             self.end()
             return
-        self._in_dock(progress)  # first, because napari's lets Qt paint what waits
+        self._in_dock(progress)  # first, because napari's lets Qt paint what waits, and do what else waits
+        if mine != self._words:
+            return  # by now there is a later word
         left = "" if progress.seconds_left is None else f", {words(progress.seconds_left)} left"
         text = f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else f"{progress.kind} …"
         self._fill(progress.done, max(progress.total, 1), text)
@@ -54,7 +59,12 @@ class Activity:
         if self._shown is not None and progress.total and not self._shown.total:
             self.end()  # only now it is known how much there is to do
         if self._shown is None:
-            self._shown = activity(total=progress.total or None, desc=progress.kind)
+            mine = self._words
+            made = activity(total=progress.total or None, desc=progress.kind)
+            if mine != self._words:
+                made.close()
+                return
+            self._shown = made
             self._still_spinner()
         ahead = progress.done - self._shown.n
         if ahead > 0:

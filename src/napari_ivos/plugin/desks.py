@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
 from napari_ivos.plugin.desk import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOG = logging.getLogger("napari_ivos")
 _desks: dict[int, tuple[Desk, Bridge]] = {}
@@ -50,14 +53,26 @@ def desk_of(viewer: Any) -> Desk:
     bridge.desk = weakref.ref(desk)
     _desks[id(raw)] = (desk, bridge)
 
-    def end() -> None:
-        _desks.pop(id(raw), None)
-        desk.close()
-
+    end = _ending(id(raw), desk)
     window = getattr(raw.window, "_qt_window", None)
     if window is not None:
         window.destroyed.connect(end)
     app = QApplication.instance()
     if app is not None:
-        app.aboutToQuit.connect(desk.close)
+        app.aboutToQuit.connect(end)
     return desk
+
+
+def _ending(key: int, desk: Desk) -> Callable[[], None]:
+    """A slot that ends a desk, but doesn't keep it: Qt lets go of its slots late."""
+    known = weakref.ref(desk)
+
+    def end() -> None:
+        found = known()
+        if found is None:
+            return
+        if key in _desks and _desks[key][0] is found:
+            del _desks[key]
+        found.close()
+
+    return end

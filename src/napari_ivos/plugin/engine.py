@@ -94,6 +94,12 @@ class Engine:
             return self._current is not None or bool(self._waiting)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing runs, nothing waits to run, and everything that came out was taken."""
+        with self._lock:
+            return self._current is None and not self._waiting and not self._events
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """What runs and what waits, in order."""
         with self._lock:
@@ -180,9 +186,9 @@ class Engine:
         try:
             value = self._work(job)
         except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell
-            self._finish(Event("failed", job, as_ours(error)))
+            self._put(Event("failed", job, as_ours(error)), last=True)
         else:
-            self._finish(Event("done", job, value))
+            self._put(Event("done", job, value), last=True)
 
     def _work(self, job: Job) -> Any:
         result = job.run(job)
@@ -199,13 +205,10 @@ class Engine:
                 end()
         return None
 
-    def _finish(self, event: Event) -> None:
+    def _put(self, event: Event, last: bool = False) -> None:
         with self._lock:
-            self._current = None
-        self._put(event)
-
-    def _put(self, event: Event) -> None:
-        with self._lock:
+            if last:  # in one with its event: whoever finds nothing running finds what came of it
+                self._current = None
             first = not self._events
             self._events.append(event)
             silent = self._closing

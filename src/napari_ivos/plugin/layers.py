@@ -103,6 +103,7 @@ class Binding:
         self.on_stroke: Callable[[Drawn], None] | None = None
         self.on_history: Callable[[str], None] | None = None
         self.labels = self._add_labels()
+        self._bind_history(image)
         viewer.layers.events.removed.connect(self._tell)
         viewer.layers.selection.events.active.connect(self._released)
         viewer.dims.events.ndisplay.connect(self._turned)
@@ -125,6 +126,7 @@ class Binding:
             labels.data = shown
             self._reuse(labels, name, options)
         labels.events.paint.connect(self._on_paint)
+        labels.mouse_drag_callbacks.append(self._on_brush)
         self._bind_history(labels)
         self.brush: large.Brush | None = self._add_brush() if several else None
         return labels
@@ -142,6 +144,7 @@ class Binding:
     def _add_brush(self) -> large.Brush:
         brush = large.Brush(self.viewer, self.image, self.layout, *self._result(), self._on_paint)
         brush.layer.opacity = RESULT_OPACITY
+        brush.layer.mouse_drag_callbacks.append(self._on_brush)
         self._bind_history(brush.layer)
         return brush
 
@@ -302,6 +305,13 @@ class Binding:
         self.pressed = False
         self._on_change()
 
+    def _on_brush(self, layer: object, event: Any) -> Generator[None]:
+        """One drag of napari's brush is one stroke."""
+        with self.session.painting():
+            yield
+            while event.type == "mouse_move":
+                yield
+
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""
         self.on_history = self.on_stroke = None
@@ -309,8 +319,10 @@ class Binding:
         self.viewer.layers.selection.events.active.disconnect(self._released)
         self.viewer.dims.events.ndisplay.disconnect(self._turned)
         self.labels.events.paint.disconnect(self._on_paint)
-        for layer in self.layers:
+        for layer in (self.image, *self.layers):
             self._unbind_history(layer)
+            if self._on_brush in layer.mouse_drag_callbacks:
+                layer.mouse_drag_callbacks.remove(self._on_brush)
         for layer in [*self._strokes.values(), *([] if self._earlier is None else [self._earlier])]:
             layer.events.data.disconnect(self._tell)
             if self._on_drag in layer.mouse_drag_callbacks:

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QGroupBox, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_ivos.plugin.table import ObjectTable
-from napari_ivos.plugin.timeline import Timeline
+from napari_ivos.plugin.timeline import ACCEPTED_COLOUR, ANNOTATED, BEST, UNKNOWN_COLOUR, WORST, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,9 +35,11 @@ KEYS = {
     "undo": "U",
     "redo": "Shift-U",
     "next_frame": "J",
-    "accept_frame": "Y",
+    "accept_frame": "H",
 }
 """Command -> key; none of them is one of napari's, for any kind of layer."""
+MAIN = ("start", "propagate")
+"""What is pressed first; shown in bold."""
 ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
 FRAMES_NAMED = 8
 """So many frames that were accepted are named; of more, these and the number."""
@@ -43,6 +54,17 @@ def labelled(name: str, text: str) -> str:
     """The text of a command's button: with its key, where it has one."""
     key = KEYS.get(name)
     return f"{text}  [{key}]" if key else text
+
+
+LEGEND = (
+    "<small>"
+    + " &nbsp;".join(
+        f'<span style="background: rgb{UNKNOWN_COLOUR}; color: rgb{colour}">&nbsp;■&nbsp;</span>&nbsp;{word}'
+        for colour, word in ((WORST, "unsure"), (BEST, "sure"), (ANNOTATED, "yours"), (ACCEPTED_COLOUR, "accepted"))
+    )
+    + "</small>"
+)
+"""The colours of the timeline, in words."""
 
 
 class Section(QGroupBox):
@@ -60,6 +82,8 @@ class Section(QGroupBox):
         """A command's button; a key is named in its tip and beside its text."""
         made = PushButton(text=labelled(name, text), tooltip=tip)
         made.native.setMinimumWidth(10)
+        if name in MAIN:
+            made.native.setStyleSheet("font-weight: bold;")
         self.buttons[name], self.tips[name] = made, tip
         return made
 
@@ -91,17 +115,52 @@ def _form(*widgets: Any) -> QWidget:
     return native
 
 
-def _folded(title: str, inside: QWidget) -> QCollapsible:
-    folded = QCollapsible(title)
-    folded.setDuration(0)
-    folded.addWidget(inside)
-    folded.collapse(animate=False)
-    return folded
+class Fold(QWidget):
+    """What is seldom needed, under a title that opens and closes it."""
+
+    def __init__(self, title: str, *inside: Any) -> None:
+        super().__init__()
+        self._title = title
+        self.button = QPushButton()
+        self.button.setCheckable(True)
+        self.button.setStyleSheet("text-align: left; border: none; background: transparent; padding: 3px 1px;")
+        self.inside = QWidget()
+        column = QVBoxLayout(self.inside)
+        column.setContentsMargins(12, 0, 0, 2)
+        column.setSpacing(5)
+        for widget in inside:
+            column.addWidget(getattr(widget, "native", widget))
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(2)
+        outer.addWidget(self.button)
+        outer.addWidget(self.inside)
+        self.button.toggled.connect(self.open)
+        self.open(False)
+
+    def open(self, on: bool = True) -> None:
+        """Show what is inside, or hide it."""
+        self.button.setChecked(on)
+        self.button.setText(f"{'▾' if on else '▸'}  {self._title}")
+        self.inside.setVisible(on)
+
+
+def _beside(*widgets: Any) -> QWidget:
+    """Widgets beside each other, of equal width."""
+    line = QWidget()
+    layout = QHBoxLayout(line)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(5)
+    for widget in widgets:
+        layout.addWidget(getattr(widget, "native", widget), 1)
+    return line
 
 
 def _words(text: str = "", name: str = "") -> QLabel:
+    """A sentence, wrapped; a long name in it (of a file) makes no window wide."""
     label = QLabel(text)
     label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setObjectName(name)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
@@ -141,13 +200,11 @@ class StackSection(Section):
         self.body.addWidget(_form(self.image))
         self.body.addWidget(self.words)
         self.row(start, open_project)
-        more = QWidget()
-        column = QVBoxLayout(more)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(_form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device))
-        column.addWidget(load.native)
-        self.body.addWidget(_folded("Advanced", more))
         self.body.addWidget(self.shown_device)
+        for file in (self.folder, self.model):
+            file.choose_btn.text = "Browse …"
+        more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
+        self.body.addWidget(Fold("Advanced: axes, channels, folder, model", more, load))
 
     def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]]) -> None:
         """Offer the axes and channels of a layer, and layers like it as channels."""
@@ -163,6 +220,7 @@ class StackSection(Section):
         own = [] if layout is None or layout.channel is None else range(layout.shape[layout.channel])
         self.channels.choices = [(f"channel {c}", c) for c in own] + others
         self.channels.value = []
+        self.channels.visible = bool(self.channels.choices)
 
 
 class ObjectsSection(Section):
@@ -172,8 +230,11 @@ class ObjectsSection(Section):
         super().__init__("Objects")
         self.table = ObjectTable()
         self.timeline = Timeline()
+        self.legend = QLabel(LEGEND)
+        self.legend.setWordWrap(True)
         self.body.addWidget(self.table)
         self.body.addWidget(self.timeline)
+        self.body.addWidget(self.legend)
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
         divide = self.button("divide", "Divide", "End the chosen object before this frame, where two daughters begin.")
@@ -190,8 +251,9 @@ class DrawSection(Section):
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
-        self.grid((following, ground), (undo, redo))
+        self.grid((following, ground))
         self.body.addWidget(paint.native)
+        self.grid((undo, redo))
         self.labels = ComboBox(
             label="Labels", choices=labels, nullable=True, tooltip="Painted by you, or by another plugin."
         )
@@ -205,12 +267,7 @@ class DrawSection(Section):
             tooltip="What the labels of this frame become.",
         )
         take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(_form(self.labels, self.how))
-        column.addWidget(take.native)
-        self.body.addWidget(_folded("From a Labels layer", inside))
+        self.body.addWidget(Fold("From a Labels layer", _form(self.labels, self.how), take))
 
 
 class PropagateSection(Section):
@@ -231,14 +288,23 @@ class PropagateSection(Section):
             tooltip="Where to, from the frames you drew on.",
         )
         self.follow = CheckBox(label="", text="Follow: show each frame as it is done", tooltip="This is slower.")
-        self.ranged = CheckBox(label="", text="Only frames", tooltip="Change only a range of frames.")
+        self.ranged = CheckBox(label="", text="Only", tooltip="Change only a range of frames.")
         self.first = SpinBox(label="from", min=0, max=0, tooltip="First frame to change.")
         self.last = SpinBox(label="to", min=0, max=0, tooltip="Last frame to change.")
-        self.body.addWidget(_form(self.direction))
-        self.row(self.ranged, self.first, self.last)
-        self.body.addWidget(self.follow.native)
+        between = QWidget()
+        line = QHBoxLayout(between)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(5)
+        for widget, stretch in (
+            (self.ranged.native, 0),
+            (self.first.native, 1),
+            (QLabel("to"), 0),
+            (self.last.native, 1),
+        ):
+            line.addWidget(widget, stretch)
         for box in (self.first, self.last):
             box.native.setMinimumWidth(70)
+        self.body.addWidget(Fold("Direction, range, view", _form(self.direction), between, self.follow))
 
 
 class ReviewSection(Section):
@@ -256,21 +322,13 @@ class ReviewSection(Section):
         compare = self.button("compare", "Show before", "Show the result as it was before the last round.")
         undo = self.button("undo_round", "Undo round", "Take back the last round: its strokes and its propagation.")
         redo = self.button("redo_round", "Redo round", "Bring back the round that was undone.")
-        self.grid((go, right), (undo, redo))
+        self.grid((go, right))
         self.body.addWidget(compare.native)
+        self.grid((undo, redo))
         adapt = self.button("adapt", "Adapt", "Train the model on these frames for two minutes at most; Stop ends it.")
         drop = self.button("drop_adapted", "Model as it was", "Forget the weights that were adapted to this stack.")
         self.learned = _words()
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.learned)
-        line = QHBoxLayout()
-        line.setSpacing(5)
-        for button in (adapt, drop):
-            line.addWidget(button.native, 1)
-        column.addLayout(line)
-        self.body.addWidget(_folded("Adapt the model to this stack", inside))
+        self.body.addWidget(Fold("Adapt the model to this stack", self.learned, _beside(adapt, drop)))
 
     def show_learned(self, annotated: int, accepted: Sequence[int]) -> None:
         """Say what adapting would learn from."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_ivos.plugin.review import Review
 
 COLOUR, NAME, SHOWN, LOCKED, FRAMES = range(5)
-HEADERS = ("", "Object", "Show", "Lock", "Annotated")
+HEADERS = ("", "Object", "Show", "Lock", "Yours")
 TIPS = (
     "Colour: double-click to change it.",
     "Name: double-click to change it.",
@@ -22,6 +22,8 @@ TIPS = (
     "A locked object is not changed by anything.",
     "Frames that are yours: click to go to the next one.",
 )
+BOXES = "QTableView::indicator:unchecked { border: 1px solid #8a8f98; border-radius: 2px; }"
+"""napari's dark theme has boxes as dark as the table."""
 ROWS_SHOWN = 8
 COLOUR_ROLE = Qt.ItemDataRole.UserRole + 1
 FRAMES_AT_MOST = 6
@@ -63,6 +65,7 @@ class ObjectTable(QTableWidget):
         if rows is not None:
             rows.hide()
             rows.setDefaultSectionSize(24)
+        self.setStyleSheet(BOXES)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setFixedHeight(30 + 3 * 24)
@@ -99,7 +102,7 @@ class ObjectTable(QTableWidget):
         for column, text in enumerate(("", name, "", "", few)):
             item = QTableWidgetItem(text)
             item.setFlags(base)
-            item.setToolTip(TIPS[column])
+            item.setToolTip(f"{name}\n{TIPS[column]}")
             item.setData(Qt.ItemDataRole.UserRole, object_id)
             if column == COLOUR:
                 swatch = QPixmap(14, 14)

@@ -22,7 +22,8 @@ GUTTER = 10
 ROWS_AT_MOST = 40
 UNKNOWN_COLOUR = (62, 66, 74)
 SPAN_COLOUR = (150, 190, 255)
-ACCEPTED_COLOUR = (120, 225, 150)
+ACCEPTED_COLOUR = (90, 190, 235)
+ANNOTATED = (255, 255, 255)
 WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
 BAD, GOOD = 0.5, 0.95
 """Qualities that are shown as the worst and as the best colour."""
@@ -59,7 +60,7 @@ def picture(review: Review, width: int) -> Picture:
         if span is not None:
             image[top + ROW - 2, columns(np.where(span, 1.0, UNKNOWN), width) > 0] = SPAN_COLOUR
         notes = marked(review.frames, review.annotated.get(info.id, ()), width)
-        image[top + 3 : top + ROW - 4, notes] = 255
+        image[top + 3 : top + ROW - 4, notes] = ANNOTATED
         image[top : top + 2, right] = ACCEPTED_COLOUR
     return image
 

@@ -125,22 +125,22 @@ class IvosWidget(QWidget):
         outer.addWidget(self.banner)
 
     def _connect(self) -> None:
-        desk, run = self.desk, self.run
+        desk = self.desk
         desk.changed.connect(self.refresh)
         desk.noticed.connect(self._notice)
         desk.progressed.connect(self._progress)
         self.stack.image.changed.connect(self._image_changed)
         for section in self.sections:
             for name, button in section.buttons.items():
-                button.changed.connect(lambda _=None, name=name: run(name))
+                button.changed.connect(_calling(self, "_pressed", name))
         table = self.objects.table
-        table.chosen.connect(lambda i: desk.safely(desk.select, i))
-        table.renamed.connect(lambda i, text: desk.safely(desk.rename_object, i, text))
-        table.recoloured.connect(lambda i, colour: desk.safely(desk.recolour_object, i, colour))
-        table.hidden.connect(lambda i, on: desk.safely(desk.hide_object, i, on))
-        table.locked.connect(lambda i, on: desk.safely(desk.lock_object, i, on))
-        table.jumped.connect(lambda frame: desk.safely(desk.go_to, frame))
-        self.objects.timeline.jumped.connect(lambda frame: desk.safely(desk.go_to, frame))
+        table.chosen.connect(_calling(self, "_ask", "select"))
+        table.renamed.connect(_calling(self, "_ask", "rename_object"))
+        table.recoloured.connect(_calling(self, "_ask", "recolour_object"))
+        table.hidden.connect(_calling(self, "_ask", "hide_object"))
+        table.locked.connect(_calling(self, "_ask", "lock_object"))
+        table.jumped.connect(_calling(self, "_ask", "go_to"))
+        self.objects.timeline.jumped.connect(_calling(self, "_ask", "go_to"))
         self.going.follow.changed.connect(self._follow)
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.reordered):
@@ -166,6 +166,13 @@ class IvosWidget(QWidget):
         self.viewer.layers.selection.events.active.disconnect(self._active_changed)
 
     # -- commands
+
+    def _ask(self, method: str, *arguments: Any) -> None:
+        """Call one of the desk's methods; what goes wrong is told."""
+        self.desk.safely(getattr(self.desk, method), *arguments)
+
+    def _pressed(self, name: str, value: object = None) -> None:
+        self.run(name)
 
     def run(self, name: str) -> None:
         """Do what a button or a key says, or say why it can't be done now."""
@@ -273,6 +280,8 @@ class IvosWidget(QWidget):
         self.objects.timeline.show_review(desk.review)
         annotated = {frame for frames in desk.review.annotated.values() for frame in frames}
         self.review.show_learned(len(annotated), sorted(desk.review.accepted))
+        for part in (self.objects.timeline, self.objects.legend):
+            part.setVisible(bool(desk.review.objects))
         self._show_session()
         self._frame_changed()
 
@@ -369,6 +378,18 @@ class IvosWidget(QWidget):
         """Give the keys back; work goes on."""
         super().hideEvent(event)
         self._bind(False)
+
+
+def _calling(widget: IvosWidget, method: str, *first: Any) -> Any:
+    """A slot that calls a widget's method, but keeps neither widget nor desk: Qt lets go of its slots late."""
+    known = weakref.ref(widget)
+
+    def call(*arguments: Any) -> None:
+        found = known()
+        if found is not None:
+            getattr(found, method)(*first, *arguments)
+
+    return call
 
 
 def _unhook(widget: IvosWidget) -> Any:

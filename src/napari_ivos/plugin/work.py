@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -24,7 +26,7 @@ from napari_ivos.plugin.state import State, reasons, state_of
 from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("napari_ivos")
 LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
+
+
+@dataclass(eq=False)
+class Reading(Job):
+    """Reads all qualities and spans; the journal has what came while it did."""
+
+    journal: list[tuple[int, Mapping[int, float], int | None]] = field(default_factory=list)
 
 
 class Work:
@@ -71,6 +80,7 @@ class Work:
         self.viewer = viewer
         self._ring = ring
         self._bell = threading.Event()
+        self._handling = self._missed = False
         self.engine = Engine(self.ring)
         self.exporter = Engine(self.ring)
         self.engines = [self.engine, self.exporter]
@@ -78,6 +88,7 @@ class Work:
         self.binding: Binding | None = None
         self.drawing: Drawing | None = None
         self.review = Review()
+        self._readings: weakref.WeakSet[Reading] = weakref.WeakSet()
         self.selected: int | None = None
         self.comparing = False
         self.model: Predictor | None = None
@@ -96,7 +107,24 @@ class Work:
             self._ring()
 
     def handle(self) -> None:
-        """Take in what the engine did and what the user drew; each by itself, so that one error stops no other."""
+        """Take in what the engines did and what the user drew; for the bell.
+
+        Where Qt rings in the middle of an answer (napari's progress lets it), the rest is taken in after that one.
+        """
+        if self._handling:
+            self._missed = True
+            return
+        self._handling = True
+        try:
+            self._take_all()
+        finally:
+            self._handling = False
+        if self._missed:
+            self._missed = False
+            self.ring()
+
+    def _take_all(self) -> None:
+        """Take in everything that waits; each by itself, so that one error stops no other."""
         self._bell.clear()
         if self.closed:
             return
@@ -129,13 +157,14 @@ class Work:
             It takes longer.
         """
         end = time.monotonic() + seconds
-        self.handle()
-        while any(engine.busy for engine in self.engines) or self._bell.is_set():
+        take = self._take_all if self._handling else self.handle
+        take()
+        while not all(engine.idle for engine in self.engines) or self._bell.is_set():
             left = end - time.monotonic()
             if left <= 0:
                 raise IvosError(f"Not done within {seconds:g} seconds.")
             self._bell.wait(min(left, 0.05))
-            self.handle()
+            take()
 
     def _take_in(self, event: Event) -> None:
         job = event.job
@@ -300,7 +329,10 @@ class Work:
         """Show a frame that changed; those of other sessions never come here."""
         if result is None or self.binding is None:
             return
-        self.review.note(result.frame, result.quality, result.round if propagated else None)
+        noted = result.frame, result.quality, result.round if propagated else None
+        self.review.note(*noted)
+        for reading in self._readings:
+            reading.journal.append(noted)
         if self.binding.refresh([result.frame]) and not propagated:
             self.binding.describe(self.review.at(result.frame))
 
@@ -341,12 +373,20 @@ class Work:
         if session is None:
             return
 
+        reading = Reading("review", lambda job: Review.of(session), session)
+        journal = reading.journal
+
         def then(review: Review) -> None:
+            for noted in journal:
+                review.note(*noted)
+            review.mark(session)
             self.review = review
             if self.binding is not None:
                 self.binding.describe(review.at(self.binding.frame))
 
-        self.exporter.submit(Job("review", lambda job: Review.of(session), session, then=then))
+        reading.then = then
+        self._readings.add(reading)
+        self.exporter.submit(reading)
 
     def _lock_result(self, locked: bool) -> None:
         if self.binding is not None and self.binding.paper.editable == locked:

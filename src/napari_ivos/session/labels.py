@@ -69,6 +69,7 @@ class FrameCache:
         self._foreign = project.version()[1]
         self.paint: dict[int, Paint] = {}
         self.painter: int | None = None
+        self.holding = 0
 
     def forget(self, frame: int | None = None) -> None:
         """A frame, or everything, has changed."""
@@ -281,7 +282,8 @@ class Labels:
     def _leave(self, frame: int) -> None:
         """Whoever painted another frame and looks at this one has ended the stroke there."""
         cache = self._cache
-        if cache.paint and frame not in cache.paint and cache.painter == threading.get_ident():
+        ended = cache.paint and frame not in cache.paint and not cache.holding
+        if ended and cache.painter == threading.get_ident():
             self._session.commit_paint()
 
     # -- painting

@@ -396,6 +396,18 @@ class Session:
             self._cache.paint[frame] = Paint(reach, image)
             self._cache.painter = threading.get_ident()
 
+    @contextmanager
+    def painting(self) -> Iterator[None]:
+        """Keep what is painted inside as one stroke: looking at other frames meanwhile does not end it.
+
+        napari looks at the first frame before each dab of its brush.
+        """
+        self._cache.holding += 1
+        try:
+            yield
+        finally:
+            self._cache.holding -= 1
+
     def commit_paint(self) -> bool:
         """Turn what was painted into annotations; False where that has to wait until the session is free."""
         if not self._cache.paint:

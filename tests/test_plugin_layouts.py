@@ -1,0 +1,115 @@
+"""Any layout of axes, turned, scaled, coloured: strokes and masks lie where the image does; without Qt."""
+
+from __future__ import annotations
+
+import numpy as np
+import plugin_scene as scene
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_ivos.plugin import geometry
+
+LAYOUTS = [
+    pytest.param((8, 60, 80), {}, "TYX", id="TYX"),
+    pytest.param((8, 60, 80), {"axis_labels": ("z", "y", "x")}, "ZYX", id="ZYX"),
+    pytest.param((8, 2, 60, 80), {}, "TCYX", id="TCYX by its lengths"),
+    pytest.param((2, 8, 60, 80), {"axis_labels": ("c", "t", "y", "x")}, "CTYX", id="CTYX by its names"),
+    pytest.param((8, 5, 60, 80), {}, "TZYX", id="TZYX by its lengths"),
+    pytest.param((5, 8, 60, 80), {"axis_labels": ("z", "t", "y", "x")}, "ZTYX", id="ZTYX by its names"),
+    pytest.param((60, 80), {}, "YX", id="one picture"),
+]
+
+
+def spread(letters: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The scene with further axes: the same at each of their entries."""
+    frames = scene.movie()
+    if "T" not in letters and "Z" not in letters:
+        return frames[0]
+    frame_axis = letters.index("T" if "T" in letters else "Z")
+    view = [1] * (len(shape) - 2)
+    view[frame_axis] = scene.FRAMES
+    return np.broadcast_to(frames.reshape(*view, scene.HEIGHT, scene.WIDTH), shape).copy()
+
+
+@pytest.mark.parametrize(("shape", "options", "letters"), LAYOUTS)
+def test_axes_are_told_from_names_or_lengths(shape, options, letters):
+    """Names say which axis is what; without, an axis of at most 4 before the picture holds channels."""
+    layout = geometry.layout_of(Image(np.zeros(shape, np.uint8), rgb=False, **options))
+    assert layout.letters == letters
+    assert layout.stack_shape == ((1 if len(shape) == 2 else 8), 60, 80)
+
+
+@pytest.mark.parametrize(("shape", "options", "letters"), LAYOUTS)
+def test_a_stroke_segments_its_frame_in_any_layout(desks, shape, options, letters):
+    """A stroke drawn on the screen gives the right mask on the right frame, and the result layer shows it there."""
+    data = spread(letters, shape)
+    scale = (2.0, 3.0, 0.5, 0.25)[-len(shape) :]
+    image = Image(data, rgb=False, scale=scale, translate=np.arange(len(shape)) * 5.0, name="movie", **options)
+    desk = desks(image)
+    frame = 0 if letters == "YX" else 3
+    scene.drawn_at(desk, frame)
+    assert scene.overlap(desk.session.labels[frame] == 1, scene.square(frame)) > 0.8
+    labels = desk.binding.labels
+    place = np.asarray(desk.viewer.dims.point)
+    y, x = scene.corner(frame)
+    inside = np.asarray(image.world_to_data(place))
+    inside[-2:] = (y + 8, x + 8)
+    assert labels.get_value(image.data_to_world(inside), world=True) == 1
+    np.testing.assert_allclose(labels.scale, image.scale)
+
+
+def test_a_rotated_and_sheared_layer_is_drawn_on_rightly(desks):
+    """Points on the screen become pixels through the layer's whole transform."""
+    image = Image(scene.movie(), name="movie", rotate=30, shear=[0.1, 0, 0], scale=(1, 2, 2), translate=(0, 9, 9))
+    desk = desks(image)
+    scene.drawn_at(desk, 2)
+    np.testing.assert_allclose(desk.session.strokes()[0].points, scene.line(2), atol=1e-3)
+
+
+def test_rgb_and_multiscale_layers_work(desks):
+    """Colours are no axis, and of several resolutions the full one counts."""
+    colours = np.repeat(scene.movie()[..., None], 3, axis=-1)
+    scene.drawn_at(rgb := desks(Image(colours, rgb=True, name="movie")), 3)
+    assert scene.overlap(rgb.session.labels[3] == 1, scene.square(3)) > 0.8
+    levels = [scene.movie(), scene.movie()[:, ::2, ::2]]
+    scene.drawn_at(several := desks(Image(levels, multiscale=True, name="movie")), 3)
+    assert several.session.shape == (8, 60, 80)
+    assert scene.overlap(several.session.labels[3] == 1, scene.square(3)) > 0.8
+
+
+def test_the_chosen_plane_is_held(desks):
+    """With a further axis, the plane on screen is segmented, and a stroke on another one is dropped with a word."""
+    image = Image(spread("TZYX", (8, 5, 60, 80)), name="movie")
+    viewer = ViewerModel()
+    viewer.add_layer(image)
+    viewer.dims.set_point(1, 3)
+    desk = desks(image, viewer=viewer)
+    assert dict(desk.binding.layout.held) == {1: 3}
+    assert desk.binding.labels.translate[1] == 3
+    viewer.dims.set_point(1, 1)
+    scene.draw(desk, scene.line(0))
+    desk.wait()
+    assert not desk.session.strokes()
+    assert "z = 3" in desk.said[-1][1]
+
+
+def test_layers_as_channels(desks):
+    """Layers of the same shape can be the channels of one stack."""
+    viewer = ViewerModel()
+    one, two = (viewer.add_layer(Image(scene.movie(), name=n)) for n in "ab")
+    desk = desks(one, viewer=viewer)
+    desk.start(desk.choice(one, more=(two,)), path=None)
+    desk.wait()
+    assert desk.session.stack.channels == (0, 1)
+    scene.drawn_at(desk, 1)
+    assert scene.overlap(desk.session.labels[1] == 1, scene.square(1)) > 0.8
+
+
+def test_units_and_axis_names_are_copied(desks):
+    """Result and strokes lie in the same world as the image."""
+    units = ("second", "micrometer", "micrometer")
+    desk = desks(Image(scene.movie(), name="m", units=units, axis_labels=("t", "y", "x"), scale=(2, 0.3, 0.3)))
+    for layer in desk.binding.layers:
+        assert tuple(map(str, layer.units)) == units
+        assert tuple(layer.axis_labels) == ("t", "y", "x")

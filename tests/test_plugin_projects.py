@@ -1,0 +1,248 @@
+"""Projects at a desk: begun with the first stroke, gone on with, their rounds, the work as a program; without Qt."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import plugin_scene as scene
+import pytest
+from napari.layers import Image, Labels
+
+from napari_ivos import Session
+from napari_ivos.plugin import projects
+from napari_ivos.plugin.review import Review
+
+# --- projects ------------------------------------------------------------------------------------------------------
+
+
+def test_a_project_is_gone_on_with(desks, tmp_path):
+    """Started again with the same stack, strokes, masks and colours are there again."""
+    first = desks(path=tmp_path / "movie.ivos")
+    scene.drawn_at(first, 2)
+    first.recolour_object(1, "#00ff00")
+    masks = np.array(first.session.labels[2])
+    first.close()
+    second = desks(path=tmp_path / "movie.ivos")
+    np.testing.assert_array_equal(second.session.labels[2], masks)
+    assert scene.shown(second) == {"object 1 (strokes)": 1}
+    np.testing.assert_allclose(second.binding.labels.get_color(1), [0, 1, 0, 1])
+
+
+def test_a_project_of_another_stack_is_left_alone(desks, tmp_path):
+    """Where a project of another stack lies, a new one is begun beside it."""
+    first = desks(path=tmp_path / "movie.ivos")
+    scene.drawn_at(first, 2)
+    first.close()
+    other = Image(scene.movie()[::-1].copy(), name="other")
+    second = desks(other, path=tmp_path / "movie.ivos")
+    scene.drawn_at(second, 2)
+    assert second.session.path == tmp_path / "movie-2.ivos"
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert len(kept.strokes()) == 1
+
+
+def test_leaving_a_comparison_brings_the_result_back(desks):
+    """Before and after the last round can be looked at in turn."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    after = np.array(desk.session.labels[6])
+    desk.show_before()
+    assert not np.asarray(desk.session.labels[6]).any()
+    desk.show_before(False)
+    np.testing.assert_array_equal(desk.session.labels[6], after)
+
+
+# --- the project is made with the first stroke -----------------------------------------------------------------------
+
+
+def test_opening_and_looking_leaves_no_file(desks, tmp_path):
+    """Only the first stroke makes the project, with everything that was done before it."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    desk.add_object("cell")
+    desk.go_to(5)
+    assert not list(tmp_path.iterdir())
+    assert "first stroke" in desk.where
+    scene.drawn_at(desk, 2)
+    assert desk.session.path == tmp_path / "movie.ivos"
+    assert str(tmp_path / "movie.ivos") in desk.where
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert [o.name for o in kept.objects] == ["object 1", "cell"]
+        assert len(kept.strokes()) == 1
+
+
+@pytest.mark.parametrize("how", ["paint", "import", "script"])
+def test_other_work_makes_the_project_too(desks, tmp_path, how):
+    """Paint, imported labels, and what a script did with the session are kept like strokes."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    desk.go_to(3)
+    if how == "paint":
+        desk.binding.labels.paint((3, 50, 8), 1)
+    elif how == "import":
+        labels = np.zeros((8, 60, 80), np.int32)
+        labels[3][scene.square(3)] = 1
+        desk.import_labels(desk.viewer.add_layer(Labels(labels, name="other")))
+    else:
+        desk.session.annotate(3, scene.square(3).astype(np.uint16))
+    desk.wait()
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert kept.annotated_frames() == (3,)
+
+
+def test_a_project_that_can_not_be_made_is_saved_elsewhere(desks, tmp_path):
+    """Where the file can't be made that is said aloud, work goes on, and `save` keeps all of it."""
+    (tmp_path / "file").touch()
+    desk = desks(path=tmp_path / "file" / "movie.ivos")
+    scene.drawn_at(desk, 2)
+    assert any(kind == "warning" and text.startswith("NOTHING IS SAVED") for kind, text in desk.said)
+    assert desk.where.startswith("NOTHING IS SAVED")
+    desk.save(tmp_path / "kept.ivos")
+    desk.wait()
+    scene.drawn_at(desk, 4)
+    desk.close()
+    with Session.open(tmp_path / "kept.ivos", frames=scene.movie()) as kept:
+        assert [s.frame for s in kept.strokes()] == [2, 4]
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_undoing_the_first_round_keeps_the_objects(desks):
+    """Strokes and propagation of round 1 go; the objects that were added stay in the table, with their layers."""
+    desk = desks()
+    desk.add_object("cell")
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    desk.undo("round")
+    desk.wait()
+    assert [o.name for o in desk.session.objects] == ["object 1", "cell"]
+    assert not np.asarray(desk.session.labels).any()
+    assert scene.shown(desk)["cell (strokes)"] == 0
+    scene.drawn_at(desk, 3)
+    assert desk.session.strokes()[0].round == 1
+
+
+def test_the_timeline_keeps_what_comes_while_it_is_read(desks, monkeypatch):
+    """Frames that are propagated while all qualities are being read again are in the timeline afterwards."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    gate, read = threading.Event(), Review.of
+    monkeypatch.setattr(Review, "of", lambda session: (read(session), gate.wait(30))[0])
+    desk.rename_object(1, "cell")
+    desk.undo()
+    desk.propagate()
+    while desk.engine.busy:
+        desk._bell.wait(0.01)
+        desk.handle()
+    gate.set()
+    desk.wait()
+    row = desk.review.quality[1]
+    assert (np.delete(row, 2) > 0).all()
+    assert np.flatnonzero(desk.review.changed[1]).tolist() == [0, 1, 3, 4, 5, 6, 7]
+
+
+def test_spans_of_the_last_round_come_back_with_the_project(desks, tmp_path):
+    """The timeline shows, object by object, what the last round changed, after opening and after undo, too."""
+    first = desks(path=tmp_path / "movie.ivos")
+    scene.drawn_at(first, 2)
+    first.propagate()
+    first.wait()
+    first.add_object()
+    first.go_to(5)
+    scene.draw(first, [(40, 32), (46, 38), (50, 44)])
+    first.wait()
+    first.propagate("forward")
+    first.wait()
+    spans = {i: row.tolist() for i, row in first.review.changed.items() if row.any()}
+    assert np.flatnonzero(spans[2]).tolist() == [6, 7]
+    assert 1 not in spans
+    first.close()
+    second = desks(path=tmp_path / "movie.ivos")
+    assert {i: row.tolist() for i, row in second.review.changed.items() if row.any()} == spans
+    second.undo("round")
+    second.wait()
+    assert np.flatnonzero(second.review.changed[1]).tolist() == [0, 1, 3, 4, 5, 6, 7]
+
+
+# --- the same work as a program --------------------------------------------------------------------------------------
+
+
+def test_the_work_is_told_as_a_script_and_as_sentences(desks):
+    """The script is valid Python with the strokes, the sentences have the numbers."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    script = desk.script()
+    compile(script, "script", "exec")
+    assert "ivos.Stroke(1, [(14.0, 21.0)" in script
+    assert "session.propagate(" in script
+    assert "1 scribbles on 1 of 8 frames" in desk.methods_text()
+
+
+def run_script(text: str, folder, monkeypatch) -> np.ndarray:
+    """Run a program in a folder of its own; the labels that it exported."""
+    import tifffile
+
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    exec(compile(text, "script.py", "exec"), {"__name__": "__main__"})
+    return tifffile.imread(folder / "labels.tif")
+
+
+def test_the_script_gives_the_same_labels_to_the_last_bit(desks, tmp_path, monkeypatch):
+    """Strokes, paint, imports, edits, removed strokes, stopped and one-way propagations: all is done again."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "movie.tif", scene.movie(), metadata={"axes": "TYX"})
+    image = Image(scene.movie(), name="movie", metadata={projects.HINTS: {"file": str(tmp_path / "movie.tif")}})
+    desk = desks(image, path=tmp_path / "movie.ivos")
+    session = desk.session
+    scene.drawn_at(desk, 2)
+    scene.draw(desk, [(40, 32), (46, 38), (50, 44)])
+    desk.wait()
+    session.remove_stroke(session.strokes()[0].id)
+    desk.undo()
+    list(session.propagate(most=3))
+    desk.add_object("nucleus")
+    labels = np.zeros((8, 60, 80), np.int32)
+    labels[6, 38:50, 30:46] = 2
+    desk.go_to(6)
+    desk.import_labels(desk.viewer.add_layer(Labels(labels, name="other")), "masks")
+    desk.wait()
+    desk.propagate("backward", 1, 7)
+    desk.wait()
+    desk.binding.labels.paint((4, 50, 8), 1)
+    desk.wait()
+    desk.lock_object(1)
+    desk.divide(2, 2)
+    desk.lock_object(1, False)
+    scene.drawn_at(desk, 7)
+    session.remove_stroke(session.strokes()[-1].id)
+    session.set_lifetime(1, 1)
+    desk.undo()
+    desk.recolour_object(2, "#123456")
+    desk.propagate()
+    desk.wait()
+    with_gone = desk.script()
+    assert "np.load" in with_gone
+    assert "most=3" in with_gone
+    assert "remove_stroke" in with_gone
+    truth = np.asarray(session.labels)
+    assert len(np.unique(truth)) > 2
+    np.testing.assert_array_equal(run_script(with_gone, tmp_path / "again", monkeypatch), truth)
+
+
+def test_a_script_says_when_the_model_is_another(desks, tmp_path, monkeypatch):
+    """Masks of other weights would differ, so the program ends with both checksums."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    text = desk.script(tmp_path).replace(f'"{desk.session.model.checksum}"', '"0123"')
+    text = text.replace('open_frames("stack.tif"', "open_frames(np.zeros((8, 60, 80), np.uint8)")
+    with pytest.raises(SystemExit, match="0123"):
+        run_script("import numpy as np\n" + text, tmp_path / "again", monkeypatch)

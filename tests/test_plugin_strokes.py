@@ -1,0 +1,308 @@
+"""What is drawn becomes strokes of the session: lines taken apart, moved, deleted, undone, in any view; without Qt."""
+
+from __future__ import annotations
+
+import numpy as np
+import plugin_scene as scene
+import pytest
+
+from napari_ivos import FakePredictor
+from napari_ivos.plugin.strokes import difference, pieces_of
+
+# --- strokes, pure -------------------------------------------------------------------------------------------------
+
+
+def test_a_line_over_two_frames_is_split():
+    """A line over frames 5 and 9 becomes one stroke on each, and the user is told."""
+    pieces, notes = pieces_of(np.array([[5.0, 1, 1], [5.2, 2, 2], [8.8, 3, 3], [9.0, 4, 4]]), (10, 20, 20))
+    assert [(p.frame, len(p.points)) for p in pieces] == [(5, 2), (9, 2)]
+    assert "split" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param([[3.0, -9, -9], [3, -5, -5]], id="beside the image"),
+        pytest.param([[-4.0, 5, 5], [-4, 6, 6]], id="before the first frame"),
+        pytest.param([[30.0, 5, 5], [30, 6, 6]], id="behind the last frame"),
+    ],
+)
+def test_what_lies_outside_is_dropped_with_a_word(points):
+    """A line outside the stack gives no stroke and one sentence."""
+    pieces, notes = pieces_of(np.array(points), (10, 20, 20))
+    assert not pieces
+    assert len(notes) == 1
+
+
+def test_a_click_is_a_dot():
+    """Equal points are one point."""
+    pieces, notes = pieces_of(np.array([[2.0, 7, 8]] * 3), (10, 20, 20))
+    assert pieces[0].points.tolist() == [[7, 8]]
+    assert not notes
+
+
+def test_lines_without_numbers_are_nothing():
+    """Vertices that are not finite are dropped."""
+    assert pieces_of(np.full((3, 3), np.nan), (4, 4, 4)) == ([], [])
+
+
+def test_a_moved_line_is_gone_and_new():
+    """Equal lines are paired one to one; of equal ones the last drawn is new."""
+    a, b, c = (np.full((2, 3), v, np.float32) for v in (1, 2, 3))
+    assert difference([a, b], [a, b]) == ([], [])
+    assert difference([a, b], [a, c]) == ([1], [1])
+    assert difference([a], [a, a]) == ([], [1])
+    assert difference([a, a], [a]) == ([1], [])
+
+
+# --- the way of a stroke -------------------------------------------------------------------------------------------
+
+
+def test_the_result_layer_holds_the_sessions_labels(desks):
+    """Nothing is copied: the layer's data are `session.labels`."""
+    desk = desks()
+    assert desk.binding.labels.data is desk.session.labels
+
+
+def test_a_propagation_closes_the_round(desks):
+    """After a propagation the strokes are faded and locked in a layer of their own, and the masks are right."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    desk.propagate()
+    desk.wait()
+    assert scene.shown(desk) == {"object 1 (strokes)": 0, "earlier strokes": 1}
+    assert not desk.viewer.layers["earlier strokes"].editable
+    assert all(scene.overlap(desk.session.labels[t] == 1, scene.square(t)) > 0.7 for t in range(8))
+
+
+def test_a_moved_stroke_replaces_the_old_one(desks):
+    """Moving a stroke of the open round takes the old one back and draws the new one."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    layer = desk.viewer.layers["object 1 (strokes)"]
+    layer.data = [layer.data[0] + [0, 1, 0]]
+    desk.wait()
+    (stroke,) = desk.session.strokes()
+    np.testing.assert_allclose(stroke.points, scene.line(2) + [1, 0], atol=1e-4)
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+
+
+def test_a_deleted_stroke_is_taken_back(desks):
+    """Deleting a stroke of the open round takes its mask away."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    layer = desk.viewer.layers["object 1 (strokes)"]
+    layer.selected_data = {0}
+    layer.remove_selected()
+    desk.wait()
+    assert not desk.session.strokes()
+    assert not np.asarray(desk.session.labels[2]).any()
+
+
+def test_undo_and_redo_of_a_stroke(desks):
+    """Undo takes stroke and mask back, redo brings both."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.undo()
+    assert scene.shown(desk) == {"object 1 (strokes)": 0}
+    assert not np.asarray(desk.session.labels[2]).any()
+    desk.redo()
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    assert np.asarray(desk.session.labels[2]).any()
+
+
+def test_a_click_gives_a_dot_and_leaves_nothing_unfinished(desks):
+    """A click is one stroke of one point, and napari's half-drawn path is ended."""
+    desk = desks()
+    desk.go_to(4)
+    scene.draw(desk, scene.line(4)[:1])
+    desk.wait()
+    assert [len(s.points) for s in desk.session.strokes()] == [1]
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    desk.go_to(6)
+    scene.drawn_at(desk, 6)
+    assert [s.frame for s in desk.session.strokes()] == [4, 6]
+
+
+def test_a_held_button_is_waited_for(desks):
+    """While a stroke is being drawn nothing is read, whatever else happens."""
+    desk = desks()
+    desk.go_to(2)
+    layer = desk.viewer.layers.selection.active
+    points = [np.array([2, *p]) for p in scene.line(2)]
+    scene.drag(layer, points, release=False)
+    desk.wait()
+    assert not desk.session.strokes()
+    assert layer._is_creating
+
+
+def test_a_stroke_in_a_transposed_view_is_refused(desks):
+    """A line drawn across time is taken away, and the user is told why."""
+    desk = desks()
+    desk.viewer.dims.order = (1, 0, 2)
+    layer = desk.viewer.layers.selection.active
+    layer.add_paths([np.array([[0.0, 5, 5], [3, 5, 9]])])
+    desk.wait()
+    assert not desk.session.strokes()
+    assert scene.shown(desk) == {"object 1 (strokes)": 0}
+    assert "along the frames" in desk.said[-1][1]
+
+
+def test_strokes_outside_leave_the_layer(desks):
+    """A stroke beside the image is taken away with a word, so that it doesn't stretch the view."""
+    desk = desks()
+    desk.viewer.layers.selection.active.add_paths([np.array([[0.0, -50, -50], [0, -40, -40]])])
+    desk.wait()
+    assert scene.shown(desk) == {"object 1 (strokes)": 0}
+    assert "outside" in desk.said[-1][1]
+
+
+def test_a_background_stroke_is_object_0(desks):
+    """The layer "background" draws what belongs to nothing."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.draw_background()
+    scene.draw(desk, [(50, 5), (50, 9), (50, 14)])
+    desk.wait()
+    assert [s.object_id for s in desk.session.strokes()] == [1, 0]
+
+
+def test_strokes_wait_for_a_model(desks):
+    """Without a model strokes are kept, the reason is told, and a model that comes later segments them."""
+    desk = desks()
+    desk.model_state = "The model is missing."
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    assert not desk.session.strokes()
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    assert desk.said[-1][0] == "error"
+    desk.use_model(FakePredictor())
+    desk.wait()
+    assert len(desk.session.strokes()) == 1
+
+
+def test_paint_becomes_an_annotation(desks):
+    """What is painted in the result layer is that frame's annotation when the stroke ends, and survives a round."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    desk.go_to(5)
+    labels = desk.binding.labels
+    labels.selected_label, labels.brush_size = 1, 9
+    labels.paint((5, 50, 8), 1)
+    desk.wait()
+    assert 5 in desk.session.annotated_frames(1)
+    assert desk.session.labels[5][50, 8] == 1
+    scene.drawn_at(desk, 0)
+    desk.propagate()
+    desk.wait()
+    assert desk.session.labels[5][50, 8] == 1
+
+
+def test_a_drag_of_the_brush_is_one_step(desks):
+    """However many dabs napari makes of it: one annotation when the button is released, and one undo takes it back."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    before = np.array(desk.session.labels[2])
+    desk.paint_mask()
+    desk.viewer.layers.selection.active.brush_size = 6
+    scene.draw(desk, [(50, 10), (50, 14), (50, 18)])
+    desk.wait()
+    assert [step.kind for step in desk.session.log][-2:] == ["interact", "annotate"]
+    assert (desk.session.labels[2, 50, 10:19] == 1).all()
+    desk.undo()
+    np.testing.assert_array_equal(desk.session.labels[2], before)
+
+
+def test_naparis_undo_does_not_touch_what_was_written(desks):
+    """After the engine wrote a frame, Ctrl-Z in the result layer replays nothing."""
+    desk = desks()
+    labels = desk.binding.labels
+    labels.paint((2, 50, 8), 1)
+    desk.wait()
+    scene.drawn_at(desk, 2)
+    before = np.array(desk.session.labels[2])
+    labels.undo()
+    desk.wait()
+    np.testing.assert_array_equal(desk.session.labels[2], before)
+
+
+# --- views and keys --------------------------------------------------------------------------------------------------
+
+
+def test_strokes_in_a_3d_view_are_taken_away_with_a_word(desks):
+    """A line in a volume is on no frame: it is removed, told, and drawing works again in the flat view."""
+    desk = desks()
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.layers.selection.active.add_paths([np.array([[0.0, 5, 5], [3, 5, 9]])])
+    desk.wait()
+    assert not desk.session.strokes()
+    assert scene.shown(desk) == {"object 1 (strokes)": 0}
+    assert "3D" in desk.said[-1][1]
+    desk.viewer.dims.ndisplay = 2
+    scene.drawn_at(desk, 2)
+    assert len(desk.session.strokes()) == 1
+
+
+def test_a_view_in_3d_and_back_unlocks_nothing(desks):
+    """Going into 3D is answered with a word; back in the flat view a locked object stays locked, others are drawn."""
+    desk = desks()
+    desk.add_object()
+    desk.lock_object(1)
+    desk.viewer.dims.ndisplay = 3
+    desk.wait()
+    assert "3D" in desk.said[-1][1]
+    desk.viewer.dims.ndisplay = 2
+    assert not desk.binding.strokes_layer(1).editable
+    assert desk.binding.strokes_layer(2).mode == "add_path"
+
+
+@pytest.mark.parametrize("edit", ["rename", "undo", "lock"])
+def test_drawing_goes_on_after_an_edit(desks, edit):
+    """No edit of the table and no undo takes the pen out of the user's hand."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    if edit == "rename":
+        desk.rename_object(1, "cell")
+    elif edit == "undo":
+        desk.undo()
+    else:
+        desk.lock_object(1)
+        desk.lock_object(1, False)
+    assert desk.viewer.layers.selection.active.mode == "add_path"
+    scene.drawn_at(desk, 4)
+    assert 4 in [s.frame for s in desk.session.strokes()]
+
+
+def pressed(layer, key) -> None:
+    """Press a key while a layer is active, as napari's keymaps resolve it."""
+    from napari.utils.key_bindings import coerce_keybinding
+
+    wanted = coerce_keybinding(key)
+    found = next(keys[wanted] for keys in (layer.keymap, type(layer).class_keymap) if wanted in keys)
+    found(layer)
+
+
+@pytest.mark.parametrize("where", ["strokes", "result", "earlier strokes"])
+def test_ctrl_z_takes_back_the_last_step_in_any_of_our_layers(desks, where):
+    """There is one history: Ctrl-Z in any layer of ours is its undo, Ctrl-Shift-Z its redo."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    desk.go_to(5)
+    desk.binding.labels.paint((5, 50, 8), 1)
+    desk.wait()
+    painted = np.array(desk.session.labels[5])
+    layers = {"strokes": desk.binding.strokes_layer(1), "result": desk.binding.labels}
+    layer = layers.get(where) or desk.viewer.layers[where]
+    pressed(layer, "Control-Z")
+    desk.wait()
+    assert desk.session.labels[5][50, 8] == 0
+    assert desk.session.annotated_frames() == (2,)
+    pressed(layer, "Control-Shift-Z")
+    desk.wait()
+    np.testing.assert_array_equal(desk.session.labels[5], painted)
