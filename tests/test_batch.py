@@ -524,6 +524,23 @@ def test_a_cluster_without_workers_is_waited_for(lay_out):
     assert "has no worker yet" in waiting.said[0]
 
 
+@pytest.mark.parametrize(
+    ("message", "arguments", "kept"),
+    [
+        ("Compute Failed\nException: %r", (repr(FrameReadError("Frame 3 of x can't be read.", 3)),), False),
+        ("Compute Failed\nException: %r", (repr(TypeError("no")),), True),
+        ("Removing worker %s, InputError('x')", ("a",), True),
+    ],
+    ids=["ours", "unforeseen", "other-words"],
+)
+def test_workers_of_this_machine_leave_foreseen_errors_to_the_batch(message, arguments, kept):
+    """In the batch's terminal dask prints the tracebacks of unforeseen errors only."""
+    from napari_ivos.batch.deaf import Foreseen
+
+    record = logging.LogRecord("distributed.worker", logging.ERROR, "worker.py", 1, message, arguments, None)
+    assert Foreseen().filter(record) is kept
+
+
 # --- from outside -------------------------------------------------------------------------------------------------
 
 

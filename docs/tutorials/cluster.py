@@ -9,7 +9,7 @@
 #
 # A CSV file with a line for each stack: its frames, and what it starts from (scribbles, masks, or a project). Paths are
 # relative to the manifest. Here they are two short pieces of the simulated cells, each with a label image of its first
-# frame, and a third line whose file is no stack at all.
+# frame, and a third line whose file got lost.
 
 # %% [folded] The two pieces
 import numpy as np
@@ -28,7 +28,7 @@ Path("stacks.csv").write_text(
     "name,input,masks,frame\n"
     "morning,morning.tif,morning_first.tif,0\n"
     "evening,evening.tif,evening_first.tif,0\n"
-    "notes,sample_data/README.md,evening_first.tif,0\n"
+    "night,night.tif,evening_first.tif,0\n"
 )
 print(Path("stacks.csv").read_text())
 
@@ -48,12 +48,23 @@ def shell(command):
     print(f"$ {command}\n{done.stdout.replace(here, '').rstrip()}")
     for line in done.stderr.splitlines():
         if re.search("stacks;|failed|Error", line):
-            print(line.replace(here, ""))
+            print(line.rpartition("\r")[2].replace(here, ""))
     print(f"(exit code {done.returncode})")
 
 
 # %% [markdown]
-# ## 2. On this machine
+# ## 2. Look before it runs
+#
+# `--dry-run` opens every stack and says what would be done, and what can't be: missing files, sizes that don't fit,
+# results in the way. Nothing is started or written.
+
+# %%
+shell("napari-ivos batch stacks.csv --dry-run --output results")
+
+# %% [markdown]
+# Two can be done. The third one could be mended now; here it stays, to show what becomes of it.
+#
+# ## 3. On this machine
 #
 # `--workers` says how many processes; without it, one for each GPU, else one for each core. A progress bar and a link
 # to the dashboard appear while it runs.
@@ -64,7 +75,7 @@ shell("napari-ivos batch stacks.csv --workers 2 --output results")
 # %% [markdown]
 # The bad line failed alone, with its reason, and the others are done. The exit code says that not all went well.
 #
-# ## 3. What there is
+# ## 4. What there is
 #
 # Each stack has a project, which opens in napari like any other, and its exports: labels, overlay video, contact
 # sheet and table, or what the column `format` asks for.
@@ -83,7 +94,7 @@ shutil.copy(sheet, "cluster_evening.png")
 # %% [markdown]
 # ![The contact sheet of one stack](cluster_evening.png)
 #
-# ## 4. Again
+# ## 5. Again
 #
 # The same command goes on where it was stopped: by Ctrl-C, by a power cut, by a scheduler that took the machine away.
 # What is finished is not done again.
@@ -92,29 +103,53 @@ shutil.copy(sheet, "cluster_evening.png")
 shell("napari-ivos batch stacks.csv --workers 2 --output results")
 
 # %% [markdown]
-# ## 5. On many machines
+# ## 6. On many machines
 #
-# The workers are those of a [dask](https://distributed.dask.org) cluster. Start a scheduler on one machine and workers
-# on the others, and give its address:
+# The workers are those of a [dask](https://distributed.dask.org) cluster; the manifest, the results and the table stay
+# the same. Only how the workers are started differs:
 #
-# ```sh
-# dask scheduler
-# dask worker tcp://10.0.0.1:8786 --nthreads 1 --nworkers 8     # on each machine
-# napari-ivos batch stacks.csv --scheduler tcp://10.0.0.1:8786
-# ```
+# === "By hand"
+#
+#     A scheduler on one machine, workers on the others, and its address for the batch:
+#
+#     ```sh
+#     dask scheduler
+#     dask worker tcp://10.0.0.1:8786 --nthreads 1 --nworkers 8     # on each machine
+#     napari-ivos batch stacks.csv --scheduler tcp://10.0.0.1:8786
+#     ```
+#
+# === "SSH"
+#
+#     `examples/cluster_ssh.py` starts a scheduler and a worker on each machine, and ends them after the batch:
+#
+#     ```sh
+#     pip install asyncssh
+#     python examples/cluster_ssh.py stacks.csv node1 node2 node3
+#     ```
+#
+# === "SLURM"
+#
+#     `examples/cluster_slurm.py` asks for jobs while there is work, and gives them back:
+#
+#     ```sh
+#     pip install dask-jobqueue
+#     python examples/cluster_slurm.py stacks.csv gpu --gres=gpu:1
+#     ```
+#
+# === "Python"
+#
+#     One function, with any dask client:
+#
+#     ```python
+#     import napari_ivos as ivos
+#     from distributed import Client
+#
+#     if __name__ == "__main__":
+#         with Client("tcp://10.0.0.1:8786") as client:
+#             summary = ivos.run_batch("stacks.csv", client, output="results")
+#         print(summary.as_text())
+#     ```
 #
 # All machines read the frames under the same paths. Only the one that gives the command writes: it alone commits to the
-# project files. SSH clusters and SLURM are in [Cluster](../cluster.md), what it costs at size in
-# [Scaling](../scaling.md).
-#
-# In Python it is one function, with any dask client:
-#
-# ```python
-# import napari_ivos as ivos
-# from distributed import Client
-#
-# if __name__ == "__main__":
-#     with Client("tcp://10.0.0.1:8786") as client:
-#         summary = ivos.run_batch("stacks.csv", client, output="results")
-#     print(summary.as_text())
-# ```
+# project files. The two programs, what they went through and what to look at when a job does not start are in
+# [Cluster](../cluster.md); what it costs at size in [Scaling](../scaling.md).

@@ -230,8 +230,17 @@ def modules() -> str:
     return "\n".join(["| module | what lives there |", "|---|---|", *rows])
 
 
+def example(name: str) -> str:
+    """A program of the examples, without its first docstring."""
+    text = (TOP / "examples" / name).read_text(encoding="utf-8")
+    code = text.split('"""', 2)[2].strip()
+    return f"```python\n{code}\n```"
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "changelog": changelog,
+    "cluster-slurm": lambda: example("cluster_slurm.py"),
+    "cluster-ssh": lambda: example("cluster_ssh.py"),
     "command-line": command_line,
     "commands": commands,
     "contracts": contracts,

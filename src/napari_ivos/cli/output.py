@@ -59,10 +59,10 @@ class Output:
 
     def note(self, text: str) -> None:
         """A line beside the result, on stderr."""
-        if self._bar is not None:  # which is on the line where this would be written
+        if self._bar is not None and sys.stderr.isatty():  # the bar is on the line where this would be written
             self._bar.write(f"note: {text}", file=sys.stderr)
             return
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(("" if self._bar is None else "\n") + f"note: {text}\n")
         sys.stderr.flush()
 
     def give(self, facts: Mapping[str, Any]) -> None:
