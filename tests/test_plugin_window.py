@@ -9,12 +9,14 @@ import plugin_mouse
 import plugin_scene as scene
 import pytest
 from plugin_mouse import PATIENCE, drag, draw, press, settle, start
+from qtpy.QtWidgets import QScrollArea
 
 from napari_ivos import FakePredictor
 from napari_ivos.errors import OutOfMemory, WeightsError
 from napari_ivos.plugin import dock
-from napari_ivos.plugin.sections import KEYS
+from napari_ivos.plugin.sections import KEYS, Fold
 from napari_ivos.plugin.state import COMMANDS, State, reasons
+from napari_ivos.plugin.widget import NARROWEST
 
 pytestmark = plugin_mouse.WARNINGS
 
@@ -106,13 +108,18 @@ def test_draw_propagate_correct_undo_save_and_reopen(window, qtbot, tmp_path):
 
 
 def test_keys_choose_objects_and_background(window, qtbot):
-    """N goes to the next object (a new one after the last), K to the background."""
+    """N goes to the next object (a new one after the last), K to the background; the panel says for whom you draw."""
     viewer, widget = window()
     widget._bind(True)
+    assert "<b>object 1</b>" in widget.draw.now.text()
     press(viewer, KEYS["next_object"])
     assert widget.desk.selected == 2
+    widget.rename_object(2, "<img src='x'>")
+    assert "You draw" in widget.draw.now.text()
+    assert "<b>&lt;img src=" in widget.draw.now.text()
     press(viewer, KEYS["draw_background"])
     assert widget.desk.selected == 0
+    assert "background" in widget.draw.now.text()
     assert viewer.layers.selection.active.name == "background (strokes)"
 
 
@@ -287,6 +294,19 @@ def test_table_and_timeline_follow(window, qtbot):
     table.item(0, 1).setText("cell")
     assert widget.session.objects[0].name == "cell"
     assert not timeline.grab().isNull()
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(window, qtbot):
+    """With every fold open, long names and a long path, the panel needs no more than the width that it asks for."""
+    viewer, widget = window(name="a layer with a name that " + 8 * "never ends ", start=False)
+    viewer.add_labels(np.zeros((scene.FRAMES, 60, 80), np.uint8), name=100 * "long")
+    widget.save.words.setText("Saved in /" + 50 * "folder_without_spaces_")
+    for fold in widget.findChildren(Fold):
+        fold.button.click()
+        assert fold.inside.isVisibleTo(widget)
+    area = widget.findChild(QScrollArea)
+    bar = area.verticalScrollBar().sizeHint().width()
+    assert area.widget().minimumSizeHint().width() + bar <= widget.minimumWidth() == NARROWEST
 
 
 def test_a_long_timeline_is_drawn_at_once(qtbot):

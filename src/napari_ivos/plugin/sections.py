@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QComboBox,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
@@ -21,11 +23,13 @@ from qtpy.QtWidgets import (
 
 from napari_ivos.plugin.table import ObjectTable
 from napari_ivos.plugin.timeline import ACCEPTED_COLOUR, ANNOTATED, BEST, UNKNOWN_COLOUR, WORST, Timeline
+from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_ivos.plugin.geometry import Layout
+    from napari_ivos.session import ObjectInfo
 
 KEYS = {
     "next_object": "N",
@@ -107,7 +111,11 @@ class Section(QGroupBox):
 
 
 def _form(*widgets: Any) -> QWidget:
-    """Widgets with their labels."""
+    """Widgets with their labels; a long name among the choices (of a layer) makes no window wide."""
+    for widget in widgets:
+        if isinstance(widget, ComboBox):
+            widget.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            widget.native.setMinimumContentsLength(8)
     container = Container(widgets=list(widgets), labels=True)
     container.margins = (0, 0, 0, 0)
     native: QWidget = container.native
@@ -157,8 +165,9 @@ def _beside(*widgets: Any) -> QWidget:
 
 
 def _words(text: str = "", name: str = "") -> QLabel:
-    """A sentence, wrapped; a long name in it (of a file) makes no window wide."""
+    """A sentence, wrapped; a long name in it (of a file) makes no window wide, and no name is read as HTML."""
     label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setObjectName(name)
@@ -237,7 +246,9 @@ class ObjectsSection(Section):
         self.body.addWidget(self.legend)
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
-        divide = self.button("divide", "Divide", "End the chosen object before this frame, where two daughters begin.")
+        divide = self.button(
+            "divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin."
+        )
         self.row(add, divide, remove)
 
 
@@ -247,10 +258,13 @@ class DrawSection(Section):
     def __init__(self, labels: Callable[[Any], list[tuple[str, Any]]]) -> None:
         super().__init__("Draw")
         following = self.button("next_object", "Next object", "Draw for the next object; after the last, a new one.")
-        ground = self.button("draw_background", "Background", "Draw what belongs to no object.")
+        ground = self.button("draw_background", "Background", "Draw what belongs to no object: where masks spill over.")
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
+        self.now = _words()
+        self.now.setTextFormat(Qt.TextFormat.RichText)
+        self.body.addWidget(self.now)
         self.grid((following, ground))
         self.body.addWidget(paint.native)
         self.grid((undo, redo))
@@ -268,6 +282,17 @@ class DrawSection(Section):
         )
         take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
         self.body.addWidget(Fold("From a Labels layer", _form(self.labels, self.how), take))
+
+    def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool) -> None:
+        """Say for whom a stroke would be."""
+        if chosen is not None:
+            swatch = f'<span style="color: {escape(chosen.colour)}">■</span>&nbsp;<b>{escape(chosen.name)}</b>'
+            said = f"{swatch} is locked: nothing changes it." if chosen.locked else f"You draw {swatch}."
+        elif selected == BACKGROUND:
+            said = "You draw <b>background</b>: what belongs to no object."
+        else:
+            said = "Choose an object in the table, or add one." if began else "Press Start first."
+        self.now.setText(said)
 
 
 class PropagateSection(Section):

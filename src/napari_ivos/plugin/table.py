@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
@@ -102,7 +103,7 @@ class ObjectTable(QTableWidget):
         for column, text in enumerate(("", name, "", "", few)):
             item = QTableWidgetItem(text)
             item.setFlags(base)
-            item.setToolTip(f"{name}\n{TIPS[column]}")
+            item.setToolTip(f"<qt><b>{escape(name)}</b><br>{TIPS[column]}</qt>")
             item.setData(Qt.ItemDataRole.UserRole, object_id)
             if column == COLOUR:
                 swatch = QPixmap(14, 14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,4 +160,4 @@ class Timeline(QWidget):
             said += ", accepted as right" if frame in self._review.accepted else ""
             said = "annotated" if frame in self._review.annotated.get(info.id, ()) else said
             words = f"{info.name}, {words}: {said}"
-        QToolTip.showText(event.globalPos(), words, self)
+        QToolTip.showText(event.globalPos(), f"<qt>{escape(words)}</qt>", self)

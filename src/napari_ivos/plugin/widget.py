@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from napari_ivos.plugin.progress import Progress
     from napari_ivos.session import Session
 
+NARROWEST = 340
+"""Width in pixels at which nothing is cut off, with every fold open."""
 COLOURS = {"info": "#2f4858", "warning": "#7a5a10", "error": "#7d2630"}
 
 
@@ -98,11 +100,12 @@ class IvosWidget(QWidget):
     # -- making
 
     def _lay_out(self) -> None:
-        self.setMinimumWidth(320)
+        self.setMinimumWidth(NARROWEST)
         self.help = QLabel(HELP)
         self.help.setWordWrap(True)
         self.banner = QLabel()
         self.banner.setWordWrap(True)
+        self.banner.setTextFormat(Qt.TextFormat.PlainText)
         self.banner.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.banner.hide()
         inside = QWidget()
@@ -282,6 +285,8 @@ class IvosWidget(QWidget):
         self.review.show_learned(len(annotated), sorted(desk.review.accepted))
         for part in (self.objects.timeline, self.objects.legend):
             part.setVisible(bool(desk.review.objects))
+        chosen = next((o for o in desk.review.objects if o.id == desk.selected), None)
+        self.draw.show_now(chosen, desk.selected, desk.session is not None)
         self._show_session()
         self._frame_changed()
 
