@@ -246,9 +246,7 @@ class ObjectsSection(Section):
         self.body.addWidget(self.legend)
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
-        divide = self.button(
-            "divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin."
-        )
+        divide = self.button("divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin.")
         self.row(add, divide, remove)
 
 
