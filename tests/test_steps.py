@@ -267,6 +267,29 @@ def test_a_lost_object_is_looked_for_where_it_was():
     )
 
 
+def test_a_region_narrows_slowly_so_that_the_other_side_stays_in_sight():
+    """A mask that shrinks at once to a sliver at a post is still looked for in nearly all of the last box."""
+    last = Box(20, 20, 100, 120)
+    sliver = np.zeros((80, 100), np.uint8)
+    sliver[30:60, 40:44] = 255
+    region = propagation_region({1: Patch(last, sliver, Origin.PROPAGATED)}, None, 1, SHAPE)
+    plain = propagation_region({1: Patch(last, sliver, Origin.SCRIBBLED)}, None, 1, SHAPE)
+    assert plain == regions.region_around(Box(50, 60, 80, 64), regions.FOLLOW, SHAPE)
+    assert region.width >= 0.9 * last.width
+    assert region.union(plain) == region
+    assert region.clip(SHAPE) == region
+
+
+def test_a_region_is_never_many_times_wider_than_the_object_asks_for():
+    """A speck in a box as large as the frame is looked at three times as widely as usual, not in the whole frame."""
+    speck = np.zeros(SHAPE, np.uint8)
+    speck[60:64, 80:84] = 255
+    region = propagation_region({1: Patch(WHOLE, speck, Origin.PROPAGATED)}, None, 1, SHAPE)
+    plain = regions.region_around(Box(60, 80, 64, 84), regions.FOLLOW, SHAPE)
+    assert plain.height < region.height <= 3 * plain.height + 2
+    assert plain.width < region.width <= 3 * plain.width + 2
+
+
 def test_the_region_follows_the_merged_mask():
     """What a rival holds on the neighbouring frame doesn't count: the region is that of what is left."""
     own, rival = mask_of(Box(40, 40, 60, 80)).with_origin(Origin.PROPAGATED), mask_of(Box(40, 60, 60, 80))

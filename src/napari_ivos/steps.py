@@ -38,7 +38,10 @@ GROWTHS = 2
 CLOSE_LOOKS = 1
 """Looks at the mask that the wide look gave; a second one changed J by less than 0.005 on any kind of stack."""
 ANCHOR_RATIO = 3.0
-"""An earlier mask widens the region of a propagation only up to this many times the neighbour's extent."""
+"""An earlier mask widens the region of a propagation only up to this many times the neighbour's extent, and the last
+region widens it up to this many times its sides."""
+NARROWING = 0.95
+"""A region's sides shrink by no more than this from frame to frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +237,8 @@ def propagation_region(
     """Where to look for an object on this frame.
 
     Around its merged mask on the neighbouring frame and its mask on this frame after the previous round; where the
-    neighbour is empty, the box in which it was last looked for.
+    neighbour is empty, the box in which it was last looked for. It narrows slowly from frame to frame: what is about to
+    vanish behind something comes out on its other side.
     """
     own = neighbours[object_id]
     shape = (own.probability.shape[0], own.probability.shape[1])
@@ -247,7 +251,28 @@ def propagation_region(
         both = extent.union(earlier)
         if both.height <= ANCHOR_RATIO * extent.height and both.width <= ANCHOR_RATIO * extent.width:
             around = both
-    return regions.region_around(around, regions.FOLLOW, image_shape)
+    region = regions.region_around(around, regions.FOLLOW, image_shape)
+    if own.origin is not Origin.PROPAGATED:  # its box is the mask's own, not one that was looked at
+        return region
+    return _not_much_narrower(region, around, own.box, image_shape)
+
+
+def _not_much_narrower(region: Box, around: Box, last: Box, image_shape: tuple[int, int]) -> Box:
+    """A region with at least `NARROWING` times the sides of the last one, up to `ANCHOR_RATIO` times its own."""
+    height, width = (
+        max(side, min(NARROWING * before, ANCHOR_RATIO * side))
+        for side, before in zip(region.shape, last.shape, strict=True)
+    )
+    if height <= region.height and width <= region.width:
+        return region
+    cy, cx = (around.y0 + around.y1) / 2, (around.x0 + around.x1) / 2
+    wider = Box(
+        int(np.floor(cy - height / 2)),
+        int(np.floor(cx - width / 2)),
+        int(np.ceil(cy + height / 2)),
+        int(np.ceil(cx + width / 2)),
+    )
+    return wider.clip(image_shape).union(region)
 
 
 def propagate(
