@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from napari_ivos import FakePredictor, Session, load_model
-from napari_ivos.errors import FrameReadError, InputError, ProjectError
+from napari_ivos.errors import FrameReadError, InputError, IvosError, ProjectError
 from napari_ivos.frames import open_frames
 from napari_ivos.scribbles import read_davis
 
@@ -522,6 +522,37 @@ def test_a_cluster_without_workers_is_waited_for(lay_out):
         finally:
             logger.removeHandler(waiting)
     assert "has no worker yet" in waiting.said[0]
+
+
+def test_workers_that_leave_as_the_batch_begins_or_ends_do_not_break_it(lay_out, client, monkeypatch):
+    """Where dask fails to reach a worker that is just leaving, its plugin is sent again, or left to go with it."""
+    register, calls = client.register_plugin, []
+
+    def reach(*arguments, **named):
+        calls.append("register")
+        if len(calls) < 3:
+            raise distributed.comm.CommClosedError("a worker left")
+        register(*arguments, **named)
+
+    def leave(name):
+        calls.append("unregister")
+        raise distributed.comm.CommClosedError("a worker left")
+
+    monkeypatch.setattr(client, "register_plugin", reach)
+    monkeypatch.setattr(client, "unregister_worker_plugin", leave)
+    assert run(lay_out(), client).complete
+    assert calls == ["register"] * 3 + ["unregister"]
+
+
+def test_workers_that_never_get_their_model_are_named(lay_out, client, monkeypatch):
+    """Where the plugin can't be given to the workers the batch ends with one message of its own, and does nothing."""
+
+    def reach(*arguments, **named):
+        raise ModuleNotFoundError("No module named 'napari_ivos'")
+
+    monkeypatch.setattr(client, "register_plugin", reach)
+    with pytest.raises(IvosError, match=r"workers can't begin.*napari_ivos.*same versions"):
+        run(lay_out(), client)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ WORKER_MEMORY = 3 << 29
 """Bytes that a worker should have at least: Python with torch and a model takes half of it."""
 ANSWER = 5.0
 """Seconds that a scheduler gets for an answer."""
+_TRIES = 5  # to give all workers their model, while some leave
 _WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
 
 
@@ -361,8 +362,6 @@ def _threads(client: Any) -> int:
 @contextmanager
 def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iterator[DaskCrew]:
     """Give the workers their model, and ask one of them who it is."""
-    from napari_ivos.batch.workers import NAME
-
     if not hasattr(client, "register_plugin"):
         raise InputError(f"A distributed.Client is needed, got a {type(client).__name__}.")
     try:
@@ -371,8 +370,32 @@ def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iter
         crew.devices.add(facts.device)
         yield crew
     finally:
-        if client.status == "running":
-            client.unregister_worker_plugin(NAME)
+        _dismiss(client)
+
+
+def _dismiss(client: Any) -> None:
+    """Take the model from the workers."""
+    from napari_ivos.batch.workers import NAME
+
+    if client.status != "running":
+        return
+    try:
+        client.unregister_worker_plugin(NAME)
+    except Exception as error:  # noqa: BLE001 - dask raises what any worker says, as when one is just leaving
+        _log.info("Not all workers have let go of their model (%s: %s); it goes with them.", type(error), error)
+
+
+def _register(client: Any, plugin: Any, name: str) -> None:
+    """Give a plugin to all workers; again, where one of them left at that moment, which fails it for all."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            client.register_plugin(plugin, name=name)
+        except OSError as error:
+            if not tries_left or client.status != "running":
+                raise
+            _log.info("A worker left while it got its model (%s); once more.", error)
+        else:
+            return
 
 
 def _introduce(client: Any, source: ModelSource) -> Facts:
@@ -380,7 +403,7 @@ def _introduce(client: Any, source: ModelSource) -> Facts:
     from napari_ivos.batch.workers import NAME, ModelWorker, identify
 
     try:
-        client.register_plugin(ModelWorker(source), name=NAME)
+        _register(client, ModelWorker(source), NAME)
         if not _threads(client):
             _log.warning("The cluster has no worker yet; the batch begins when the first one comes.")
         facts: Facts = client.submit(identify, pure=False).result()
