@@ -452,7 +452,8 @@ class _Runner:
                     self._fill(pool)
                     self._listen()
                 except KeyboardInterrupt:
-                    self._interrupt()
+                    with deaf():  # a third one would break off what the second one began
+                        self._interrupt()
         return tuple(self._results[number] for number in range(len(self._entries)))
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
