@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_ivos.errors import FrameReadError, ProjectError, ReadOnlyProject
-from napari_ivos.frames import open_frames
+from napari_ivos.frames import ahead, open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.project import project as projects
 from napari_ivos.project import storage
@@ -109,8 +109,11 @@ def test_reads_that_fail_now_and_then_cost_calls_but_no_frame(clip, unbroken, se
 
 
 @pytest.mark.parametrize("bad", [0, 4, 9, 13])
-def test_storage_that_stalls_holds_up_nobody_but_the_work(clip, unbroken, bad: int) -> None:
+def test_storage_that_stalls_holds_up_nobody_but_the_work(
+    clip, unbroken, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
     """While a read hangs, labels and qualities are read and the rest is refused; cancelled, the work goes on later."""
+    monkeypatch.setattr(ahead, "AHEAD", 2)  # so that no frame is still there from the round before
     source, hangs, goes_on = Source(clip.video), threading.Event(), threading.Event()
 
     def stall(frame: int) -> None:
@@ -124,7 +127,7 @@ def test_storage_that_stalls_holds_up_nobody_but_the_work(clip, unbroken, bad: i
         source.fault = stall
         worker = threading.Thread(target=lambda: done.extend(r.frame for r in session.propagate()))
         worker.start()
-        hangs.wait()
+        assert hangs.wait(60)
         assert session.busy == "propagate"
         assert session.labels[7].any()
         assert session.quality[:, :].shape == (14, 2)
