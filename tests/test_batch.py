@@ -485,7 +485,7 @@ def test_too_many_workers_are_told_so(monkeypatch, caplog, cores, gigabytes, gpu
     """One worker a GPU, else one a core as far as the memory goes; more are started, with a word of warning."""
     from napari_ivos.batch import running
 
-    monkeypatch.setattr(running, "_cores", lambda: cores)
+    monkeypatch.setattr(running, "cores", lambda: cores)
     monkeypatch.setattr(running, "memory", lambda: gigabytes << 30)
     monkeypatch.setattr("napari_ivos.networks.inference.cuda_devices", lambda: gpus)
     assert running._default_workers() == default

@@ -117,15 +117,18 @@ def region_around(box: Box, margin: float, image_shape: tuple[int, int], minimum
     width = max(box.width * margin, minimum)
     height = max(height, width / MAXIMUM_ASPECT)
     width = max(width, height / MAXIMUM_ASPECT)
-    cy = (box.y0 + box.y1) / 2
-    cx = (box.x0 + box.x1) / 2
-    region = Box(
+    return about_centre(box, height, width).clip(image_shape)
+
+
+def about_centre(box: Box, height: float, width: float) -> Box:
+    """A box of at least this size about another's centre; not clipped."""
+    cy, cx = (box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2
+    return Box(
         int(np.floor(cy - height / 2)),
         int(np.floor(cx - width / 2)),
         int(np.ceil(cy + height / 2)),
         int(np.ceil(cx + width / 2)),
     )
-    return region.clip(image_shape)
 
 
 def touched_sides(

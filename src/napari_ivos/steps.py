@@ -6,7 +6,7 @@ call the same functions, which decide which region of a frame the networks see a
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from napari_ivos.merging import Origin, Patch, extent_of, merged, sample, that_m
 from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Reference, Segmentation
 from napari_ivos.regions import MASK_LEVEL, Box
 from napari_ivos.scribbles import BACKGROUND, Stroke, pen_reach, rasterise, strokes_box
+from napari_ivos.untrusted import cores
 
 _T = TypeVar("_T")
 
@@ -265,14 +266,7 @@ def _not_much_narrower(region: Box, around: Box, last: Box, image_shape: tuple[i
     )
     if height <= region.height and width <= region.width:
         return region
-    cy, cx = (around.y0 + around.y1) / 2, (around.x0 + around.x1) / 2
-    wider = Box(
-        int(np.floor(cy - height / 2)),
-        int(np.floor(cx - width / 2)),
-        int(np.ceil(cy + height / 2)),
-        int(np.ceil(cx + width / 2)),
-    )
-    return wider.clip(image_shape).union(region)
+    return regions.about_centre(around, height, width).clip(image_shape).union(region)
 
 
 def propagate(
@@ -352,11 +346,16 @@ def _along(requests: Sequence[Propagation], near: Sequence[Float | None]) -> lis
         mask, change = motion.move_along(request.neighbour, pixels, request.image)
         return replace(request, neighbour=mask, change=change)
 
-    threads = min(len(requests), THREADS_AT_MOST, (os.cpu_count() or 1) - 1)
-    if threads < 2:
+    threads = min(THREADS_AT_MOST, cores() - 1)
+    if threads < 2 or len(requests) < 2:
         return list(map(moved, requests, near))
-    with ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion") as pool:
-        return list(pool.map(moved, requests, near))
+    return list(_pool(threads).map(moved, requests, near))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay from frame to frame, each with a flow of its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion")
 
 
 def _propagation(

@@ -1,6 +1,7 @@
 """What a file from a stranger may not do, whatever its format: exhaust the interpreter's stack, or the memory.
 
-Pure limits, no format: readers ask here before they parse or make something of a size that a file declares.
+Pure limits, no format: readers ask here before they parse or make something of a size that a file declares, and all who
+share out work ask what this process may use.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def check_text_size(path: Path) -> None:
     size = path.stat().st_size
     if size > TEXT_BYTES:
         raise ValueError(f"it has {size:,} bytes; at most {TEXT_BYTES:,} are read")
+
+
+def cores() -> int:
+    """Cores that this process may use: a job of a cluster has fewer than its machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -88,11 +88,8 @@ def _planes(look: Look, stack: Stack, architecture: Architecture) -> npt.NDArray
     masks = [unknown if mask is None else mask for mask in look.masks]
     further = list(look.strokes)
     if look.near is not None and architecture.motion:
-        moved = motion.Moved(masks[0], np.zeros((size, size), np.float32))
-        if look.near != look.frame:
-            moved = motion.move_along(masks[0], stack.read(look.near, look.region), here)
-        masks[0] = moved.mask
-        further.append(moved.change)
+        masks[0], change = motion.move_along(masks[0], stack.read(look.near, look.region), here)
+        further.append(change)
     whole = np.concatenate([image, np.stack([*masks, *further, look.target, look.weight])])
     return np.asarray(np.rint(np.clip(whole, 0, 1) * 255), np.uint8)
 

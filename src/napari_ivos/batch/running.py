@@ -18,7 +18,7 @@ from napari_ivos.batch.model import AbsentModel, ModelSource
 from napari_ivos.batch.summary import StackResult, Summary
 from napari_ivos.errors import InputError, IvosError, ProjectError
 from napari_ivos.project.locking import FileLock
-from napari_ivos.untrusted import memory
+from napari_ivos.untrusted import cores, memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -205,7 +205,7 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
         raise InputError(f"{workers} workers: at least one is needed.")
     count = workers or _default_workers()
     _warn(count)
-    threads = max(1, _cores() // count)
+    threads = max(1, cores() // count)
     given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with ExitStack() as opening:
         cluster = LocalCluster(
@@ -229,26 +229,19 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
             opened.close()
 
 
-def _cores() -> int:
-    """Cores that this process may use: a job of a cluster has fewer than its machine."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _default_workers() -> int:
     from napari_ivos.networks.inference import cuda_devices
 
-    return cuda_devices() or max(1, min(_cores(), memory() // WORKER_MEMORY))
+    return cuda_devices() or max(1, min(cores(), memory() // WORKER_MEMORY))
 
 
 def _warn(count: int) -> None:
     """Say what so many workers on this machine will suffer from."""
     from napari_ivos.networks.inference import cuda_devices
 
-    most = max(_cores(), cuda_devices())
+    most = max(cores(), cuda_devices())
     if count > most:
-        _log.warning("%d workers share %d cores: more than %d make nothing faster.", count, _cores(), most)
+        _log.warning("%d workers share %d cores: more than %d make nothing faster.", count, cores(), most)
     if memory() // count < WORKER_MEMORY:
         share, wanted = memory() / count / 2**30, WORKER_MEMORY / 2**30
         _log.warning(

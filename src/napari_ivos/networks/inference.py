@@ -17,6 +17,7 @@ from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensor
 from napari_ivos.networks.planes import Float, crop, mask_plane, propagation_planes, stroke_plane
 from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
 from napari_ivos.regions import Box
+from napari_ivos.untrusted import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -226,7 +227,7 @@ def leave_a_core() -> None:
     """
     global _threads  # noqa: PLW0603 - OpenMP's own setting is one of the process and its threads, too
     if "OMP_NUM_THREADS" not in os.environ:
-        _threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
+        _threads = max(1, min(torch.get_num_threads(), cores() - 1))
         _settle()
 
 

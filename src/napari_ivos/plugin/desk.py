@@ -33,19 +33,10 @@ if TYPE_CHECKING:
 class Desk(Models, Objects, Rounds, Exchange):
     """The work on one viewer.
 
-    Parameters
-    ----------
-    viewer : ViewerModel or Viewer
-    ring : callable, optional
-        Called from any thread when `handle` is to be called, soon, in the window's thread.
+    Made with the parameters of `Work`, and with its attributes; beside them:
 
     Attributes
     ----------
-    changed, noticed, progressed
-        Signals: something that is shown has changed; a sentence for the user and its kind ("info", "warning",
-        "error"); a `Progress`, or None at its end.
-    session : Session or None
-        The live session; None before a stack is chosen.
     follow : bool
         Whether the view goes along with a propagation.
     """

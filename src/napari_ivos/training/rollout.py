@@ -324,7 +324,7 @@ class Rollout:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """The mask of frame `source` as it is handed on to frame t, over a region, and the change on the way."""
         mask = sample(track.patches[source], region, (self.size, self.size))
-        if not self.propagation.architecture.motion or mask.max() < motion.PRESENT:
+        if not self.propagation.architecture.motion:
             return mask, None
         near, here = (track.clip.frames[k][region.slices].astype(np.float32) / 255 for k in (source, t))
         return motion.move_along(mask, near, here)
