@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_ivos.plugin.desk import Desk
+    from napari_ivos.predictor import Predictor
 
 GREY = (60, 60, 60)
 COLOURS = ((210, 40, 40), (40, 200, 50), (50, 70, 220), (220, 200, 40))
@@ -111,7 +112,12 @@ def desks() -> Iterator[Callable[..., Desk]]:
 
     made = []
 
-    def make(image: Image | None = None, viewer: ViewerModel | None = None, path: Path | None = None) -> Desk:
+    def make(
+        image: Image | None = None,
+        viewer: ViewerModel | None = None,
+        path: Path | None = None,
+        model: Predictor | None = None,
+    ) -> Desk:
         viewer = ViewerModel() if viewer is None else viewer
         layer = Image(plugin_scene.movie(), name="movie") if image is None else image
         if layer not in viewer.layers:
@@ -120,7 +126,7 @@ def desks() -> Iterator[Callable[..., Desk]]:
         made.append(desk)
         desk.said = []
         desk.noticed.connect(lambda text, kind: desk.said.append((kind, text)))
-        desk.use_model(FakePredictor())
+        desk.use_model(FakePredictor() if model is None else model)
         desk.start(layer, path=path)
         desk.wait()
         return desk

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import plugin_scene as scene
 import pytest
 import torch
-from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_ivos.adapting import adaptation
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture
-from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.state import reasons
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
 
@@ -31,26 +24,10 @@ def blob() -> bytes:
 
 
 @pytest.fixture
-def make_desk(blob, monkeypatch):
-    """Makes desks with the small model and a project; all are closed in the end."""
+def make_desk(blob, desks, monkeypatch):
+    """Makes desks with the small model and a project."""
     monkeypatch.setattr(adaptation, "OBJECTS_READ", 8)
-    made = []
-
-    def make(path: Path) -> Desk:
-        viewer = ViewerModel()
-        layer = viewer.add_layer(Image(scene.movie(), name="movie"))
-        desk = Desk(viewer)
-        desk.said = []
-        desk.noticed.connect(lambda text, kind: desk.said.append(text))
-        desk.use_model(weights.load_bytes(blob, "small", "cpu"))
-        made.append(desk)
-        desk.start(layer, path=path)
-        desk.wait()
-        return desk
-
-    yield make
-    for desk in made:
-        desk.close()
+    return lambda path: desks(path=path, model=weights.load_bytes(blob, "small", "cpu"))
 
 
 def annotated(desk: Desk) -> Desk:
@@ -78,7 +55,7 @@ def test_the_desk_adapts_says_so_and_goes_back(make_desk, tmp_path):
     adapted(desk)
     assert desk.model.name == desk.session.model.name == "small, adapted"
     assert desk.session.adapted.checksum == desk.model.checksum
-    assert any("Learned from" in text for text in desk.said)
+    assert any("Learned from" in text for _, text in desk.said)
     assert {p.kind for p in progress if p is not None} >= {"adapt"}
     assert progress[-1] is None
     assert not reasons(desk.state(True))["drop_adapted"]
@@ -99,7 +76,7 @@ def test_stopped_it_leaves_the_model_as_it_was(make_desk, tmp_path):
     desk.wait()
     assert desk.model is desk.session.model is first
     assert desk.session.adapted is None
-    assert "Stopped: the model is as it was." in desk.said
+    assert "Stopped: the model is as it was." in [text for _, text in desk.said]
 
 
 def test_a_project_opened_again_has_its_adapted_weights_and_another_stack_does_not(make_desk, tmp_path):
@@ -109,7 +86,7 @@ def test_a_project_opened_again_has_its_adapted_weights_and_another_stack_does_n
     desk.close()
     again = make_desk(tmp_path / "a.ivos")
     assert again.session.model.checksum == checksum
-    assert any("adapted to this stack are in use" in text for text in again.said)
+    assert any("adapted to this stack are in use" in text for _, text in again.said)
     other = again.viewer.add_layer(Image(np.ascontiguousarray(scene.movie()[:, ::-1]), name="other"))
     again.start(other, path=tmp_path / "b.ivos")
     again.wait()
@@ -148,4 +125,4 @@ def test_with_nothing_annotated_the_reason_is_shown(make_desk, tmp_path):
     assert reasons(desk.state(True))["adapt"] == "Annotate some frames first."
     desk.adapt()
     desk.wait()
-    assert any("nothing to adapt to" in text for text in desk.said)
+    assert any("nothing to adapt to" in text for _, text in desk.said)
