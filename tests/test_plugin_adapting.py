@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import plugin_scene as scene
 import pytest
@@ -12,6 +14,9 @@ from napari_ivos.adapting import adaptation
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture
 from napari_ivos.plugin.state import reasons
+
+if TYPE_CHECKING:
+    from napari_ivos.plugin.desk import Desk
 
 SMALL = Architecture(size=64, width=16, fine_width=8, key=8)
 
