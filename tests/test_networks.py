@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,3 +295,38 @@ def test_networks_with_residual_masks_begin_by_handing_a_mask_on_as_it_is() -> N
     propagated = second(image, torch.cat([known, torch.zeros_like(known)], 1), [reference], torch.ones(1, 1).bool())
     for out in propagated:
         assert torch.equal(out > 0, torch.nn.functional.adaptive_avg_pool2d(mask, out.shape[-1]) > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "holds", "loaded", "said"),
+    [
+        ("7f00 /usr/lib/libLLVM-15.so.1", None, True, ""),
+        ("7f00 /usr/lib/libc.so.6", None, False, ""),
+        ("7f00 /usr/lib/libLLVM-15.so.1", b"no library", False, "triton can't be loaded"),
+        (None, None, False, ""),
+    ],
+    ids=["Mesa drew first", "no other LLVM", "a broken triton", "not Linux"],
+)
+def test_triton_is_loaded_apart_where_another_llvm_came_first(
+    tmp_path, monkeypatch, caplog, mapped, holds, loaded, said
+):
+    """Its library is loaded by itself only beside another LLVM; one that can't be is left to torch, and told."""
+    from types import SimpleNamespace
+
+    from napari_ivos.networks import llvm
+
+    folder = tmp_path / "_C"
+    folder.mkdir()
+    library = folder / "libtriton.so"
+    if holds is None:
+        library.symlink_to(next(Path(torch.__file__).parent.glob("lib/libc10.so")))
+    else:
+        library.write_bytes(holds)
+    (tmp_path / "maps").write_text(mapped or "")
+    monkeypatch.setattr(llvm, "MAPPED", tmp_path / ("maps" if mapped else "nothing"))
+    monkeypatch.setattr(llvm, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    caplog.set_level("INFO", "napari_ivos")
+    assert llvm.load_triton_apart() is loaded
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)

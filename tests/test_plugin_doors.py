@@ -234,6 +234,22 @@ def test_from_a_shell_the_movie_comes_first(tmp_path):
 # --- in ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_can_be_loaded_when_a_window_has_been_drawn(tmp_path):
+    """In a process that has drawn with OpenGL, as from napari's console, loading a model is no crash (two LLVMs)."""
+    code = (
+        "from qtpy.QtWidgets import QApplication\n"
+        "from qtpy.QtOpenGLWidgets import QOpenGLWidget\n"
+        "app, drawn = QApplication([]), QOpenGLWidget()\n"
+        "drawn.show(); drawn.grabFramebuffer()\n"
+        "import napari_ivos; print(napari_ivos.load_model(device='cpu').name)\n"
+        "assert not drawn.grabFramebuffer().isNull()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "compact\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("key", "shape"),
     [pytest.param("cells", (48, 256, 320), id="cells"), pytest.param("toy", (48, 240, 320, 3), id="toy")],

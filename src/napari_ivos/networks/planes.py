@@ -8,7 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from napari_ivos.networks.llvm import load_triton_apart
+
+load_triton_apart()  # before torchvision, which looks for triton
+
+from torchvision.ops import roi_align  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_ivos.errors import InputError
-from napari_ivos.plugin import loading
 from napari_ivos.plugin.engine import Engine, Job
 
 if TYPE_CHECKING:
@@ -53,10 +52,9 @@ class Adapting:
             return
 
         def run(job: Job) -> Predictor | None:
-            with loading.without_triton():
-                from napari_ivos.adapting import adapted_model
+            from napari_ivos.adapting import adapted_model
 
-                return adapted_model(session, None if self.plain is None else self.plain.device)
+            return adapted_model(session, None if self.plain is None else self.plain.device)
 
         def then(model: Predictor | None) -> None:
             if model is not None:
@@ -78,15 +76,14 @@ class Adapting:
             raise InputError("The model is not loaded yet: wait until it is, then adapt it.")
 
         def run(job: Job) -> Adaptation | None:
-            with loading.without_triton():
-                from napari_ivos.adapting import adapt
+            from napari_ivos.adapting import adapt
 
-                last = None
-                for last in adapt(session, model=plain, seconds=seconds):
-                    if job.stop.is_set():
-                        return None
-                    self.engine.report(job, (last.done, last.total, last.seconds_left))
-                return last
+            last = None
+            for last in adapt(session, model=plain, seconds=seconds):
+                if job.stop.is_set():
+                    return None
+                self.engine.report(job, (last.done, last.total, last.seconds_left))
+            return last
 
         self.engine.submit(Job("adapt", run, session, then=self._done))
         self.desk.changed.emit()
