@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,13 @@ from napari_ivos.scribbles import read_davis
 
 distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
 
-from napari_ivos.batch import BatchInterrupted, look_ahead, read_manifest, run_batch  # noqa: E402 - needs distributed
+from napari_ivos.batch import (  # noqa: E402 - needs distributed
+    BatchInterrupted,
+    look_ahead,
+    read_manifest,
+    run_batch,
+    workers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,6 +312,40 @@ def test_ctrl_c_keeps_what_is_done(lay_out, tmp_path, client):
     assert 0 < stop.value.summary.stacks[0].masks < 48
     assert run(manifest, client).complete
     np.testing.assert_array_equal(by_hand(tmp_path)[0], batched(tmp_path)[0])
+
+
+class Patient(FakePredictor):
+    """Says when it is at its third frame, and waits there until the worker has heard that it is to stop."""
+
+    third = threading.Event()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def propagate(self, requests):
+        self.seen += 1
+        if self.seen == 3:
+            self.third.set()
+            assert workers._here().halted.wait(60)
+        return super().propagate(requests)
+
+
+def test_ctrl_c_ends_parcels_after_the_frame_at_hand(lay_out, tmp_path, client):
+    """A parcel of all frames comes back with those that are done, and the same call goes on to the same labels."""
+    manifest = lay_out()
+
+    def press(now) -> None:
+        if now.planned and not now.stopping:
+            assert Patient.third.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(BatchInterrupted) as stop:
+        run(manifest, client, model=Patient(), frames_a_parcel=100, progress=press)
+    assert [s.frames for s in stop.value.summary.stacks] == [1 + 3]  # the scribbled one, and those of the parcel
+    assert run(manifest, client, frames_a_parcel=100).stacks[0].frames == 10
+    for here, there in zip(by_hand(tmp_path), batched(tmp_path), strict=True):
+        np.testing.assert_array_equal(here, there)
 
 
 def test_two_batches_do_not_write_to_one_folder(lay_out, client):

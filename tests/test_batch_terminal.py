@@ -36,7 +36,13 @@ PRESS = b"\x03"
 PROGRAM = """
 import sys, threading
 from napari_ivos import FakePredictor
+from napari_ivos.batch import nanny
 from napari_ivos.cli import batching, main
+
+class Telling(nanny.BriefNanny):
+    async def start(self):
+        print("starting", file=sys.stderr, flush=True)
+        return await super().start()
 
 class Stuck(FakePredictor):
     def propagate(self, requests):
@@ -49,7 +55,9 @@ class Slow(FakePredictor):  # so that no machine is done before the key is press
         return super().propagate(requests)
 
 run = batching.run_batch
-model = {"stuck": Stuck, "slow": Slow}[sys.argv[1]]()
+model = {"stuck": Stuck, "slow": Slow, "starting": Slow}[sys.argv[1]]()
+if sys.argv[1] == "starting":
+    nanny.BriefNanny = Telling
 batching.run_batch = lambda manifest, client, **given: run(
     manifest, client, **{**given, "model": model, "frames_a_parcel": 2}
 )
@@ -120,7 +128,10 @@ def take_terminal() -> None:
 
 @pytest.fixture
 def batch(tmp_path: Path, make_clip, square) -> Iterator[Any]:
-    """Start a batch of two stacks in a terminal, by a model that takes its time ("slow") or never answers ("stuck")."""
+    """Start a batch of two stacks in a terminal, by a model that takes its time ("slow") or never answers ("stuck").
+
+    "starting" says when the first worker is started.
+    """
     clip = make_clip(FRAMES, (48, 64), square((12, 20), (0, 0)))
     np.save(tmp_path / "s0.npy", clip.video)
     tifffile.imwrite(tmp_path / "first.tif", clip.truth[0])
@@ -183,3 +194,16 @@ def test_a_second_ctrl_c_does_not_wait_for_the_workers(batch, tmp_path: Path) ->
     assert "the same command again goes on" in said
     check_gone(terminal)
     assert json.loads((tmp_path / "all_results" / "summary.json").read_text())["counts"] == {"stopped": 2}
+
+
+def test_ctrl_c_while_the_workers_start_ends_all_of_them(batch, tmp_path: Path) -> None:
+    """Half a cluster is made whole and closed: no process prints a traceback or stays, and nothing was begun."""
+    terminal = batch("starting")
+    terminal.until(b"starting")
+    terminal.press()
+    said = terminal.end()
+    assert "Traceback" not in said
+    assert "Stopped." in said
+    assert terminal.process.returncode == 130
+    assert not psutil.wait_procs(terminal.others, timeout=60)[1]
+    assert not list((tmp_path / "all_results").glob("*.ivos"))

@@ -1,4 +1,4 @@
-"""Who does not hear Ctrl-C: workers of this machine, for whose work the batch waits, and the batch while it ends them.
+"""Who does not hear Ctrl-C: workers of this machine, and the batch while it starts or ends them.
 
 This module is the workers' preload: they share the batch's terminal, which sends them its Ctrl-C, and where they would
 print what the batch tells in one line.
@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import IvosError
@@ -53,3 +54,41 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hear Ctrl-C at the end of this only; processes and threads that are started meanwhile never do.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At the end, where Ctrl-C was pressed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with _blocked():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        before(signal.SIGINT, None)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Block Ctrl-C in this thread, and in what it starts, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # the thread that starts it, with the first process, would unblock what we block
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from napari_ivos.batch.deaf import deaf
+from napari_ivos.batch.deaf import deaf, held
 from napari_ivos.batch.manifest import Manifest, read_manifest
 from napari_ivos.batch.model import AbsentModel, ModelSource
 from napari_ivos.batch.summary import StackResult, Summary
@@ -137,7 +137,7 @@ def run_batch(
     IvosError
         The cluster is gone; what is done is kept.
     BatchInterrupted
-        Ctrl-C, which waits for the parcels that are out; a second one does not.
+        Ctrl-C, which waits for the frames that the workers have in hand; a second one does not.
     """
     if find_spec("distributed") is None:
         raise InputError("Not installed: distributed. Run: pip install 'napari-ivos[distributed]'.")
@@ -201,28 +201,31 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
 
     from distributed import Client, LocalCluster
 
+    from napari_ivos.batch.nanny import BriefNanny
+
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers: at least one is needed.")
     count = workers or _default_workers()
     _warn(count)
     threads = max(1, cores() // count)
     given = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    with ExitStack() as opening:
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # the usual port may be taken, and answers other machines
-            env=given,
-            memory_limit=memory() // count,  # dask's own limit is a core's share, however few workers there are
-            preload=["napari_ivos.batch.deaf"],
-            silence_logs=logging.ERROR,
-        )
-        opening.enter_context(cluster)
-        client = opening.enter_context(Client(cluster))
-        opened = opening.pop_all()
+    opened = ExitStack()
     try:
+        with held():  # half a cluster can't be closed
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                worker_class=BriefNanny,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # the usual port may be taken, and answers other machines
+                env=given,
+                memory_limit=memory() // count,  # dask's own limit is a core's share, however few workers there are
+                preload=["napari_ivos.batch.deaf"],
+                silence_logs=logging.ERROR,
+            )
+            opened.enter_context(cluster)
+            client = opened.enter_context(Client(cluster))
         yield client
     finally:
         with deaf():  # a further Ctrl-C would leave workers behind
@@ -290,6 +293,19 @@ class DaskCrew:
     def stop(self) -> None:
         """Give out nothing more."""
         self._stop.set()
+
+    def halt(self) -> None:
+        """Give out nothing more, and have the workers hand back what they have, after the frame at hand."""
+        self.stop()
+        threading.Thread(target=self._halt, name="ivos-halt", daemon=True).start()  # who can't answer holds nobody up
+
+    def _halt(self) -> None:
+        from napari_ivos.batch.workers import halt
+
+        try:
+            self.client.run(halt, on_error="ignore")
+        except Exception as error:  # noqa: BLE001 - then parcels end where they would have
+            _log.info("Not all workers heard that they are to stop (%s: %s).", type(error).__name__, error)
 
     def abort(self) -> None:
         """Take back what is out."""
@@ -464,8 +480,9 @@ class _Runner:
         """The first Ctrl-C waits for what is out, the second takes it back."""
         if self.interrupted:
             self._crew.abort()
+        else:
+            self._crew.halt()
         self.interrupted = True
-        self._crew.stop()
 
     def _one(self, number: int) -> None:
         from napari_ivos.batch.job import Job

@@ -49,6 +49,7 @@ class ModelWorker(WorkerPlugin):  # type: ignore[misc]  # dask ships no types
         self._lock = threading.Lock()
         self._model: Predictor | None = None
         self._stacks: OrderedDict[str, FrameStack] = OrderedDict()
+        self.halted = threading.Event()
 
     def teardown(self, worker: Any) -> None:
         """Called by dask when the worker ends or gets another model."""
@@ -149,9 +150,16 @@ def hold(rows: Rows) -> Rows:
     return rows
 
 
+def halt(dask_worker: Any) -> None:
+    """Let this worker end its parcel after the frame at hand; `dask_worker` is how `Client.run` hands it in."""
+    plugin = dask_worker.plugins.get(NAME)
+    if isinstance(plugin, ModelWorker):
+        plugin.halted.set()
+
+
 def work(parcel: Parcel, references: Rows | None, path: str, options: Mapping[str, Any]) -> Work:
     """Carry out a parcel on this worker."""
     bench = _here()
     model = bench.model
-    yielded = carry_out(parcel, bench.stack(path, options), model, references)
+    yielded = carry_out(parcel, bench.stack(path, options), model, references, bench.halted.is_set)
     return Work(yielded, get_worker().address, model.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -48,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return output.failed(str(error), FAILED)
+    finally:  # all that torch and dask brought in is not worth a second's search for garbage as the process ends
+        atexit.unregister(gc.freeze)
+        atexit.register(gc.freeze)  # what is registered last is called first
 
 
 def _run(options: argparse.Namespace, output: Output, given: Sequence[str]) -> int:

@@ -113,7 +113,7 @@ class Lot:
 
     def accepted(self) -> list[int]:
         """The frames, from the first one without a gap, on which all masks are what they would be in one parcel."""
-        ends = [self._end(y) for y in self.came.values() if y.error is not None]
+        ends = [self._end(y) for y in self.came.values() if y.short]
         frames = self.frames[: min(ends, default=len(self.frames))]
         if len(self.parcels) == 1:
             return frames

@@ -9,6 +9,7 @@ workers.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -24,7 +25,7 @@ from napari_ivos.session.plan import Frames, independent, portion
 from napari_ivos.session.sweep import Sweep, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_ivos.predictor import Predictor
     from napari_ivos.project import Row
@@ -85,6 +86,8 @@ class Yielded:
         The stack's contrast, once it is known for good.
     error : IvosError or None
         Why it ended early; `rows` hold what was done before.
+    stopped : bool
+        It was told to end early; `rows` hold what was done until then.
     """
 
     rows: Rows
@@ -93,6 +96,12 @@ class Yielded:
     seconds: float
     contrast: list[list[float]] | None
     error: IvosError | None = None
+    stopped: bool = False
+
+    @property
+    def short(self) -> bool:
+        """Whether its last frames may be missing."""
+        return self.stopped or self.error is not None
 
     @property
     def masks(self) -> int:
@@ -103,7 +112,13 @@ class Yielded:
 # -- elsewhere
 
 
-def carry_out(parcel: Parcel, stack: Stack, predictor: Predictor, references: Rows | None = None) -> Yielded:
+def carry_out(
+    parcel: Parcel,
+    stack: Stack,
+    predictor: Predictor,
+    references: Rows | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Yielded:
     """Do the work of a parcel.
 
     Parameters
@@ -116,6 +131,8 @@ def carry_out(parcel: Parcel, stack: Stack, predictor: Predictor, references: Ro
         The frames, with the session's contrast.
     predictor : Predictor
         The networks.
+    stopping : callable
+        Asked between frames: whether to end with what is done.
 
     Returns
     -------
@@ -129,7 +146,7 @@ def carry_out(parcel: Parcel, stack: Stack, predictor: Predictor, references: Ro
     try:
         before = {s.number: s.finished for s in project.steps()}
         try:
-            _DO[parcel.kind](project, parcel, stack, predictor)
+            _DO[parcel.kind](project, parcel, stack, predictor, stopping)
         except IvosError as found:
             error = found
         after = project.steps()
@@ -139,14 +156,17 @@ def carry_out(parcel: Parcel, stack: Stack, predictor: Predictor, references: Ro
         rows = project.added(extract)
     finally:
         project.close()
-    return Yielded(rows, fresh, finished, time.perf_counter() - started, contrast, error)
+    return Yielded(rows, fresh, finished, time.perf_counter() - started, contrast, error, stopping())
 
 
-def _segment(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+_Stopping = Callable[[], bool]
+
+
+def _segment(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor, _: _Stopping) -> None:
     Annotator(project).segment(parcel.frame, predictor, stack)
 
 
-def _learn(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+def _learn(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor, _: _Stopping) -> None:
     rows = project.rows(parcel.frame, last=parcel.step)
     masks = project.patches(rows[i] for i in parcel.learners)
     with failing_model(predictor, parcel.frame, _KEPT):
@@ -156,15 +176,15 @@ def _learn(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor)
         writer.put_references(predictor.checksum, learned)
 
 
-def _propagate(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor) -> None:
+def _propagate(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor, stopping: _Stopping) -> None:
     if parcel.task is None:
         raise ValueError("a span without a task")
-    sweep = Sweep(project, stack, predictor, parcel.task, lambda: False, lambda frame: None, parcel.tracks)
+    sweep = Sweep(project, stack, predictor, parcel.task, stopping, lambda frame: None, parcel.tracks)
     for _ in sweep.run():
         pass
 
 
-_DO: Mapping[str, Callable[[Project, Parcel, Stack, Predictor], None]] = {
+_DO: Mapping[str, Callable[[Project, Parcel, Stack, Predictor, _Stopping], None]] = {
     "segment": _segment,
     "learn": _learn,
     "propagate": _propagate,
