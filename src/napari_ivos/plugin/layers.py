@@ -596,7 +596,7 @@ class Binding:
                 "index": [o.id for o in objects],
                 "name": [o.name for o in objects],
                 "area": [int(areas[o.id]) if o.id < len(areas) else 0 for o in objects],
-                "quality": [round(float(quality.get(o.id, 0.0)), 3) for o in objects],
+                "quality": [round(float(quality.get(o.id, np.nan)), 3) for o in objects],
             }
         )
 

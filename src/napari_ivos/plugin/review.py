@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from napari_ivos.session import ObjectInfo, Session
 
 Row = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 ACTIVE = 1
 """State of a step in a session's log."""
 UNKNOWN = -1.0
-"""Quality of a frame without a mask."""
+"""Quality of a frame that no round has come to yet."""
 
 
 @dataclass(eq=False)
@@ -31,7 +33,7 @@ class Review:
     objects : tuple of ObjectInfo
         One row each.
     quality : dict of int to (T,) float32 array
-        0..1; -1 where there is no mask.
+        0..1; -1 where no round has come yet.
     annotated : dict of int to tuple of int
         Frames that are the user's, ascending.
     changed : dict of int to (T,) bool array
@@ -40,26 +42,35 @@ class Review:
         The last round that was propagated; 0 where none was.
     accepted : frozenset of int
         Frames that the user said are right, and that have the same masks still.
+    absent : dict of int to (T,) bool array
+        Where a round came, or the user annotated, and the object is not there: the quality is that of its absence.
     """
 
     frames: int = 0
     objects: tuple[ObjectInfo, ...] = ()
     quality: dict[int, Row] = field(default_factory=dict)
     annotated: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    changed: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    changed: dict[int, Flags] = field(default_factory=dict)
     round: int = 0
     accepted: frozenset[int] = frozenset()
+    absent: dict[int, Flags] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for object_id, row in self.quality.items():
+            self.absent.setdefault(object_id, np.zeros(len(row), bool))
 
     @classmethod
     def of(cls, session: Session) -> Review:
         """Everything, read from a session; takes a while for long stacks, so do it in a thread."""
-        objects, frames = session.objects, session.shape[0]
-        table = np.asarray(session.quality) if objects else np.zeros((frames, 0), np.float32)
-        rows = {o.id: np.where(table[:, k] > 0, table[:, k], UNKNOWN).astype(np.float32) for k, o in enumerate(objects)}
-        made = cls(frames, objects, rows)
+        made = cls(session.shape[0], session.objects)
+        table = session.quality
+        for o in made.objects:
+            quality, found = table.seen(o.id)
+            made.quality[o.id] = np.where(found < 0, np.float32(UNKNOWN), quality)
+            made.absent[o.id] = found == 0
         made.round = max((s.round for s in session.log if s.kind == "propagate" and s.state == ACTIVE), default=0)
         made.mark(session)
-        for o in objects:
+        for o in made.objects:
             made._span(o.id)[list(session.changed_frames(o.id))] = True
         return made
 
@@ -74,26 +85,53 @@ class Review:
     def _row(self, object_id: int) -> Row:
         if object_id not in self.quality:
             self.quality[object_id] = np.full(self.frames, UNKNOWN, np.float32)
+            self.absent[object_id] = np.zeros(self.frames, bool)
         return self.quality[object_id]
 
-    def _span(self, object_id: int) -> npt.NDArray[np.bool_]:
+    def _span(self, object_id: int) -> Flags:
         if object_id not in self.changed:
             self.changed[object_id] = np.zeros(self.frames, bool)
         return self.changed[object_id]
 
-    def note(self, frame: int, quality: Mapping[int, float], propagated_in: int | None = None) -> None:
-        """Take in one frame that changed, by an annotation or by the propagation of a round."""
+    def note(
+        self, frame: int, quality: Mapping[int, float], found: Mapping[int, bool], propagated_in: int | None = None
+    ) -> None:
+        """Take in one frame that changed, by an annotation or by the propagation of a round.
+
+        Parameters
+        ----------
+        frame : int
+        quality : mapping of int to float
+            Of the objects that changed there.
+        found : mapping of int to bool
+            Which of them have a mask there; those of which nothing is known any more are missing.
+        propagated_in : int, optional
+            The round whose propagation it was.
+        """
         if propagated_in is not None and propagated_in != self.round:
             self.changed.clear()
             self.round = propagated_in
         for object_id, value in quality.items():
-            self._row(object_id)[frame] = value if value > 0 else UNKNOWN
+            self._row(object_id)[frame] = value if object_id in found else UNKNOWN
+            self.absent[object_id][frame] = not found.get(object_id, True)
             if propagated_in is not None:
                 self._span(object_id)[frame] = True
 
     def at(self, frame: int) -> dict[int, float]:
-        """Quality of each object on a frame; 0 without a mask."""
-        return {i: max(float(row[frame]), 0.0) for i, row in self.quality.items()}
+        """Quality of each object on a frame; NaN where no round has come yet."""
+        return {i: float(row[frame]) if row[frame] >= 0 else math.nan for i, row in self.quality.items()}
+
+    def words(self, info: ObjectInfo, frame: int) -> str:
+        """What is known of an object on a frame, for people."""
+        if frame not in info.lifetime:
+            return "it has ended" if frame >= info.lifetime.stop else "it has not begun"
+        value, absent = float(self.quality[info.id][frame]), bool(self.absent[info.id][frame])
+        if frame in self.annotated.get(info.id, ()):
+            return "yours: it is not there" if absent else "yours: drawn or painted"
+        if value < 0:
+            return "not reached yet"
+        said = f"no mask, looked for (sure: {value:.2f})" if absent else f"mask of quality {value:.2f}"
+        return f"{said}, accepted as right" if frame in self.accepted else said
 
 
 def columns(row: npt.NDArray[Any], width: int) -> Row:
@@ -110,7 +148,7 @@ def columns(row: npt.NDArray[Any], width: int) -> Row:
     return np.where(worst > 1.5, UNKNOWN, worst).astype(np.float32)
 
 
-def marked(frames: int, places: Iterable[int], width: int) -> npt.NDArray[np.bool_]:
+def marked(frames: int, places: Iterable[int], width: int) -> Flags:
     """Which of `width` columns hold one of these frames."""
     found = np.zeros(max(width, 0), bool)
     at = np.fromiter(places, np.int64)
@@ -120,3 +158,10 @@ def marked(frames: int, places: Iterable[int], width: int) -> npt.NDArray[np.boo
         for low, high in zip(first.tolist(), last.tolist(), strict=True):
             found[low : high + 1] = True
     return found
+
+
+def alive(lifetime: range, frames: int, width: int) -> Flags:
+    """Which of `width` columns hold a frame of an object's lifetime."""
+    edges = np.arange(width + 1) * frames // max(width, 1)
+    last = np.maximum(edges[1:] - 1, edges[:-1])
+    return (last >= lifetime.start) & (edges[:-1] < lifetime.stop)

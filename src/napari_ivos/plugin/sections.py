@@ -22,7 +22,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ivos.plugin.table import ObjectTable
-from napari_ivos.plugin.timeline import ACCEPTED_COLOUR, ANNOTATED, BEST, UNKNOWN_COLOUR, WORST, Timeline
+from napari_ivos.plugin.timeline import (
+    ABSENT_COLOUR,
+    ACCEPTED_COLOUR,
+    ANNOTATED,
+    BEST,
+    UNKNOWN_COLOUR,
+    WORST,
+    Timeline,
+)
 from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
@@ -63,8 +71,15 @@ def labelled(name: str, text: str) -> str:
 LEGEND = (
     "<small>"
     + " &nbsp;".join(
-        f'<span style="background: rgb{UNKNOWN_COLOUR}; color: rgb{colour}">&nbsp;■&nbsp;</span>&nbsp;{word}'
-        for colour, word in ((WORST, "unsure"), (BEST, "sure"), (ANNOTATED, "yours"), (ACCEPTED_COLOUR, "accepted"))
+        f'<span style="background: rgb{ground}; color: rgb{colour}">&nbsp;{sign}&nbsp;</span>&nbsp;{word}'
+        for ground, colour, sign, word in (
+            (UNKNOWN_COLOUR, WORST, "■", "unsure"),
+            (UNKNOWN_COLOUR, BEST, "■", "sure"),
+            (ABSENT_COLOUR, BEST, "━", "no&nbsp;mask"),
+            (UNKNOWN_COLOUR, UNKNOWN_COLOUR, "■", "not&nbsp;reached"),
+            (UNKNOWN_COLOUR, ANNOTATED, "■", "yours"),
+            (UNKNOWN_COLOUR, ACCEPTED_COLOUR, "■", "accepted"),
+        )
     )
     + "</small>"
 )

@@ -11,29 +11,35 @@ from qtpy.QtCore import QEvent, QPoint, QSize, Qt, Signal  # type: ignore[attr-d
 from qtpy.QtGui import QColor, QImage, QPainter
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from napari_ivos.plugin.review import UNKNOWN, Review, columns, marked
+from napari_ivos.plugin.review import UNKNOWN, Review, alive, columns, marked
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QHelpEvent, QMouseEvent, QPaintEvent
+
+    from napari_ivos.session import ObjectInfo
 
 ROW = 14
 """Height of an object's row in pixels."""
 GUTTER = 10
 """Width of the objects' colours on the left."""
 ROWS_AT_MOST = 40
-UNKNOWN_COLOUR = (62, 66, 74)
+GROUND = (30, 30, 30)
+UNKNOWN_COLOUR = (74, 79, 89)
+ABSENT_COLOUR = (12, 12, 14)
 SPAN_COLOUR = (150, 190, 255)
 ACCEPTED_COLOUR = (90, 190, 235)
 ANNOTATED = (255, 255, 255)
 WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
 BAD, GOOD = 0.5, 0.95
 """Qualities that are shown as the worst and as the best colour."""
+LINE = slice(ROW // 2 - 2, ROW // 2 + 1)
+"""Rows of pixels in which the quality of an absence is shown."""
 
 Picture = npt.NDArray[np.uint8]
 
 
 def coloured(quality: npt.NDArray[np.float32]) -> Picture:
-    """Colours (N, 3) of qualities (N,): red, yellow, green; grey where it is -1."""
+    """Colours (N, 3) of qualities (N,): red (0, too), yellow, green; grey where it is -1."""
     place = np.clip((quality - BAD) / (GOOD - BAD), 0, 1)
     stops = np.array([WORST, MIDDLE, BEST], float)
     mixed = np.stack([np.interp(place, [0, 0.5, 1], stops[:, c]) for c in range(3)], axis=-1)
@@ -44,26 +50,40 @@ def coloured(quality: npt.NDArray[np.float32]) -> Picture:
 def picture(review: Review, width: int) -> Picture:
     """The rows as an image (rows * ROW, width, 3).
 
-    Quality as colour, annotated frames as white marks, below them a line for the object's span in the last round, above
-    them a line where the frame was accepted as right.
-    Costs a pass over each row, whatever the number of frames.
+    A mask's quality as colour from top to bottom; no mask, where one was looked for, as a line of its quality on black;
+    grey where no round has come yet; nothing where the object has not begun or has ended. Annotated frames are white
+    marks, hollow where the object is not there. Below runs a line for the object's span in the last round, above one
+    where the frame was accepted as right.
+    Costs a few passes over each row, whatever the number of frames.
     """
     objects = review.objects[:ROWS_AT_MOST]
-    image = np.full((max(len(objects), 1) * ROW, width, 3), 30, np.uint8)
+    image = np.full((max(len(objects), 1) * ROW, width, 3), GROUND, np.uint8)
     right = marked(review.frames, sorted(review.accepted), width)
     for k, info in enumerate(objects):
-        top = k * ROW
-        row = review.quality.get(info.id)
-        if row is None:
+        if info.id not in review.quality:
             continue
-        image[top + 1 : top + ROW - 2] = coloured(columns(row, width))
+        strip = image[k * ROW : (k + 1) * ROW]
+        _draw_masks(strip, review, info, width)
         span = review.changed.get(info.id)
         if span is not None:
-            image[top + ROW - 2, columns(np.where(span, 1.0, UNKNOWN), width) > 0] = SPAN_COLOUR
-        notes = marked(review.frames, review.annotated.get(info.id, ()), width)
-        image[top + 3 : top + ROW - 4, notes] = ANNOTATED
-        image[top : top + 2, right] = ACCEPTED_COLOUR
+            strip[-2, columns(np.where(span, 1.0, UNKNOWN), width) > 0] = SPAN_COLOUR
+        strip[:2, right] = ACCEPTED_COLOUR
     return image
+
+
+def _draw_masks(strip: Picture, review: Review, info: ObjectInfo, width: int) -> None:
+    """One object's masks and annotations, into its row (ROW, width, 3) of the picture."""
+    quality, absent = review.quality[info.id], review.absent[info.id]
+    masks, gone = columns(np.where(absent, UNKNOWN, quality), width), columns(np.where(absent, quality, UNKNOWN), width)
+    alone = (gone >= 0) & (masks < 0)
+    strip[1:-2] = coloured(masks)
+    strip[1:-2, alone] = ABSENT_COLOUR
+    strip[LINE, alone] = coloured(gone[alone])
+    strip[1:-2, ~alive(info.lifetime, review.frames, width)] = GROUND
+    frames = review.annotated.get(info.id, ())
+    strip[3:-4, marked(review.frames, frames, width)] = ANNOTATED
+    hollow = marked(review.frames, [t for t in frames if absent[t]], width)
+    strip[LINE, hollow & alone] = ABSENT_COLOUR
 
 
 class Timeline(QWidget):
@@ -150,14 +170,15 @@ class Timeline(QWidget):
             return True
         return bool(super().event(event))
 
-    def _tell(self, event: QHelpEvent | Any) -> None:
-        frame, row = self.frame_at(event.pos().x()), event.pos().y() // ROW
+    def words_at(self, x: int, y: int) -> str:
+        """What is said of a place of the widget."""
+        frame, row = self.frame_at(x), y // ROW
         words = f"frame {frame}"
         if 0 <= row < len(self._review.objects):
             info = self._review.objects[row]
-            quality = float(self._review.quality[info.id][frame])
-            said = "no mask yet" if quality < 0 else f"quality {quality:.2f}"
-            said += ", accepted as right" if frame in self._review.accepted else ""
-            said = "annotated" if frame in self._review.annotated.get(info.id, ()) else said
-            words = f"{info.name}, {words}: {said}"
+            words = f"{info.name}, {words}: {self._review.words(info, frame)}"
+        return words
+
+    def _tell(self, event: QHelpEvent | Any) -> None:
+        words = self.words_at(event.pos().x(), event.pos().y())
         QToolTip.showText(event.globalPos(), f"<qt>{escape(words)}</qt>", self)

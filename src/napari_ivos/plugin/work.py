@@ -45,7 +45,7 @@ LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 class Reading(Job):
     """Reads all qualities and spans; the journal has what came while it did."""
 
-    journal: list[tuple[int, Mapping[int, float], int | None]] = field(default_factory=list)
+    journal: list[tuple[int, Mapping[int, float], Mapping[int, bool], int | None]] = field(default_factory=list)
 
 
 class Work:
@@ -329,7 +329,7 @@ class Work:
         """Show a frame that changed; those of other sessions never come here."""
         if result is None or self.binding is None:
             return
-        noted = result.frame, result.quality, result.round if propagated else None
+        noted = result.frame, result.quality, result.found, result.round if propagated else None
         self.review.note(*noted)
         for reading in self._readings:
             reading.journal.append(noted)

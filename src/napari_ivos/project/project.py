@@ -571,8 +571,8 @@ class Project:
 
     # -- quality
 
-    def quality(self, object_id: int, frames: range) -> list[tuple[int, float]]:
-        """(frame, quality) of an object's masks in a range of frames, ascending."""
+    def quality(self, object_id: int, frames: range) -> list[tuple[int, float, bool]]:
+        """(frame, quality, whether it was found) of an object's masks in a range of frames, ascending."""
         with self._storage.reading() as connection:
             found = connection.execute(
                 "SELECT p.frame, p.filled, p.quality, MAX(p.step * 4 - p.stage) FROM patches AS p "
@@ -581,7 +581,7 @@ class Project:
                 (object_id, frames.start, frames.stop - 1),
             ).fetchall()
         self._sound(found, "iirr", "masks")
-        return [(frame, float(quality)) for frame, filled, quality, _ in found if filled >= 0]
+        return [(frame, float(quality), filled > 0) for frame, filled, quality, _ in found if filled >= 0]
 
     def worst_frame(self, skip: Collection[int]) -> int | None:
         """The frame with the least certain propagated mask, without those in `skip`; the first of equals."""

@@ -335,7 +335,7 @@ class Quality:
     """How far each mask can be trusted: array-like (T, K) float32 in 0..1, column k is `session.objects[k]`.
 
     1 where the user painted; from the network's certainty and the agreement with the neighbouring frame elsewhere;
-    0 where an object has no mask yet.
+    0 where an object has no mask yet. `seen` tells that 0 from the quality 0, and masks from their absence.
     """
 
     dtype: np.dtype[np.float32] = np.dtype(np.float32)
@@ -367,7 +367,7 @@ class Quality:
         used = np.unique(chosen)
         values = np.zeros((high - low, used.size), np.float32)
         for k, column in enumerate(used.tolist()):
-            for frame, quality in self._project.quality(self._ids[column], range(low, high)):
+            for frame, quality, _ in self._project.quality(self._ids[column], range(low, high)):
                 values[frame - low, k] = min(max(quality, 0.0), 1.0)
         inside = np.searchsorted(used, chosen)
         if isinstance(columns, slice):
@@ -375,3 +375,24 @@ class Quality:
         if isinstance(frames, slice):
             return values[places - low][:, inside]
         return values[places - low, inside]
+
+    def seen(self, object_id: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+        """One object's qualities, and where it was found.
+
+        Parameters
+        ----------
+        object_id : int
+            One that exists.
+
+        Returns
+        -------
+        quality : (T,) float32 array
+            Its column: where it was not found, how sure that is.
+        found : (T,) int8 array
+            1: it has a mask; 0: it was looked for, or annotated, and is not there; -1: no round has come there yet.
+        """
+        quality = np.zeros(self.shape[0], np.float32)
+        found = np.full(self.shape[0], -1, np.int8)
+        for frame, value, filled in self._project.quality(object_id, range(self.shape[0])):
+            quality[frame], found[frame] = min(max(value, 0.0), 1.0), filled
+        return quality, found

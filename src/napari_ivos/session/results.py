@@ -43,6 +43,12 @@ class FrameResult:
     _session: Session = field(repr=False)
 
     @property
+    def found(self) -> dict[int, bool]:
+        """Which of the objects have a mask there now, by id; see `Session.found`."""
+        found = self._session.found(self.frame)
+        return {i: found[i] for i in self.objects if i in found}
+
+    @property
     def labels(self) -> npt.NDArray[np.uint16]:
         """The frame's labels (H, W) as they are now, 0 = background; composed when asked for."""
         labels: npt.NDArray[np.uint16] = self._session.labels[self.frame]

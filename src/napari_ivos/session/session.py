@@ -758,6 +758,13 @@ class Session:
         rows = self._project.rows(frame) if before_round is None else self._project.rows(frame, before=before_round)
         return self._project.patches(row for i, row in rows.items() if i in states and states[i].alive(frame))
 
+    def found(self, frame: int) -> dict[int, bool]:
+        """Which objects have a mask on a frame, by id.
+
+        False for one that was looked for, or annotated, and is not there; those that no round has come to are missing.
+        """
+        return {i: row.filled for i, row in self._project.rows(self._frame(frame)).items()}
+
     def strokes(
         self,
         frame: int | None = None,

@@ -1,0 +1,122 @@
+"""The timeline: what it tells apart, in colours and in words."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import plugin_mouse
+import plugin_scene as scene
+import pytest
+
+from napari_ivos import FakePredictor
+from napari_ivos.plugin.review import Review, alive
+from napari_ivos.plugin.timeline import BEST, GROUND, LINE, ROW, WORST, Timeline, picture
+from napari_ivos.project import ObjectInfo
+
+pytestmark = plugin_mouse.WARNINGS
+COLUMN = 3
+"""Pixels to a frame."""
+
+
+class Unsure(FakePredictor):
+    """Finds masks of which it is not sure at all: their quality is 0."""
+
+    checksum = "unsure"
+
+    def propagate(self, requests):
+        half = np.full((self.size, self.size), 0.51, np.float32)
+        half[:, self.size // 2 :] = 0.49
+        return [half for _ in requests]
+
+
+class Blind(FakePredictor):
+    """Finds nothing."""
+
+    checksum = "blind"
+
+    def propagate(self, requests):
+        return [np.zeros((self.size, self.size), np.float32) for _ in requests]
+
+
+@pytest.fixture
+def desk(desks):
+    """Frame 2 drawn, 3 a sure mask, 4 one of quality 0, 5 without a mask, 6 annotated as empty; 0, 1 not reached."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    for model, frame in ((FakePredictor(), 3), (Unsure(), 4), (Blind(), 5)):
+        desk.use_model(model)
+        desk.propagate("forward", frame, frame + 1)
+        desk.wait()
+    desk.session.annotate(6, np.zeros((scene.HEIGHT, scene.WIDTH), np.uint16), objects=[1])
+    desk.session.end_object(1, 7)
+    return desk
+
+
+WORDS = {
+    0: "not reached yet",
+    2: "yours: drawn or painted",
+    3: "mask of quality 0.5",
+    4: "mask of quality 0.00",
+    5: "no mask, looked for (sure: 0.50)",
+    6: "yours: it is not there",
+    7: "it has ended",
+}
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["as it came", "read again"])
+def test_quality_0_no_mask_not_reached_and_annotated_are_told_apart(desk, opened):
+    """Seven things that can be true of an object on a frame have seven looks and seven words, also after opening."""
+    review = Review.of(desk.session) if opened else desk.review
+    review.mark(desk.session)
+    if not opened:  # what was annotated past the desk
+        review.note(6, {1: 1.0}, desk.session.found(6))
+    (info,) = review.objects
+    assert float(review.quality[1][4]) == 0
+    for frame, words in WORDS.items():
+        assert review.words(info, frame).startswith(words)
+    drawn = picture(review, COLUMN * scene.FRAMES)
+    looks = {frame: drawn[:ROW, COLUMN * frame + 1].tobytes() for frame in WORDS}
+    for one, two in itertools.combinations(WORDS, 2):
+        assert looks[one] != looks[two], (one, two)
+    assert drawn[5, COLUMN * 4].tolist() == list(WORST)
+    assert drawn[2, COLUMN * 7].tolist() == list(GROUND)
+
+
+def test_the_tooltip_says_what_is_under_the_mouse(desk, qtbot):
+    """In the window each place of the strip says object, frame, and what is known of it."""
+    timeline = Timeline()
+    qtbot.addWidget(timeline)
+    timeline.resize(200, timeline.sizeHint().height())
+    timeline.show_review(Review.of(desk.session))
+    for frame, words in WORDS.items():
+        assert timeline.words_at(timeline._x_of(frame), 5).startswith(f"object 1, frame {frame}: {words}")
+    assert timeline.words_at(timeline._x_of(3), 5 * ROW) == "frame 3"
+
+
+def test_a_stroke_taken_back_leaves_nothing_known(desks):
+    """Where the only stroke of a frame is removed, that frame is as if no round had come."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    assert desk.review.quality[1][2] > 0
+    (stroke,) = desk.session.strokes()
+    result = desk.session.remove_stroke(stroke.id)
+    assert result.found == {}
+    desk.review.note(result.frame, result.quality, result.found)
+    assert desk.review.quality[1][2] < 0
+    assert np.isnan(desk.review.at(2)[1])
+
+
+def test_many_frames_share_a_column():
+    """A column shows the worst mask of its frames, an absence only where none has one, and life where one is alive."""
+    frames = 900
+    info = ObjectInfo(1, "1", "#ff0000", range(100, 899))
+    quality, absent = np.full(frames, 0.99, np.float32), np.zeros(frames, bool)
+    quality[304] = 0.0
+    absent[600:606] = True
+    drawn = picture(Review(frames, (info,), {1: quality}, absent={1: absent}), frames // 3)
+    assert drawn[5, 304 // 3].tolist() == list(WORST)
+    assert (drawn[2, 200:202] != drawn[2, 199]).any(axis=-1).all()
+    assert drawn[LINE.start, 200].tolist() == list(BEST)
+    shown = alive(info.lifetime, frames, frames // 3)
+    assert np.flatnonzero(shown).tolist() == list(range(33, 300))
