@@ -565,6 +565,12 @@ def test_a_cluster_without_workers_is_waited_for(lay_out):
     assert "has no worker yet" in waiting.said[0]
 
 
+def test_a_scheduler_that_is_slow_to_answer_does_not_stop_a_batch(lay_out, client, monkeypatch):
+    """Where no answer comes in time, the batch goes on with as many workers as it knew of."""
+    monkeypatch.setattr("napari_ivos.batch.running.ANSWER", 0.0)
+    assert run(lay_out(), client).complete
+
+
 def test_workers_that_leave_as_the_batch_begins_or_ends_do_not_break_it(lay_out, client, monkeypatch):
     """Where dask fails to reach a worker that is just leaving, its plugin is sent again, or left to go with it."""
     register, calls = client.register_plugin, []

@@ -98,16 +98,14 @@ def killing(kill: Callable[..., None], name: str, after: int) -> Callable[[Progr
     return look
 
 
-def test_a_scheduler_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     """Asking a scheduler that hangs how many workers it has ends in an error, and works again when it does."""
-    monkeypatch.setattr(running, "ANSWER", 0.2)
     with cluster(tmp_path) as (client, kill):
         kill("scheduler", signal.SIGSTOP)
         with pytest.raises(OSError, match="time"):
-            running._threads(client)
+            running._threads(client, 0.2)
         kill("scheduler", signal.SIGCONT)
-        monkeypatch.setattr(running, "ANSWER", 60.0)
-        assert running._threads(client) == 2
+        assert running._threads(client, running.FIRST_ANSWER) == 2
 
 
 def check(manifest: Path, labels: np.ndarray) -> None:

@@ -36,7 +36,9 @@ REFRESH = 5.0
 WORKER_MEMORY = 3 << 29
 """Bytes that a worker should have at least: Python with torch and a model takes half of it."""
 ANSWER = 5.0
-"""Seconds that a scheduler gets for an answer."""
+"""Seconds that a scheduler gets for an answer while a batch runs, which goes on without."""
+FIRST_ANSWER = 60.0
+"""The same before anything was begun: without it the batch ends."""
 _TRIES = 5  # to give all workers their model, while some leave
 _WAKE = 0.2  # seconds after which Ctrl-C is heard where waiting can't be interrupted
 
@@ -332,7 +334,7 @@ class DaskCrew:
     def refresh(self) -> None:
         """Ask how many workers there are: they may come and go."""
         try:
-            found = _threads(self.client)
+            found = _threads(self.client, ANSWER)
         except OSError as error:  # the next `check` finds out whether the cluster is gone
             _log.info("The scheduler did not say how many workers it has: %s", error)
             return
@@ -354,7 +356,7 @@ class DaskCrew:
             self.abort()  # again and again: a job may have sent something in the meantime, and would wait for it
 
 
-def _threads(client: Any) -> int:
+def _threads(client: Any, patience: float) -> int:
     """Threads of all workers.
 
     Raises
@@ -364,7 +366,7 @@ def _threads(client: Any) -> int:
     """
     if client.status != "running":
         raise ConnectionError("the connection is closed")
-    found: dict[str, int] = client.sync(client.scheduler.ncores, callback_timeout=ANSWER)
+    found: dict[str, int] = client.sync(client.scheduler.ncores, callback_timeout=patience)
     return sum(found.values())
 
 
@@ -413,7 +415,7 @@ def _introduce(client: Any, source: ModelSource) -> Facts:
 
     try:
         _register(client, ModelWorker(source), NAME)
-        if not _threads(client):
+        if not _threads(client, FIRST_ANSWER):
             _log.warning("The cluster has no worker yet; the batch begins when the first one comes.")
         facts: Facts = client.submit(identify, pure=False).result()
     except IvosError:

@@ -40,7 +40,9 @@ def batch(options: argparse.Namespace, output: Output) -> Summary:
             if now.last is not None and now.last.state == "failed":
                 output.note(f"{now.last.name} failed: {now.last.error}")
             if now.stopping and not stopping:
-                stopping.append("Stopping: the frames that the workers have in hand are waited for. Ctrl-C again does not wait.")
+                stopping.append(
+                    "Stopping: the frames that the workers have in hand are waited for. Ctrl-C again does not wait."
+                )
                 output.note(stopping[0])
 
         try:
