@@ -180,7 +180,7 @@ def test_the_part_goes_along_with_the_view(begin):
     """While it is the active layer the part follows the view, but not a small move, nor while strokes are drawn."""
     desk = begin()
     desk.paint_mask()
-    brush = desk.binding.brush
+    brush = desk.binding.result.brush
     first = brush.box
     assert large.view_box(desk.viewer, desk.binding.image, desk.binding.layout).intersect(first) != Box(0, 0, 0, 0)
     look_at(desk.viewer, PLACE[0] + 20, PLACE[1] + 30)

@@ -256,8 +256,8 @@ def test_a_view_in_3d_and_back_unlocks_nothing(desks):
     desk.wait()
     assert "3D" in desk.said[-1][1]
     desk.viewer.dims.ndisplay = 2
-    assert not desk.binding.strokes_layer(1).editable
-    assert desk.binding.strokes_layer(2).mode == "add_path"
+    assert not desk.binding.strokes.layer_of(1).editable
+    assert desk.binding.strokes.layer_of(2).mode == "add_path"
 
 
 @pytest.mark.parametrize("edit", ["rename", "undo", "lock"])
@@ -297,7 +297,7 @@ def test_ctrl_z_takes_back_the_last_step_in_any_of_our_layers(desks, where):
     desk.binding.labels.paint((5, 50, 8), 1)
     desk.wait()
     painted = np.array(desk.session.labels[5])
-    layers = {"strokes": desk.binding.strokes_layer(1), "result": desk.binding.labels}
+    layers = {"strokes": desk.binding.strokes.layer_of(1), "result": desk.binding.labels}
     layer = layers.get(where) or desk.viewer.layers[where]
     pressed(layer, "Control-Z")
     desk.wait()

@@ -1,7 +1,7 @@
 """What napari shows: the only folder that may import napari, Qt and magicgui; it holds no state of a segmentation.
 
-`desk` does, by `work` and its parts; `widget` shows; `layers`, `strokes` and `geometry` bind layers to a session;
-`engine` is the one thread.
+`desk` does, by `work` and its parts; `widget` shows; `layers`, with `result` and `stroke_layers`, binds layers to a
+session; `engine` is the one thread.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         if tuple(session.shape) != choice.layout.stack_shape:
             raise InputError(f"{choice.image.name} has {choice.layout.words}; the project {session.shape}.")
         binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
-        binding.on_history, binding.on_stroke = self._by_key, self._at_once
+        binding.keys.told, binding.strokes.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
         self.drawing = Drawing(session, binding, self.engine, self._show_result)
         if self.model is not None and session.read_only is None:

@@ -18,7 +18,8 @@ from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from napari_ivos.plugin.layers import Binding, Drawn
+    from napari_ivos.plugin.layers import Binding
+    from napari_ivos.plugin.tracing import Drawn
     from napari_ivos.session import FrameResult, Session
 
 PATIENCE = 50
@@ -102,7 +103,7 @@ class Drawing:
         jobs = [job for job in self._engine.jobs if isinstance(job, StrokesJob) and job.owner is self.session]
         there = {o.id for o in self.session.objects} | {BACKGROUND}
         records = [r for r in self.session.strokes() if r.object_id in there]
-        self.binding.adopt(records, self.session.open_round, [d for j in jobs for d in j.drawn] + self.held)
+        self.binding.strokes.adopt(records, self.session.open_round, [d for j in jobs for d in j.drawn] + self.held)
 
     def _interact(self, job: Job) -> FrameResult | None:
         if not isinstance(job, StrokesJob) or not job.drawn:

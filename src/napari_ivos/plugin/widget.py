@@ -337,7 +337,7 @@ class IvosWidget(QWidget):
         """A Shapes layer that is made active by hand chooses its object."""
         binding = self.desk.binding
         if binding is not None:
-            object_id = binding.object_of(self.viewer.layers.selection.active)
+            object_id = binding.strokes.object_of(self.viewer.layers.selection.active)
             if object_id is not None and object_id != self.desk.selected:
                 self.desk.safely(self.desk.select, object_id)
 

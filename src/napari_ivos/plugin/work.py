@@ -19,10 +19,10 @@ from napari_ivos.errors import InputError, IvosError
 from napari_ivos.plugin import projects, telling
 from napari_ivos.plugin.drawing import patiently
 from napari_ivos.plugin.engine import Engine, Event, Job
-from napari_ivos.plugin.layers import Changes
 from napari_ivos.plugin.progress import Progress
 from napari_ivos.plugin.review import Review
 from napari_ivos.plugin.state import State, reasons, state_of
+from napari_ivos.plugin.tracing import Changes
 from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_ivos.plugin.drawing import Drawing
-    from napari_ivos.plugin.layers import Binding, Drawn
+    from napari_ivos.plugin.layers import Binding
+    from napari_ivos.plugin.tracing import Drawn
     from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, Session
 
@@ -249,7 +250,7 @@ class Work:
         session, binding = self.session, self.binding
         if session is None or binding is None or self.comparing:
             return
-        changes = binding.read()
+        changes = binding.strokes.read()
         for note in changes.notes:
             self.notice(note, "warning")
         if session.read_only is not None:
@@ -257,10 +258,10 @@ class Work:
                 self._sync()
             return
         self._take_strokes(changes)
-        if binding.painted:
+        if binding.result.painted:
             self._keep()
             if not self.engine.busy:
-                binding.painted = False
+                binding.result.painted = False
                 session.commit_paint()
                 self._all_changed()
 

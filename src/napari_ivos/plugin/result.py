@@ -1,0 +1,209 @@
+"""The Labels layer whose data are the session's labels, and the layer in which they are painted; no Qt.
+
+For most stacks they are one layer; frames too large for that are shown as a pyramid and painted in a cut-out (`large`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos.plugin import geometry, large, spares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+    from napari_ivos.plugin.geometry import Layout
+    from napari_ivos.plugin.history_keys import HistoryKeys
+    from napari_ivos.session import ObjectInfo, Session
+
+OPACITY = 0.55
+
+
+class Result:
+    """The result of one session in one viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    image : Image
+        The layer whose frames are segmented.
+    layout : Layout
+        Its axes.
+    session : Session
+    keys : HistoryKeys
+        Bound in its layers.
+    on_change : callable
+        Told that something was painted.
+
+    Attributes
+    ----------
+    labels : Labels
+        The layer that shows the result.
+    brush : Brush or None
+        What is painted in, where it isn't that layer.
+    painted : bool
+        Something was painted; whoever takes it in clears this.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image: Image,
+        layout: Layout,
+        session: Session,
+        keys: HistoryKeys,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.viewer, self.image, self.layout, self.session = viewer, image, layout, session
+        self._keys = keys
+        self._on_change = on_change
+        self.painted = False
+        self.brush: large.Brush | None = None
+        self.labels = self._add_labels()
+
+    # -- layers
+
+    def _add_labels(self) -> Labels:
+        from napari.layers import Labels
+
+        data, offset = self._data()
+        several = large.is_large(self.layout)
+        shown = large.pyramid(self.session.labels, self.layout) if several else data
+        options = {"opacity": OPACITY, **geometry.shifted(self.image, offset)}
+        name = f"{self.image.name} [objects]"
+        labels: Labels | None = None if several else spares.spare(self.viewer, Labels, self.layout.ndim)
+        if labels is None:
+            labels = Labels(shown, multiscale=several, name=name, **options)
+            self.viewer.add_layer(labels)
+        else:
+            labels.data = shown
+            spares.reuse(self.viewer, labels, name, options)
+        labels.events.paint.connect(self._on_paint)
+        labels.mouse_drag_callbacks.append(self._on_brush)
+        self._keys.bind(labels)
+        self.brush = self._add_brush() if several else None
+        return labels
+
+    def _data(self) -> tuple[Any, npt.NDArray[np.float64]]:
+        """The session's labels with the axes of the image, and where they begin in its pixels."""
+        data: Any = self.session.labels
+        offset = np.zeros(self.layout.ndim)
+        if self.layout.frame != 0 or self.layout.ndim != data.ndim:
+            data = geometry.LabelsView(data, self.layout)
+            for axis, at in self.layout.held.items():
+                offset[axis] = at
+        return data, offset
+
+    def _add_brush(self) -> large.Brush:
+        brush = large.Brush(self.viewer, self.image, self.layout, *self._data(), self._on_paint)
+        brush.layer.opacity = OPACITY
+        brush.layer.mouse_drag_callbacks.append(self._on_brush)
+        self._keys.bind(brush.layer)
+        return brush
+
+    @property
+    def paper(self) -> Labels:
+        """The layer in which masks are painted: the result, or the part of a large one that is in view."""
+        return self.labels if self.brush is None else self.brush.layer
+
+    @property
+    def layers(self) -> tuple[Labels, ...]:
+        """The one or two of them."""
+        return tuple(dict.fromkeys((self.labels, self.paper)))
+
+    def mend(self) -> bool:
+        """Make the layer with the result again where it was deleted; whether it was."""
+        if self.labels in self.viewer.layers:
+            return False
+        self.labels = self._add_labels()
+        return True
+
+    def mend_paper(self) -> bool:
+        """The same for the layer in which large frames are painted."""
+        if self.brush is None or self.brush.layer in self.viewer.layers:
+            return False
+        self.brush.disconnect()
+        self.brush = self._add_brush()
+        return True
+
+    def paint_for(self, object_id: int) -> None:
+        """Make the layer in which masks are painted the active one, with its brush."""
+        paper = self.paper
+        paper.visible = True
+        self.viewer.layers.selection.active = paper
+        paper.selected_label = object_id
+        if paper.editable:
+            paper.mode = "paint"
+
+    # -- events, which only ring
+
+    def _on_paint(self, event: object = None) -> None:
+        self.painted = True
+        self._on_change()
+
+    def _on_brush(self, layer: object, event: Any) -> Generator[None]:
+        """One drag of napari's brush is one stroke."""
+        with self.session.painting():
+            yield
+            while event.type == "mouse_move":
+                yield
+
+    def disconnect(self) -> None:
+        """Hear nothing more from the layers."""
+        self.labels.events.paint.disconnect(self._on_paint)
+        for layer in self.layers:
+            self._keys.unbind(layer)
+            if self._on_brush in layer.mouse_drag_callbacks:
+                layer.mouse_drag_callbacks.remove(self._on_brush)
+        if self.brush is not None:
+            self.brush.disconnect()
+
+    def retire(self) -> None:
+        """Let go of the session: nothing is shown any more."""
+        for layer in self.layers:
+            if layer in self.viewer.layers:
+                spares.retire(layer)
+            shapes = layer.data.shapes if layer.multiscale else [layer.data.shape]
+            nothing = [np.broadcast_to(np.uint16(0), shape) for shape in shapes]
+            layer.data = nothing if layer.multiscale else nothing[0]
+            layer.editable = False
+
+    # -- showing
+
+    def colour(self, objects: tuple[ObjectInfo, ...], hidden: set[int]) -> None:
+        """Give masks the objects' colours; those of hidden ones are not seen."""
+        from napari.utils.colormaps import DirectLabelColormap
+
+        shown: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+        shown |= {o.id: "transparent" if o.id in hidden else o.colour for o in objects}
+        for layer in self.layers:
+            layer.colormap = DirectLabelColormap(color_dict=shown)
+
+    def refresh(self) -> None:
+        """Show the frame on screen again."""
+        for layer in self.layers:
+            reset = getattr(layer, "_reset_history", None)
+            if reset is not None:  # napari would replay its undo over what has just been written
+                reset()
+            layer.refresh(extent=False, highlight=False, thumbnail=False)
+
+    def describe(self, frame: int, quality: Mapping[int, float]) -> None:
+        """Fill the layer's features: each object's area and quality on a frame."""
+        import pandas as pd
+
+        objects = self.session.objects
+        areas = large.areas(self.session.labels, frame)
+        self.labels.features = pd.DataFrame(
+            {
+                "index": [o.id for o in objects],
+                "name": [o.name for o in objects],
+                "area": [int(areas[o.id]) if o.id < len(areas) else 0 for o in objects],
+                "quality": [round(float(quality.get(o.id, np.nan)), 3) for o in objects],
+            }
+        )
