@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from napari_ivos import Session
+
 SHAPE = (6, 40, 48)
 """(T, H, W) of the stack that hostile files belong to."""
 
@@ -78,6 +80,21 @@ def _scribbles(data: bytes, folder: Path) -> None:
             stroke.box(SHAPE[1:])
         covered_pixels(scribbles.strokes, SHAPE[1:])
         rasterise(scribbles.strokes, Box(2, 2, 30, 30), (32, 32))
+    _start(path)
+
+
+def _start(strokes: Path) -> None:
+    """Begin a session with a file of strokes as the command line and the batch do, twice."""
+    from napari_ivos import FakePredictor, Session
+    from napari_ivos.session.starts import new_strokes, read_starts
+
+    with Session(movie(), FakePredictor()) as session:
+        for _ in range(2):
+            for scribbles in read_starts(session.shape, strokes, None, None).strokes:
+                new = new_strokes(session, scribbles)
+                if new:
+                    session.interact(Scribbles(scribbles.frame, new))
+        next(iter(session.propagate()), None)
 
 
 # -- label images
@@ -508,21 +525,44 @@ def use_project(path: Path) -> None:
 
     json.dumps(project_facts(path))
     with Session.open(path, frames=movie(), model=FakePredictor(), force=True) as session:
-        _ = [np.asarray(session.labels[t]) for t in range(min(session.shape[0], 8))]
-        session.masks(0)
-        for record in session.strokes():
-            Stroke(record.object_id, record.points)
-        for model in session.stored_models:
-            session.stored_weights(model.checksum)
-        if session.read_only:
-            return
-        session.redo()
-        session.undo(to="round")
-        session.interact(Scribbles(1, [Stroke(7, [(14, 10), (15, 16)])]))
-        for count, _ in enumerate(session.propagate()):
-            if count > 12:
-                break
-        session.export(path.with_name("table.csv"))
+        _look_into(session)
+        if not session.read_only:
+            _work_on(session, path)
+
+
+def _look_into(session: Session) -> None:
+    """Ask a session for everything that it knows."""
+    frames = range(min(session.shape[0], 8))
+    _ = [np.asarray(session.labels[t]) for t in frames], np.asarray(session.quality[: len(frames)])
+    session.masks(0)
+    for record in session.strokes():
+        Stroke(record.object_id, record.points)
+    for model in session.stored_models:
+        session.stored_weights(model.checksum)
+    _ = session.suggest_frame(), session.accepted, session.rounds, session.adapted, session.annotated_frames()
+    for step in session.log:
+        session.objects_after(step.number)
+        if step.kind == "annotate" and step.state > 0:
+            session.painted_by(step.number)
+    for known in session.objects:
+        session.changed_frames(known.id)
+
+
+def _work_on(session: Session, path: Path) -> None:
+    """Do with a session what people do."""
+    session.redo()
+    session.undo(to="round")
+    session.catch_up()
+    session.interact(Scribbles(1, [Stroke(7, [(14, 10), (15, 16)])]))
+    for count, _ in enumerate(session.propagate()):
+        if count > 12:
+            break
+    session.accept(2)
+    session.undo()
+    session.accept(1, False)
+    session.compact()
+    for name in ("table.csv", "labels.ome.tif", "coco.json"):
+        session.export(path.with_name(name))
 
 
 def _row_seeds() -> list[bytes]:

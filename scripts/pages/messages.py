@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PACKAGE = Path(__file__).parent.parent.parent / "src" / "napari_ivos"
 ERRORS = frozenset(
@@ -57,7 +57,7 @@ class Message:
     @property
     def advice(self) -> str:
         """What follows, else what helps with messages of this part."""
-        rest = self.text[len(_CUT.split(self.text, maxsplit=1)[0]) :].lstrip(" .:;")
+        rest = self.text[len(_CUT.split(self.text, maxsplit=1)[0]) :].lstrip(" .:;,")
         return rest[:1].upper() + rest[1:] if len(rest.split()) > 1 else TOPICS[self.topic][1]
 
 
@@ -65,31 +65,63 @@ def messages() -> list[Message]:
     """All messages, in the order of parts and of the sources, each once."""
     found: dict[Message, None] = {}
     for file in sorted(PACKAGE.rglob("*.py")):
-        name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        topic = _ELSEWHERE.get(name, name)
+        topic = topic_of(file)
         for kind, text in _raised(ast.parse(file.read_text(encoding="utf-8"))):
             found[Message(topic, kind, text)] = None
     return sorted(found, key=lambda message: list(TOPICS).index(message.topic))
 
 
+def topic_of(file: Path) -> str:
+    """The part of the package that a source file belongs to."""
+    name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return _ELSEWHERE.get(name, name)
+
+
 def _raised(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    for call in calls(tree):
+        text = wording(call, tree)
+        if re.search(r"[A-Za-z]{3}", text):
+            yield call.func.id, text  # type: ignore[attr-defined]  # `calls` chose them by that name
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """Every place in a module where one of our errors is made."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
-            text = " ".join(_text(node.args[0]).split())
-            if re.search(r"[A-Za-z]{3}", text.replace("…", "")):
-                yield node.func.id, text
+            yield node
 
 
-def _text(node: ast.AST) -> str:
-    """The literal text of a message, with "…" for what is put in."""
+def wording(call: ast.Call, tree: ast.AST) -> str:
+    """What an error says, with "…" for what is put in; "…" alone where all of it comes from elsewhere."""
+    return " ".join(_text(call.args[0], _named(call, tree)).split())
+
+
+def _named(call: ast.Call, tree: ast.AST) -> dict[str, ast.expr]:
+    """Texts that the function around a call gives a name to."""
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.lineno <= call.lineno <= (node.end_lineno or 0)
+    ]
+    assigned = [node for function in around for node in ast.walk(function) if isinstance(node, ast.Assign)]
+    texts = [node for node in assigned if isinstance(node.value, ast.JoinedStr | ast.Constant | ast.BinOp)]
+    return {target.id: node.value for node in texts for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _text(node: ast.AST, named: Mapping[str, ast.expr]) -> str:
+    """The literal text of a message, with "…" for what is put in; of two ways to say it the longer one."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(part) for part in node.values)
+        return "".join(_text(part, named) for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _text(node.left) + _text(node.right)
+        return _text(node.left, named) + _text(node.right, named)
     if isinstance(node, ast.IfExp):
-        return _text(node.body)
+        return max(_text(node.body, named), _text(node.orelse, named), key=len)
+    if isinstance(node, ast.FormattedValue):
+        return _text(node.value, named) if isinstance(node.value, ast.Name | ast.IfExp) else "…"
+    if isinstance(node, ast.Name) and isinstance(named.get(node.id), ast.JoinedStr):
+        return _text(named[node.id], {})
     return "…"
 
 
@@ -98,7 +130,7 @@ def tables() -> str:
     parts = []
     every = messages()
     for topic, (title, _) in TOPICS.items():
-        rows = [f"| {_cell(m.says)} | {_cell(m.advice)} |" for m in every if m.topic == topic]
+        rows = [f"| {cell(m.says)} | {cell(m.advice)} |" for m in every if m.topic == topic]
         if rows:
             parts.append(
                 "\n".join([f"### {title}", "", "| the message | what to do |", "|---|---|", *sorted(set(rows))])
@@ -106,7 +138,7 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that Markdown leaves as it is."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
     return text.replace("`", "'").replace("[", "\\[").replace("{", "&#123;")
