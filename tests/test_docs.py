@@ -73,8 +73,7 @@ def test_every_error_is_in_troubleshooting():
     others, seen = set(), 0
     for file in messages.PACKAGE.rglob("*.py"):
         source = ast.parse(file.read_text(encoding="utf-8"))
-        for call in messages.calls(source):
-            text = messages.wording(call, source)
+        for call, text in messages.calls(source):
             if not re.search("[A-Za-z]{3}", text):
                 others.add(file.name)
                 continue

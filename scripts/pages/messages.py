@@ -78,33 +78,29 @@ def topic_of(file: Path) -> str:
 
 
 def _raised(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    for call in calls(tree):
-        text = wording(call, tree)
+    for call, text in calls(tree):
         if re.search(r"[A-Za-z]{3}", text):
             yield call.func.id, text  # type: ignore[attr-defined]  # `calls` chose them by that name
 
 
-def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """Every place in a module where one of our errors is made."""
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Every place in a module where one of our errors is made, and what it says.
+
+    With "…" for what is put in; "…" alone where all of it comes from elsewhere.
+    """
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    named = {function: _named(function) for function in functions}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
-            yield node
+            around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
+            known = {name: text for function in around for name, text in named[function].items()}
+            yield node, " ".join(_text(node.args[0], known).split())
 
 
-def wording(call: ast.Call, tree: ast.AST) -> str:
-    """What an error says, with "…" for what is put in; "…" alone where all of it comes from elsewhere."""
-    return " ".join(_text(call.args[0], _named(call, tree)).split())
-
-
-def _named(call: ast.Call, tree: ast.AST) -> dict[str, ast.expr]:
-    """Texts that the function around a call gives a name to."""
-    around = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.lineno <= call.lineno <= (node.end_lineno or 0)
-    ]
-    assigned = [node for function in around for node in ast.walk(function) if isinstance(node, ast.Assign)]
-    texts = [node for node in assigned if isinstance(node.value, ast.JoinedStr | ast.Constant | ast.BinOp)]
+def _named(function: ast.FunctionDef) -> dict[str, ast.expr]:
+    """Texts that a function gives a name to."""
+    assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+    texts = [node for node in assigned if isinstance(node.value, ast.JoinedStr)]
     return {target.id: node.value for node in texts for target in node.targets if isinstance(target, ast.Name)}
 
 
@@ -120,7 +116,7 @@ def _text(node: ast.AST, named: Mapping[str, ast.expr]) -> str:
         return max(_text(node.body, named), _text(node.orelse, named), key=len)
     if isinstance(node, ast.FormattedValue):
         return _text(node.value, named) if isinstance(node.value, ast.Name | ast.IfExp) else "…"
-    if isinstance(node, ast.Name) and isinstance(named.get(node.id), ast.JoinedStr):
+    if isinstance(node, ast.Name) and node.id in named:
         return _text(named[node.id], {})
     return "…"
 
