@@ -13,6 +13,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import (
     BACKGROUND,
+    FARTHEST,
     Scribbles,
     Stroke,
     clip_line,
@@ -70,6 +71,7 @@ def test_strokes_are_equal_by_value():
         (1, [(1, 2), (3,)], "can't be read as numbers"),
         (1, [("a", "b")], "can't be read as numbers"),
         (1, [(1, 2), (np.nan, 3), (4, np.inf)], "2 of 3 points that are not finite"),
+        (1, [(0, 0), (5e300, -1e300), (0, 1e12)], r"5e\+300 px; up to 1,000,000,000 are taken"),
         (-1, [(1, 2)], "-1"),
         (65536, [(1, 2)], "65536.*65535"),
         (1.5, [(1, 2)], "1.5"),
@@ -131,6 +133,16 @@ def test_clipping_keeps_what_is_inside(points):
     if len(inside) and len(points) > 1:
         distance = np.min([on_line(inside, piece) for piece in pieces], axis=0)
         assert distance.max() < 1e-6
+
+
+@pytest.mark.parametrize("far", [1e5, -1e9, FARTHEST])
+def test_lines_from_far_away_cover_no_more_than_the_frame(far):
+    """However far outside a line begins, its pieces are within the frame, to a thousandth of a pixel, and few."""
+    stroke = Stroke(1, [(far, far / 3), (SHAPE[0] / 2, SHAPE[1] / 2), (far, -far)])
+    points = np.concatenate(stroke.pieces(SHAPE))
+    assert (points > -0.501).all()
+    assert (points < np.array(SHAPE) - 0.499).all()
+    assert 0 < len(covered_pixels([stroke], SHAPE)) < 4 * sum(SHAPE)
 
 
 def test_a_line_that_leaves_and_comes_back_is_two_pieces():

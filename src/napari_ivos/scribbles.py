@@ -27,6 +27,9 @@ STROKE_WIDTH = 3.0
 """Width of every stroke in pixels of the network's input."""
 MAXIMUM_POINTS = 100_000
 """A stroke of more points than this is refused: no hand draws it, and each point costs time."""
+FARTHEST = 1e9
+"""Pixels from the frame's corner up to which a stroke may reach: from further out, where it meets the border is lost in
+rounding, and it may come out longer than any memory."""
 
 Points = npt.NDArray[np.float64]
 
@@ -54,7 +57,7 @@ class Stroke:
     Raises
     ------
     InputError
-        No points, points that are not (N, 2) or not finite, or an object id out of range.
+        No points, points that are not (N, 2), not finite or billions of pixels away, or an object id out of range.
     """
 
     object_id: int
@@ -80,6 +83,11 @@ class Stroke:
         bad = int((~np.isfinite(points)).any(axis=1).sum())
         if bad:
             raise InputError(f"A stroke has {bad} of {len(points)} points that are not finite: drop or mend them.")
+        furthest = float(np.abs(points).max())
+        if furthest > FARTHEST:
+            raise InputError(
+                f"A stroke reaches to {furthest:.3g} px; up to {FARTHEST:,.0f} are taken: give (row, col) in pixels."
+            )
         number = _whole(object_id)
         if number is None or number > 65535:
             raise InputError(
