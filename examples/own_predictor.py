@@ -22,6 +22,7 @@ class Mirrored:
         self.checksum = f"{model.checksum}-mirrored"  # what one predictor learned of an object is no use to another
         self.size = model.size
         self.device = model.device
+        self.follows_motion = model.follows_motion  # neighbours' masks come moved along with the picture
 
     def segment(self, requests):
         """Strokes to masks, one answer a request."""

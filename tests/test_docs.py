@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_the_command_line_page_has_every_command():
         assert f"## napari-ivos {command}\n" in made
     assert "--rounds" in made
     assert str(TOP) not in made
+
+
+def test_architecture_names_what_is_there():
+    """Each file and folder of the page exists, and its drawing and the house of CONTRIBUTING have every module."""
+    page = (DOCS / "developers" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]+(?:/|\.py))`", page))
+    places = [TOP, TOP / "src" / "napari_ivos", *(TOP / "src" / "napari_ivos").iterdir()]
+    assert len(named) > 50
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+    settings = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    drawing = (DOCS / "images" / "house.svg").read_text(encoding="utf-8")
+    house = (TOP / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The house", 1)[1].split("## Code", 1)[0]
+    for module in re.findall(r"\w+", " ".join(layers)):
+        assert f">{module}</text>" in drawing
+        assert re.search(rf"\b{module}\b", house)
 
 
 def test_the_messages_are_those_of_all_our_errors():
