@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,24 @@ def test_ctrl_c_keeps_what_is_done(project, run, monkeypatch):
     assert 0 < sum(kind == "propagate" for kind, _ in fake.calls) < 8
     assert np.array_equal(tifffile.imread("labels.tif"), tifffile.imread("whole.tif"))
     assert kept.exists() == (project is not None)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 3), ({"OMP_NUM_THREADS": "2"}, 4)], ids=["unsaid", "said"])
+def test_a_command_leaves_a_core_to_others(given, expected, run, monkeypatch):
+    """Of four cores three compute, unless the user has said how many: threads on a core that is taken wait for it."""
+    from napari_ivos.networks import inference
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    chosen = [4]
+    monkeypatch.setattr(inference, "cores", lambda: 4)
+    monkeypatch.setattr(inference, "_threads", None)
+    monkeypatch.setattr(inference.torch, "get_num_threads", lambda: chosen[-1])
+    monkeypatch.setattr(inference.torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(inference, "_settled", threading.local())
+    assert run(*SEGMENT, "--output", "labels.tif")[0] == 0
+    assert chosen[-1] == expected
 
 
 def test_ctrl_c_is_json_too(run, monkeypatch):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari_ivos
 from napari_ivos.adapting import STEPS
+from napari_ivos.cli.loading import load
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.errors import InputError, ReadOnlyProject
 
@@ -40,7 +41,7 @@ def adapt(options: argparse.Namespace, output: Output) -> dict[str, Any]:
         if options.drop:
             return {**facts, **_drop(session, output)}
         accepted = frames_of(options.accept or "")
-        model = napari_ivos.load_model(options.model, device=options.device)
+        model = load(options.model, options.device)
         run = napari_ivos.adapt(session, model=model, seconds=options.seconds, accepted=accepted, seed=options.seed)
         try:
             with output.progress("adapting", STEPS, unit="step") as show:

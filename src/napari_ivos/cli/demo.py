@@ -9,6 +9,7 @@ import numpy as np
 
 import napari_ivos
 from napari_ivos.benchmark.metrics import frame_jaccard
+from napari_ivos.cli.loading import load
 from napari_ivos.cli.segmenting import run
 from napari_ivos.cli.writing import plan, usual, write
 from napari_ivos.errors import InputError
@@ -47,7 +48,7 @@ def demo(
     overwrite = overwrite or folder is None
     formats = ",".join(usual())
     plans = {name: plan(place / name, formats, overwrite) for name in SAMPLES}
-    model = napari_ivos.load_model(model_name, device=device)
+    model = load(model_name, device)
     if "video" not in usual():
         output.note("no overlay video: PyAV is not installed (pip install 'napari-ivos[video]')")
     found: dict[str, Any] = {"simulated": True, "model": model.name, "device": model.device, "samples": {}}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 import napari_ivos
 from napari_ivos.cli.commands import reading
+from napari_ivos.cli.loading import load
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError
@@ -113,7 +114,7 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
         for note in [*stack.notes, *([stack.hint] if stack.hint else [])]:
             output.note(note)
         strokes, masks = read_starts(stack.shape, job.scribbles, job.masks, job.frame, job.background)
-        model = napari_ivos.load_model(job.model, device=job.device)
+        model = load(job.model, job.device)
         with _project(job, stack, model, output) as session:
             tally = run(session, strokes, masks, output)
             written = write(session, targets, job.overwrite, output)

@@ -226,11 +226,13 @@ def _projects() -> Check:
 def _self_test(model: str | Path | None, device: str | None, seconds: float) -> Check:
     """Segment a square that moves, for some seconds: does it work, and how fast, once it is warm."""
     from napari_ivos.networks import load_model
+    from napari_ivos.networks.inference import leave_a_core
     from napari_ivos.scribbles import Scribbles, Stroke
     from napari_ivos.session import Session
 
     frames, truth = _clip(64)
     try:
+        leave_a_core()  # as the command line does, whose speed this is to tell
         loaded = load_model(model, device=device)
         with Session(frames, loaded) as session:
             session.interact(Scribbles(0, [Stroke(1, [(60, 40), (60, 70)])]))
