@@ -94,7 +94,7 @@ def test_the_widget_is_in_layers_segment(viewer, qtbot):
     assert menu.objectName() == "napari/layers/segment"
     entry.trigger()
     qtbot.waitUntil(lambda: _docked(viewer), timeout=PATIENCE)
-    assert TITLE in entry.text()
+    assert entry.text() == f"{TITLE} (napari-ivos)"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_quality_0_no_mask_not_reached_and_annotated_are_told_apart(desk, opened
     for one, two in itertools.combinations(WORDS, 2):
         assert looks[one] != looks[two], (one, two)
     assert drawn[5, COLUMN * 4].tolist() == list(WORST)
+    assert drawn[5, COLUMN * 3].tolist() not in (list(WORST), list(BEST))
     assert drawn[2, COLUMN * 7].tolist() == list(GROUND)
 
 

@@ -3,7 +3,7 @@
 #
 # You have a movie of nuclei and want to know, for each nucleus and each frame, where it is, how large and how bright.
 # This tutorial goes from the movie to the table in the napari window. It uses the simulated cells that come with the
-# plugin (`File > Open Sample > Interactive video segmentation`): 48 frames, 16-bit, seven nuclei that move, touch and
+# plugin (`File > Open Sample > napari-ivos`): 48 frames, 16-bit, seven nuclei that move, touch and
 # bleach. With your own movie everything is the same: drop the file on napari.
 #
 # ## 1. Open the stack

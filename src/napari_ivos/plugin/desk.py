@@ -108,7 +108,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
         binding.keys.told, binding.strokes.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
-        self.drawing = Drawing(session, binding, self.engine, self._show_result)
+        self.drawing = Drawing(session, binding, self.engine, self._show_result, lambda: self.loaded)
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
         self.adapting.begin(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from napari_ivos.plugin.fitting import Fit
 from napari_ivos.plugin.widget import IvosWidget
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ class DockedWidget(IvosWidget):
         if old is not None:
             old.disconnect_viewer()
         super().__init__(napari_viewer)
+        self._fit = Fit(raw)
         _widgets[id(raw)] = self
+
+    def disconnect_viewer(self) -> None:
+        """Hear nothing more of viewer and desk."""
+        self._fit.end()
+        super().disconnect_viewer()
 
 
 def open_dock(viewer: Any = None) -> IvosWidget:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_ivos.plugin.layers import Binding
     from napari_ivos.plugin.tracing import Drawn
+    from napari_ivos.predictor import Predictor
     from napari_ivos.session import FrameResult, Session
 
 PATIENCE = 50
@@ -46,11 +47,20 @@ class Drawing:
         Where strokes are segmented.
     show : callable
         Called with a `FrameResult`, or None, when a stroke has changed a frame.
+    loaded : callable
+        Asked in the engine's thread for the model that was loaded there last: strokes that were drawn meanwhile come
+        next, and may find that the window has not given it to the session yet.
     """
 
     def __init__(
-        self, session: Session, binding: Binding, engine: Engine, show: Callable[[FrameResult | None], None]
+        self,
+        session: Session,
+        binding: Binding,
+        engine: Engine,
+        show: Callable[[FrameResult | None], None],
+        loaded: Callable[[], Predictor | None] = lambda: None,
     ) -> None:
+        self._loaded = loaded
         self.session = session
         self.binding = binding
         self.held: list[Drawn] = []
@@ -81,9 +91,13 @@ class Drawing:
             self.held = [d for d in self.held if d is not drawn]
             self._engine.amend(partial(_parted, drawn=drawn))
             return
-        job = Job("remove stroke", lambda job: patiently(lambda: self.session.remove_stroke(stroke)), self.session)
-        job.then, job.precious = self._show, True
-        self._engine.submit(job)
+
+        def run(job: Job) -> FrameResult:
+            self._equipped()
+            gone: FrameResult = patiently(lambda: self.session.remove_stroke(stroke))
+            return gone
+
+        self._engine.submit(Job("remove stroke", run, self.session, then=self._show, precious=True))
 
     def catch_up(self) -> None:
         """Segment the strokes that were kept while frame or model failed."""
@@ -108,9 +122,19 @@ class Drawing:
     def _interact(self, job: Job) -> FrameResult | None:
         if not isinstance(job, StrokesJob) or not job.drawn:
             return None
+        if not self._equipped():
+            self.hold(job.drawn)
+            return None
         scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
         result: FrameResult = patiently(lambda: self.session.interact(scribbles))
         return result
+
+    def _equipped(self) -> bool:
+        """Give the session the model that was loaded; whether it has one."""
+        model = self._loaded()
+        if self.session.model is None and model is not None:
+            patiently(lambda: self.session.use_model(model))
+        return self.session.model is not None
 
 
 def patiently(call: Callable[[], Any]) -> Any:

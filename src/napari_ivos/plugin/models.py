@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 
 
 class Models(Work):
-    """The part of a desk that has to do with models; see `Work` for parameters."""
+    """The part of a desk that has to do with models; see `Work` for parameters.
+
+    Attributes
+    ----------
+    loaded : Predictor or None
+        What the engine's thread loaded last; `model`, which is in use, follows when the window has taken that in.
+    """
 
     def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
         super().__init__(viewer, ring)
         self.adapting = Adapting(self)
         self.engines = [self.adapting.engine, *self.engines]
         self._again: Job | None = None
+        self.loaded: Predictor | None = None
 
     def load_model(self, name: str | Path | None = None, device: str | None = None) -> None:
         """Load a model in the background: the shipped one, another's name, or a .safetensors file."""
 
         def run(job: Job) -> Predictor:
-            return loading.load(name, device)
+            self.loaded = loading.load(name, device)
+            return self.loaded
 
         def then(model: Predictor) -> None:
             self.use_model(model)

@@ -143,7 +143,7 @@ def open_session(choice: Choice, path: Path | None, fresh: bool = False) -> tupl
     there = next((folder for folder in path.parents if folder.exists()), path.parent)
     if not there.is_dir() or not os.access(there, os.W_OK):
         return Session(stack), f"{UNSAVED}: {path.parent} can't be written. Press Save project and choose a folder."
-    return Session(stack), f"From the first stroke on, everything is saved as {free_name(path)}."
+    return Session(stack), f"Draw a line on an object. From then on, everything is saved as {free_name(path)}."
 
 
 def keep(session: Session, path: Path) -> str:
@@ -154,7 +154,7 @@ def keep(session: Session, path: Path) -> str:
         session.save(target)
     except (OSError, ProjectError) as error:
         return f"{UNSAVED}: {path} can't be made ({error}). Press Save project and choose another folder."
-    return f"Saved all the time as {target}."
+    return f"Saved all the time as {target}. Next: another object, or Propagate."
 
 
 def copied_beside(session: Session, name: str) -> Path:

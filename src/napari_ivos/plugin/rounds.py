@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +56,7 @@ class Rounds(Work):
 
         def then(value: object) -> None:
             done = task.meter.done
-            self.notice(f"Propagated {done} frame{'s' * (done != 1)}.")
+            self.notice(f"Propagated {done} frame{'s' * (done != 1)}. Look through them, or go to the worst one.")
 
         task = Run("propagate", run, session, then=then)
         task.again = lambda: self.propagate(direction, start, stop)
@@ -93,13 +94,22 @@ class Rounds(Work):
         self._live()[1].show_frame(frame)
 
     def next_frame(self) -> None:
-        """Go to the frame whose masks are the worst."""
+        """Go to the frame whose masks are the worst, and say whose mask it is; it is drawn next, if any is drawn."""
         session, binding = self._live()
         frame = session.suggest_frame()
         if frame is None:
             self.notice("Nothing to suggest: every frame is annotated, or nothing was propagated yet.")
-        else:
-            binding.show_frame(frame)
+            return
+        binding.show_frame(frame)
+        alive = {o.id: o.name for o in session.objects if frame in o.lifetime and not o.locked}
+        known = {i: q for i, q in self.review.at(frame).items() if i in alive and not math.isnan(q)}
+        worst = min(known, key=lambda i: known[i], default=None)
+        if worst is None:
+            return
+        if binding.strokes.object_of(self.viewer.layers.selection.active) is not None:
+            self.select(worst)
+        said = f"Frame {frame}: the least sure is {alive[worst]} ({known[worst]:.2f})."
+        self.notice(f"{said} Draw where it is wrong; if all is right, say so (Frame is right).")
 
     def undo(self, to: Literal["step", "round"] = "step") -> None:
         """Take back the last step (a stroke, an edit, a propagation), or the last round but for its new objects."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QComboBox,
     QGridLayout,
     QGroupBox,
@@ -136,6 +137,30 @@ def _form(*widgets: Any) -> QWidget:
     native: QWidget = container.native
     native.setProperty("container", container)  # keeps it alive with its widget
     return native
+
+
+class WheelGuard(QObject):
+    """Lets the mouse wheel scroll the panel, and not change what is chosen in a box that it happens to pass.
+
+    Parameters
+    ----------
+    inside : QWidget
+        Whose choices and numbers are guarded; those that were clicked before take the wheel.
+    """
+
+    def __init__(self, inside: QWidget) -> None:
+        super().__init__(inside)
+        for box in (*inside.findChildren(QComboBox), *inside.findChildren(QAbstractSpinBox)):
+            box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            box.installEventFilter(self)
+
+    def eventFilter(self, box: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Hand a wheel's turn on to the panel."""
+        turned = event is not None and event.type() == QEvent.Type.Wheel
+        if turned and isinstance(box, QWidget) and event is not None and not box.hasFocus():
+            event.ignore()
+            return True
+        return False
 
 
 class Fold(QWidget):
@@ -309,17 +334,19 @@ class DrawSection(Section):
 
 
 class PropagateSection(Section):
-    """Carry the masks to the other frames."""
+    """Carry the masks to the other frames.
+
+    Attributes
+    ----------
+    running : QWidget
+        How far a long job is, and the button that stops it: for a place where they are always seen.
+    """
 
     def __init__(self) -> None:
         super().__init__("Propagate")
         go = self.button("propagate", "Propagate", "Carry the masks from the frames you drew on to the others.")
-        stop = self.button("stop", "Stop", "Stop within a frame; what is done is kept.")
-        self.row(go, stop)
-        self.bar = QProgressBar()
-        self.bar.setFormat("")
-        self.bar.setMaximumHeight(18)
-        self.body.addWidget(self.bar)
+        self.row(go)
+        self.running = self._running()
         self.direction = ComboBox(
             label="Direction",
             choices=[("both ways", "both"), ("forward", "forward"), ("backward", "backward")],
@@ -343,6 +370,19 @@ class PropagateSection(Section):
         for box in (self.first, self.last):
             box.native.setMinimumWidth(70)
         self.body.addWidget(Fold("Direction, range, view", _form(self.direction), between, self.follow))
+
+    def _running(self) -> QWidget:
+        stop = self.button("stop", "Stop", "Stop within a frame; what is done is kept.")
+        self.bar = QProgressBar()
+        self.bar.setFormat("")
+        self.bar.setMinimumHeight(22)
+        line = QWidget()
+        layout = QHBoxLayout(line)
+        layout.setContentsMargins(8, 5, 8, 5)
+        layout.addWidget(self.bar, 1)
+        layout.addWidget(stop.native)
+        line.hide()
+        return line
 
 
 class ReviewSection(Section):

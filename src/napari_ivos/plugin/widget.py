@@ -27,6 +27,7 @@ from napari_ivos.plugin.sections import (
     SaveSection,
     Section,
     StackSection,
+    WheelGuard,
     labelled,
 )
 from napari_ivos.plugin.state import reasons
@@ -121,10 +122,12 @@ class IvosWidget(QWidget):
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(inside)
+        WheelGuard(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
         outer.addWidget(area, 1)
+        outer.addWidget(self.going.running)
         outer.addWidget(self.banner)
 
     def _connect(self) -> None:
@@ -347,6 +350,7 @@ class IvosWidget(QWidget):
         self.banner.show()
 
     def _progress(self, progress: Progress | None) -> None:
+        self.going.running.setVisible(progress is not None)
         self.activity.show(progress)
         if progress is not None and progress.kind == "propagate":
             self.objects.timeline.show_review(self.desk.review)

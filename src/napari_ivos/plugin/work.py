@@ -286,6 +286,8 @@ class Work:
             self._keep()
         if self.model_state in ("ready", "loading"):
             drawing.submit(changes.new)
+            if changes.new and self.model_state == "loading":
+                self.notice("The mask comes as soon as the model is loaded. Draw on meanwhile.")
         elif changes.new:
             drawing.hold(changes.new)
             self.notice(f"The stroke waits for a model. {self.model_state}", "error")
@@ -310,8 +312,8 @@ class Work:
     # -- changes, and showing what they did
 
     def _edit(self, call: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
-        """Change the session: now if it is free, else when what runs has stopped."""
-        if self.engine.busy:
+        """Change the session: now if it is free (as it is while a model is loaded), else when what runs has stopped."""
+        if any(job.owner is not None for job in self.engine.jobs):
             self._interrupt()
             self.engine.submit(Job("edit", lambda job: patiently(call), self.session, then=then, precious=True))
             return

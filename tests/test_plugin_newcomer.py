@@ -1,0 +1,127 @@
+"""What helps someone who has never seen the window: nothing is waited for, hidden, cut off or changed by accident."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import plugin_mouse
+import plugin_scene as scene
+import pytest
+from plugin_mouse import PATIENCE, drag, draw, press, settle
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QComboBox, QScrollArea
+
+from napari_ivos import FakePredictor
+from napari_ivos.plugin import dock, loading
+from napari_ivos.plugin.fitting import SLACK_BEFORE, whole_in_view
+from napari_ivos.plugin.sections import KEYS
+
+pytestmark = plugin_mouse.WARNINGS
+
+
+def test_objects_are_drawn_while_the_model_is_still_loading(make_napari_viewer, qtbot, monkeypatch, tmp_path):
+    """After Start the first object is there at once; what is drawn meanwhile has its masks when the model is there."""
+    gate = threading.Event()
+    monkeypatch.setattr(loading, "load", lambda name, device: (gate.wait(30), FakePredictor())[1])
+    viewer = make_napari_viewer(show=False)
+    viewer.add_image(scene.movie(), name="movie")
+    widget = dock(viewer)
+    widget.stack.folder.value = tmp_path
+    widget.run("start")
+    qtbot.waitUntil(lambda: widget.desk.selected == 1, timeout=PATIENCE)
+    assert widget.desk.model_state == "loading"
+    assert "Draw a line" in widget.banner.text()
+    widget.go_to(2)
+    drag(viewer, scene.line(2))
+    widget.run("next_object")
+    assert "as soon as the model is loaded" in widget.banner.text()
+    gate.set()
+    settle(qtbot, widget)
+    assert [o.id for o in widget.session.objects] == [1, 2]
+    assert scene.overlap(widget.session.labels[2] == 1, scene.square(2)) > 0.7
+
+
+def test_progress_and_stop_are_seen_wherever_the_panel_is_scrolled_to(window, qtbot):
+    """While something long runs, a bar and Stop stand outside of what scrolls; before and after they take no room."""
+    viewer, widget = window(model=(model := scene.Gated()), show=True)
+    running, stop = widget.going.running, widget.going.buttons["stop"].native
+    area = widget.findChild(QScrollArea)
+    assert not running.isVisible()
+    draw(qtbot, viewer, widget, 2)
+    press(viewer, KEYS["propagate"])
+    qtbot.waitUntil(running.isVisible, timeout=PATIENCE)
+    qtbot.waitUntil(stop.isEnabled, timeout=PATIENCE)
+    assert stop.isVisible()
+    assert not area.isAncestorOf(running)
+    assert running.geometry().bottom() <= widget.height()
+    QTest.mouseClick(stop, Qt.MouseButton.LeftButton)
+    model.gate.release(100)
+    settle(qtbot, widget)
+    qtbot.waitUntil(lambda: not running.isVisible(), timeout=PATIENCE)
+
+
+def test_the_worst_frame_says_whose_mask_it_is(window, qtbot):
+    """The least sure object of the frame is named, and drawn next; the brush stays what it is where one paints."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    widget.run("add_object")
+    drag(viewer, [(44, 32), (46, 38), (50, 44)])
+    settle(qtbot, widget)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    for painting in (False, True):
+        if painting:
+            widget.run("paint_mask")
+        active, before = viewer.layers.selection.active, widget.desk.selected
+        widget.run("next_frame")
+        frame = widget.desk.frame
+        known = widget.desk.review.at(frame)
+        worst = min(known, key=known.get)
+        assert f"Frame {frame}: the least sure is object {worst} ({known[worst]:.2f})" in widget.banner.text()
+        assert widget.desk.selected == (before if painting else worst)
+        assert not painting or viewer.layers.selection.active is active
+
+
+def test_the_wheel_scrolls_and_chooses_nothing(window):
+    """The wheel over a box of choices or numbers leaves it as it is, until it was clicked."""
+    viewer, widget = window(show=True, start=False)
+    viewer.add_image(scene.movie(), name="other")
+    for box in (widget.stack.image.native, widget.going.last.native):
+        assert box.focusPolicy() == Qt.FocusPolicy.StrongFocus
+        middle = QPointF(box.rect().center())
+        nothing = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase
+        turn = QWheelEvent(
+            middle, QPointF(box.mapToGlobal(box.rect().center())), QPoint(), QPoint(0, -120), *nothing, False
+        )
+        chosen = box.currentText() if isinstance(box, QComboBox) else box.value()
+        QApplication.sendEvent(box, turn)
+        assert (box.currentText() if isinstance(box, QComboBox) else box.value()) == chosen
+        assert not turn.isAccepted()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["fitted", "zoomed in before"])
+def test_the_panel_leaves_the_picture_in_view(make_napari_viewer, qtbot, moved):
+    """A picture that was whole in view is so beside the panel, too; a view that the user chose stays as it is."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1000, 560)
+    QApplication.processEvents()
+    viewer.add_image(np.tile(scene.movie(), (1, 1, 3)), name="wide")
+    QApplication.processEvents()
+    if moved:
+        viewer.scene.camera.zoom *= 2
+    zoom, width = viewer.scene.camera.zoom, viewer.canvas.size[1]
+    assert whole_in_view(viewer, SLACK_BEFORE) is not moved
+    dock(viewer)
+    qtbot.waitUntil(lambda: viewer.canvas.size[1] < width, timeout=PATIENCE)
+    QApplication.processEvents()
+    assert whole_in_view(viewer) is not moved
+    assert (viewer.scene.camera.zoom == zoom) is moved
+    if not moved:
+        viewer.scene.camera.zoom *= 3
+        zoom = viewer.scene.camera.zoom
+        viewer.window._qt_window.resize(900, 560)
+        QApplication.processEvents()
+        assert viewer.scene.camera.zoom == zoom
