@@ -1,7 +1,8 @@
-"""What a batch costs beside its networks: efficiency of two workers against one, and bytes read against bytes needed.
+"""What a batch costs beside its networks: efficiency of two workers against one, bytes read, rows written.
 
 ``python benchmarks/batch.py efficiency`` runs the same simulated stacks on one worker and on two, in turn, with the
-shipped model; ``python benchmarks/batch.py bytes`` counts what is read of chunked stacks. Prints JSON.
+shipped model; ``... bytes`` counts what is read of chunked stacks against what is needed; ``... rows`` measures what
+comes back from workers, and what it costs to plan and write it. Prints JSON; bytes also as a table.
 """
 
 from __future__ import annotations
@@ -220,20 +221,95 @@ def bytes_read(frames: int, side: int) -> list[dict[str, Any]]:
     return found
 
 
+# -- rows
+
+
+def rows(frames: int) -> dict[str, Any]:
+    """Of both samples: bytes of a mask and of an object's references, and what the one who writes spends on a mask."""
+    model = ivos.load_model(device="cpu")
+    found = {}
+    for name in ("cells", "toy"):
+        start = read_davis(f"sample_data/{name}_scribbles.json", ivos.open_frames(f"sample_data/{name}.tif").shape)
+        with tempfile.TemporaryDirectory() as folder:
+            stack = ivos.open_frames(f"sample_data/{name}.tif")
+            with ivos.Session(stack, model, Path(folder) / "p.ivos") as session, sharing(session) as shared:
+                for scribbles in start:
+                    shared.draw(scribbles)
+                for parcel in shared.strokes():
+                    shared.keep(carry_out(parcel, stack, model))
+                shared.plan()
+                found[name] = _written(shared, stack, model, frames)
+    return found
+
+
+def _written(shared: Any, stack: Any, model: Any, frames: int) -> dict[str, float]:
+    """Propagate some frames parcel by parcel; what came back, and what it took to plan and to write it."""
+    sizes: list[int] = []
+    learned = spent = 0.0
+    parts = shared.parts()
+    for part in parts:
+        references = shared.references(part)
+        learned += _bytes(references["learned"]) / len({track.object_id for track in part.tracks})
+        for _ in range(frames // 4):
+            began = time.process_time()
+            lot = shared.next(part, 4)
+            spent += time.process_time() - began
+            if lot is None:
+                break
+            for parcel in lot.parcels:
+                yielded = carry_out(parcel, stack, model, references)
+                sizes += [_bytes([row]) for row in yielded.rows["patches"]]
+                began = time.process_time()
+                lot.receive(parcel, yielded)
+                spent += time.process_time() - began
+            began = time.process_time()
+            shared.settle(part, lot)
+            spent += time.process_time() - began
+    return {
+        "masks": len(sizes),
+        "mask_kB": statistics.mean(sizes) / 1e3,
+        "references_an_object_kB": learned / len(parts) / 1e3,
+        "planned_and_written_ms_a_mask": 1e3 * spent / len(sizes),
+    }
+
+
+def _bytes(found: Any) -> int:
+    return sum(len(value) for row in found for value in row if isinstance(value, bytes))
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """What was read of each chunk shape, in Markdown."""
+    lines = [
+        "| chunks (T, Y, X) | looked at | touched | read, one worker | read, two workers |",
+        "|---|---|---|---|---|",
+    ]
+    for one, two in zip(found[::2], found[1::2], strict=True):
+        shape = " x ".join(f"{n:,}" for n in one["chunks"])
+        read = [f"{r['read_MB']:.1f} MB, {r['read_over_needed']:.2f} times" for r in (one, two)]
+        lines.append(f"| {shape} | {one['seen_MB']:.1f} MB | {one['needed_MB']:.1f} MB | {read[0]} | {read[1]} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure what the argument names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("efficiency", "bytes"))
+    parser.add_argument("what", choices=("efficiency", "bytes", "rows"))
     parser.add_argument("--stacks", type=int, default=6)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="bytes in Markdown instead of JSON")
     given = parser.parse_args()
     figures: Any
     if given.what == "efficiency":
         figures = efficiency(given.stacks, given.frames, given.repeats)
+    elif given.what == "rows":
+        figures = rows(given.frames)
     else:
         figures = bytes_read(32, 1024)
-    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    if given.table and given.what == "bytes":
+        sys.stdout.write(table(figures) + "\n")
+    else:
+        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Frames are made when they are read, and the fake predictor stands for the networks, so that what is measured is all that
 is not a network: reading, blending, the project file, the labels, the history. Each length runs in a process of its
-own. Times are those of the processor, so that other programs on the machine count little.
+own. Times are those of the processor, so that other programs on the machine count little. ``--plot FILE`` draws those
+of the things that people do most.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ REPEATS = 9
 SPAN = 10
 """Frames on each side of a correction, up to the next annotated one."""
 Figures = dict[str, float | None]
+DRAWN = (
+    "propagate, a frame, ms",
+    "propagate a correction to both sides, ms",
+    "seek to a frame of the labels, ms",
+    "suggest a frame, ms",
+    "undo that propagation, ms",
+    "open the project, ms",
+    "export as ome-tiff, a frame, ms",
+)
 
 
 class Walker:
@@ -193,11 +203,32 @@ def table(found: dict[int, Figures]) -> str:
     return "\n".join(lines)
 
 
+def draw(found: dict[int, Figures], path: Path) -> None:
+    """Costs against the number of frames, log-log."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    lengths = sorted(found)
+    figure, axis = plt.subplots(figsize=(8, 4.2), constrained_layout=True)
+    for name in DRAWN:
+        axis.loglog(lengths, [found[n][name] for n in lengths], "o-", label=name.removesuffix(", ms"))
+    axis.set_xticks(lengths, [f"{n:,}" for n in lengths])
+    axis.set_xlabel("frames of the stack")
+    axis.set_ylabel("ms of one core")
+    axis.minorticks_off()
+    axis.grid(visible=True, which="both", alpha=0.25)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=110)
+
+
 def main() -> int:
     """Measure each length in a process of its own, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--frames", type=int, nargs="+", default=list(LENGTHS), help="lengths (100 to 100,000)")
     parser.add_argument("--folder", type=Path, help="where projects and exports are written meanwhile")
+    parser.add_argument("--plot", type=Path, help="PNG to draw; needs matplotlib")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -213,6 +244,8 @@ def main() -> int:
         found[frames] = json.loads(done.stdout)
         sys.stderr.write(f"{frames:,} frames: done\n")
     sys.stdout.write(f"Cost against the number of frames\n\n{table(found)}\n")
+    if options.plot is not None:
+        draw(found, options.plot)
     return 0
 
 

@@ -1,7 +1,9 @@
 """Measure again what the page of benchmarks shows: ``python scripts/make_benchmarks.py [PART ...]``.
 
 Each part is a command that anyone can run. What it prints is kept as ``docs/measured/PART.md`` with the command, the
-day and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there.
+day and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there. On a machine
+that does other things as well, give it priority (``chrt -f 5 python scripts/make_benchmarks.py ...``, as root): then
+times are about those of a quiet one.
 """
 
 from __future__ import annotations
@@ -67,6 +69,12 @@ def _preformatted(said: str, folder: Path) -> str:
     return f"```text\n{said.strip()}\n```"
 
 
+def _curves(said: str, folder: Path) -> str:
+    """Several tables and what is said of them, their headings in bold."""
+    lines = [f"**{line.lstrip('# ')}**" if line.startswith("#") else line for line in said.strip().splitlines()]
+    return "\n".join(lines)
+
+
 def _demo(said: str, folder: Path) -> str:
     found = json.loads(said)
     rows = [f"| {name} (simulated) | {sample['j']:.3f} |" for name, sample in found["samples"].items()]
@@ -95,6 +103,26 @@ PARTS = {
     "frame-size": _engine("frame-size", "Cost and the size of frames"),
     "sizes": _engine("sizes", "Two sizes of networks"),
     "memory": _engine("memory", "Memory over a long stack"),
+    "scaling": Part(
+        "Speed against objects, size of frames and length of the stack",
+        "python benchmarks/scaling.py --plot scaling.png",
+        [sys.executable, str(TOP / "benchmarks" / "scaling.py"), "--plot", "scaling.png"],
+        _curves,
+        "scaling.png",
+    ),
+    "long": Part(
+        "What else costs how much on long stacks",
+        "python benchmarks/long_stacks.py --plot long.png",
+        [sys.executable, str(TOP / "benchmarks" / "long_stacks.py"), "--plot", "long.png"],
+        _as_printed,
+        "long.png",
+    ),
+    "bytes": Part(
+        "Bytes that a batch reads of a chunked stack",
+        "python benchmarks/batch.py bytes --table",
+        [sys.executable, str(TOP / "benchmarks" / "batch.py"), "bytes", "--table"],
+        _as_printed,
+    ),
     "window": Part(
         "The window",
         "python benchmarks/plugin.py",
@@ -109,6 +137,8 @@ def machine() -> str:
     import torch
 
     busy = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        busy += ", before all of which this went (real-time priority)"
     return (
         f"{platform.machine()}, {os.cpu_count()} cores{busy}; {platform.system()}, Python {platform.python_version()}, "
         f"torch {torch.__version__.split('+')[0]}"

@@ -177,6 +177,12 @@ def measured() -> str:
     return "\n\n".join(path.read_text(encoding="utf-8").strip() for path in kept if path.exists())
 
 
+def bytes_read() -> str:
+    """The table of `scripts/make_benchmarks.py bytes`."""
+    kept = (FOLDER / "bytes.md").read_text(encoding="utf-8")
+    return "\n".join(line for line in kept.splitlines() if line.startswith("|"))
+
+
 def model_card() -> str:
     """The shipped model's card without its title, its headings one level down."""
     text = (TOP / "src/napari_ivos/networks/models/compact.md").read_text(encoding="utf-8").split("\n", 1)[1]
@@ -238,6 +244,7 @@ def example(name: str) -> str:
 
 
 MAKERS: dict[str, Callable[[], str]] = {
+    "bytes": bytes_read,
     "changelog": changelog,
     "cluster-slurm": lambda: example("cluster_slurm.py"),
     "cluster-ssh": lambda: example("cluster_ssh.py"),

@@ -63,9 +63,10 @@ def demo(
             tally = run(session, strokes, {}, output)
             overlap = agreement(session, data / f"{name}_masks.tif")
             each = tally.per_mask or 0.0
+            objects = len(session.objects)
             output.say(
                 f"  J {overlap:.3f} against the known masks, {each * 1000:.0f} ms an object and frame "
-                f"({len(session.objects)} objects, {tally.seconds:.1f} s)"
+                f"({objects} object{'s' if objects > 1 else ''}, {tally.seconds:.1f} s)"
             )
             title = f"simulated data: {name}, scribbles on frame {strokes[0].frame} only"
             written = write(session, plans[name], overwrite, output, title)
