@@ -1,9 +1,9 @@
 """Measure the engine and print tables: ``python benchmarks/engine.py [PART ...]``.
 
-Parts: import, sparse, frame-size, memory, interaction, sizes, dev, raw. Each runs in a process of its own with one
-thread, so that none sees another's memory or caches. The last two need a folder of data (``--data``) with ``dev`` and
-``raw`` in it, and the extra ``benchmark``; they go through the command line, as a user does, with simulated first
-scribbles and one round. Nothing is trained here, and nothing is tuned to what comes out.
+Parts: import, sparse, frame-size, memory, interaction, sizes, batches, dev, raw. Each runs in a process of its own
+with one thread, so that none sees another's memory or caches. The last two need a folder of data (``--data``) with
+``dev`` and ``raw`` in it, and the extra ``benchmark``; they go through the command line, as a user does, with simulated
+first scribbles and one round. Nothing is trained here, and nothing is tuned to what comes out.
 """
 
 from __future__ import annotations
@@ -319,6 +319,43 @@ def _time(work: Callable[[], object], repeats: int) -> float:
     return float(np.median(times))
 
 
+BATCHES = (1, 8, 64)
+
+
+def measure_batches(options: argparse.Namespace) -> Rows:
+    """Objects propagated a second, by how many there are: the networks alone, and all of it with a session."""
+    from scaling import Crowd
+
+    from napari_ivos import Session
+
+    model = the_model(options)
+    rows: Rows = []
+    frames = 20
+    for count in BATCHES:
+        alone = _time(lambda: model.propagate(_propagations(model, count)), 8)  # noqa: B023
+        movie = Crowd(frames + 3, 1024)
+        with tempfile.TemporaryDirectory() as folder, Session(movie, model, Path(folder) / "p.ivos") as session:
+            session.annotate(0, movie.labels(count))
+            running = session.propagate()
+            next(running), next(running)
+            began = time.perf_counter()
+            done = sum(1 for _ in running)
+            whole = (time.perf_counter() - began) / done
+        rows += [
+            (f"{count} objects: the networks alone", f"{count / alone:.1f} object-frames/s", ""),
+            (f"{count} objects: reading, motion, networks, merging, project", f"{count / whole:.1f}", ""),
+        ]
+    return [("device", _device_name(options), ""), *rows]
+
+
+def _device_name(options: argparse.Namespace) -> str:
+    import torch
+
+    if options.device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(options.device))
+    return f"{options.device}, {torch.get_num_threads()} threads"
+
+
 # ------------------------------------------------------------------------------------------ data
 
 
@@ -434,6 +471,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Rows]]] = {
     "memory": ("Memory", measure_memory),
     "interaction": ("One interaction on one core (480 x 640 px)", measure_interaction),
     "sizes": ("Two sizes of networks on one core", measure_sizes),
+    "batches": ("Objects a second (frames of 1,024 px, objects of 40 px)", measure_batches),
     "dev": ("Development stacks, one round of simulated first scribbles", measure_dev),
     "raw": ("Files as users have them", measure_raw),
 }

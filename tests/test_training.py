@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from napari_ivos import InputError, Stroke, WeightsError, load_model
 
@@ -22,6 +23,7 @@ from napari_ivos.networks.weights import describe, new_networks, to_bytes  # noq
 from napari_ivos.training import annotator, card, clips, journal, pictures, rollout, train  # noqa: E402 - they need what is skipped for above
 from napari_ivos.training.clips import TARGET, ClipSettings, ClipSource  # noqa: E402
 from napari_ivos.training.settings import Stage, TrainingSettings  # noqa: E402
+from napari_ivos.training.sharing import Share, sharing  # noqa: E402
 
 CLIPS = {"side": 96}
 TINY = {"size": 64, "width": 16, "fine_width": 8, "key": 8}
@@ -259,6 +261,83 @@ def test_an_empty_mask_is_told_of_once(tmp_path: Path, caplog: pytest.LogCapture
     for seed in range(12):
         source.draw(seed)
     assert [record.getMessage().count("b.jpg: its mask is empty") for record in caplog.records] == [1]
+
+
+def gradients_by_rank(rank: int) -> list[torch.nn.Parameter]:
+    """Two parameters, one laid out channels last; the second has a gradient in the first process only."""
+    weights = torch.nn.Parameter(torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last))
+    bias = torch.nn.Parameter(torch.zeros(7))
+    values = torch.arange(120.0).view(2, 3, 4, 5) * (1 + rank)
+    weights.grad = values.contiguous(memory_format=torch.channels_last)
+    bias.grad = None if rank else torch.full((7,), 4.0)
+    return [weights, bias]
+
+
+def average_own(share: Share) -> None:
+    """What the other process of a test does: its part of the mean."""
+    share.average_gradients(gradients_by_rank(share.rank))
+
+
+def fail(share: Share) -> None:
+    """What the other process of a test does: it meets a file that it can't read."""
+    raise InputError(f"image of process {share.rank} can't be read")
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes find this file's functions."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+
+
+@pytest.mark.usefixtures("importable")
+def test_processes_take_the_mean_of_their_gradients() -> None:
+    """Of two processes' gradients the mean is left, in the parameters' own layout; a missing one counts as 0."""
+    with sharing(2, average_own) as share:
+        weights, bias = gradients_by_rank(0)
+        share.average_gradients([weights, bias])
+    assert torch.equal(weights.grad, torch.arange(120.0).view(2, 3, 4, 5) * 1.5)
+    assert weights.grad.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(bias.grad, torch.full((7,), 2.0))
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_cannot_start_is_no_wait_without_end() -> None:
+    """Work that another process cannot even import ends the run with that process's exit code."""
+    with pytest.raises(RuntimeError, match="ended with code 1 before"), sharing(2, average_own):
+        raise AssertionError("it began")
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.usefixtures("importable")
+def test_what_ends_another_process_ends_the_run_in_its_words() -> None:
+    """The first process, which waits for a gradient that never comes, raises what the other one met."""
+    with (
+        pytest.raises(InputError, match=r"^image of process 1 can't be read$"),
+        sharing(2, fail) as share,
+    ):
+        share.average_gradients(gradients_by_rank(0))
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_share_steps_are_one_run(data: Path, tmp_path: Path) -> None:
+    """A run of two processes that was stopped half-way goes on to the very weights of one that was not."""
+    for name, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        train.train(settings_for(data, tmp_path / name, steps=steps, processes=2), tell=lambda _: None)
+    whole, parts = (load_file(tmp_path / name / train.CHECKPOINT) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_processes_make_the_clips_of_one_between_them(data: Path, tmp_path: Path) -> None:
+    """The clips of two processes are, one after the other, those that one process would make."""
+    settings = settings_for(data, tmp_path, batch=4)
+    source = ClipSource(data, settings.clips)
+    alone, first, second = (
+        train.ClipDataset(source, settings, 3, share)[0] for share in (None, Share(0, 2), Share(1, 2))
+    )
+    assert len(alone) == 4
+    for a, b in zip(alone, [*first, *second], strict=True):
+        np.testing.assert_array_equal(a.frames, b.frames)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

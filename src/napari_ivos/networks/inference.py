@@ -153,7 +153,7 @@ class TorchPredictor:
         try:
             with self._lock, torch.inference_mode():
                 _settle()
-                return run(requests)
+                return run(self._even(requests))[: len(requests)]
         except (torch.OutOfMemoryError, MemoryError) as error:
             failure = str(error).split("\n")[0]
         if self._device.type == "cuda":
@@ -165,6 +165,15 @@ class TorchPredictor:
             )
         half = len(requests) // 2
         return self._smaller(run, requests[:half]) + self._smaller(run, requests[half:])
+
+    def _even(self, requests: Sequence[_R]) -> Sequence[_R]:
+        """Requests, on a GPU with copies of the first up to the next power of two.
+
+        cuDNN plans each size of batch anew, which takes longer than many a batch.
+        """
+        if self._device.type != "cuda":
+            return requests
+        return [*requests, *[requests[0]] * ((1 << (len(requests) - 1).bit_length()) - len(requests))]
 
     def _segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         planes = torch.cat(

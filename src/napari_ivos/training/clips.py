@@ -70,9 +70,13 @@ SLOWEST, FASTEST = 0.03, 1.6
 frame to frame; neighbouring frames of most videos and time-lapses differ by far less, and there a mask must keep its
 detail.
 """
-ENDING, ENDING_MICRO = 0.08, 0.25
+ENDING, ENDING_MICRO = 0.08, 0.3
 """Share of clips of things that move by themselves in which the target comes or goes; from slice to slice of a z-stack
 small things do so all the time.
+"""
+REPLACED = 0.45
+"""Share of the endings under a microscope where another object of the image comes in the target's place, as the next
+nucleus below does in a dense stack.
 """
 FADING = 0.6
 """Share of the endings under a microscope that leave a dim trace."""
@@ -361,27 +365,23 @@ class ClipSource:
         camera = _trajectory(
             rng, s.frames, pace * 0.35 * s.side * 0.2, 0.06 * pace, 0.05 * pace, middle, 0.03 * pace / s.side
         )
+        middle_of_target = (float(columns.mean()), float(rows.mean()))
         for k, layer in enumerate(layers):
             if layer.motion:
                 continue
-            mass = layer.alpha[::4, ::4]
-            if k == 0 or mass.sum() == 0:
-                own = [np.eye(3)] * s.frames
-            else:
-                at = (
-                    np.argwhere(mass > 0.5).mean(0) * 4
-                    if (mass > 0.5).any()
-                    else np.array([rows.mean(), columns.mean()])
-                )
-                centre = np.linalg.inv(view) @ (at[1], at[0], 1.0)
+            own = [np.eye(3)] * s.frames
+            if k and layer.alpha[::4, ::4].any():
+                centre = _centre(np.linalg.inv(view).astype(np.float64), layer, middle_of_target)
                 step = pace * (0.12 if micro else 0.2) * size
                 tilt = (0.02 if micro else 0.08) * pace / max(size, 16)
-                own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, (centre[0], centre[1]), tilt)
+                own = _trajectory(rng, s.frames, step, 0.15 * pace, 0.06 * pace, centre, tilt)
                 ending = ENDING_MICRO if micro else ENDING
                 if rng.random() < (ending if layer.label == TARGET else ending / 2):
-                    own, layer.there = _ending(rng, own, (centre[0], centre[1]), micro)
+                    own, layer.there = _ending(rng, own, centre, micro)
             layer.motion.extend(view @ np.linalg.inv(c @ o) for c, o in zip(camera, own, strict=True))
             layer.bend.extend(_bends(rng, s.frames, (0.02 if k == 0 else 0.05) * size * pace))
+        if micro and rng.random() < REPLACED:
+            _replace(rng, layers)
         frames, labels = _draw(layers, s.side, s.frames)
         frames = film(rng, frames, micro)
         return Clip(frames, labels, np.ones(s.frames, bool), source)
@@ -643,6 +643,32 @@ def _ending(
     if rng.random() < 0.5:
         return motion[::-1], there[::-1]
     return motion, there
+
+
+def _centre(to_canvas: npt.NDArray[np.float64], layer: Layer, otherwise: tuple[float, float]) -> tuple[float, float]:
+    """Where (x, y) the middle of what is opaque in a layer lies on the canvas."""
+    solid = np.argwhere(layer.alpha[::4, ::4] > 0.5) * 4
+    x, y = (solid[:, 1].mean(), solid[:, 0].mean()) if len(solid) else otherwise
+    at = to_canvas @ (x, y, 1.0)
+    return float(at[0]), float(at[1])
+
+
+def _replace(rng: Rng, layers: Sequence[Layer]) -> None:
+    """Where the target ends, let another object be in its place from then on (or until then, where it begins)."""
+    target = next(layer for layer in layers if layer.label == TARGET)
+    others = [layer for layer in layers if layer.label > TARGET and layer.motion is not layers[0].motion]
+    if not target.there or not others:
+        return
+    heir = others[int(rng.integers(len(others)))]
+    solid, own = (np.argwhere(layer.alpha > 0.5) for layer in (target, heir))
+    if not len(solid) or not len(own):
+        return
+    extent = np.ptp(solid, axis=0) + 1
+    aside = own.mean(0) - solid.mean(0) + rng.normal(0, 0.25, 2) * extent
+    shift = np.eye(3)
+    shift[:2, 2] = aside[::-1]  # in pixels of the image, which all its objects share
+    heir.motion[:] = [shift @ m for m in target.motion]
+    heir.there = [float(p < PRESENT) for p in target.there]
 
 
 def _double(rng: Rng, own: Layer) -> Layer:

@@ -6,6 +6,7 @@ carried over without gradient; references keep theirs, so that both networks are
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,8 @@ class Rollout:
         Where they are.
     amp : torch.dtype or None
         Autocast to this type.
+    threads : int
+        Threads that find motion.
     """
 
     def __init__(
@@ -131,9 +134,11 @@ class Rollout:
         size: int,
         device: torch.device,
         amp: torch.dtype | None = None,
+        threads: int = 1,
     ) -> None:
         self.interaction, self.propagation = interaction, propagation
-        self.size, self.device, self.amp = size, device, amp
+        self.size, self.device, self.amp, self.threads = size, device, amp, threads
+        self.even = device.type == "cuda"  # batches of one size: cuDNN plans each size anew
 
     def run(self, clips: Sequence[Clip], rng: Rng, settings: RolloutSettings) -> Outcome:
         """One rollout of all clips; each stage is one batch through one network."""
@@ -284,12 +289,15 @@ class Rollout:
     ) -> tuple[Sequence[Tensor], Tensor]:
         """Logits of frames `at` of the clips `rows`, and the truth there."""
         follows = self.propagation.architecture.motion
-        planes = propagation_planes(near, known, changes if follows else None, self.size)
+        planes = propagation_planes(near, known, changes if follows else None, self.size).to(self.device)
         image, target = self._cut(at, looks, rows)
-        picked = [ReferenceTensors(r.coarse[rows], r.key[rows], r.value[rows]) for r in references]
-        valid = torch.ones(len(rows), len(picked), dtype=torch.bool, device=self.device)
+        filled = [*range(len(rows)), *[0] * (len(self.tracks) - len(rows) if self.even else 0)]
+        own = [rows[k] for k in filled]
+        picked = [ReferenceTensors(r.coarse[own], r.key[own], r.value[own]) for r in references]
+        valid = torch.ones(len(own), len(picked), dtype=torch.bool, device=self.device)
         with self._autocast():
-            return self.propagation(image, _fast(planes.to(self.device)), picked, valid), target
+            logits = self.propagation(_fast(image[filled]), _fast(planes[filled]), picked, valid)
+        return [x[: len(rows)] for x in logits], target
 
     def _hop(
         self,
@@ -301,23 +309,33 @@ class Rollout:
         again: bool,
     ) -> None:
         shape = (self.size, self.size)
-        looks, near, known, changes = [], [], [], []
+        looks, known = [], []
         for track, (source, t) in zip(tracks, hops, strict=True):
             earlier = track.patches.get(t) if again else None
             region = steps.propagation_region({1: track.patches[source]}, earlier, 1, track.shape)
             region = self._disturb(region, track.shape)
             looks.append(region)
-            mask, change = self._moved(track, source, t, region)
-            near.append(mask)
-            changes.append(change)
             known.append(None if earlier is None else sample(earlier, region, shape))
         at = [t for _, t in hops]
+        near, changes = self._all_moved(tracks, hops, looks)
         logits, target = self._propagate(at, looks, near, known, changes, rows, references)
         self._lose(stage, logits, target, tracks, at)
         p = self._probability(logits)
         for k, track in enumerate(tracks):
             track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.PROPAGATED)
             self._score(stage, track, at[k])
+
+    def _all_moved(
+        self, tracks: Sequence[Track], hops: Sequence[tuple[int, int]], looks: Sequence[Box]
+    ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32] | None]]:
+        """`_moved` of all clips, by several threads where there may be."""
+        sources, frames = zip(*hops, strict=True)
+        if self.threads == 1:
+            moved = list(map(self._moved, tracks, sources, frames, looks))
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                moved = list(pool.map(self._moved, tracks, sources, frames, looks))
+        return [mask for mask, _ in moved], [change for _, change in moved]
 
     def _moved(
         self, track: Track, source: int, t: int, region: Box

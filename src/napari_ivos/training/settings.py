@@ -61,6 +61,10 @@ class TrainingSettings:
         A model of this package to start from; empty: none.
     steps : int
         Optimiser steps in the whole run; with stages, their sum.
+    hours : float
+        Time that the whole run may take: the learning rate then falls as the time runs out, over the same share of the
+        run as by steps, and the run ends with it, or after `steps`. 0: steps alone decide, and the same seed gives the
+        same weights.
     batch : int
         Clips in a step.
     learning_rate, encoder_rate : float
@@ -78,10 +82,13 @@ class TrainingSettings:
         convolutions, and only where it computes bfloat16 itself).
     corrections : float
         Share of steps with a second, correcting round.
+    processes : int
+        Processes that make each step together, each `batch / processes` of its clips. For GPUs: they share what a step
+        does on the CPU, and several GPUs. The same seed and number of processes give the same clips.
     workers : int
-        Processes that make clips.
+        Processes that make clips, for each of those.
     threads : int
-        Threads of the networks on a CPU.
+        Threads of each process, on a CPU those of the networks.
     device : str
         "cpu", "cuda", "mps", or empty for the best.
     seed : int
@@ -109,6 +116,7 @@ class TrainingSettings:
     imagenet: str = ""
     start_from: str = ""
     steps: int = 20000
+    hours: float = 0.0
     batch: int = 8
     learning_rate: float = 6e-4
     encoder_rate: float = 0.3
@@ -119,6 +127,7 @@ class TrainingSettings:
     average: float = 0.998
     amp: bool = False
     corrections: float = 0.6
+    processes: int = 1
     workers: int = 1
     threads: int = 1
     device: str = ""
@@ -181,6 +190,9 @@ class TrainingSettings:
         if stages and values.setdefault("steps", total) != total:
             raise InputError(f"{name}: steps = {values['steps']!r}, but its stages have {total} together; give one.")
         checked = _checked(cls, values, name, skip=("clips", "stages"))
+        batch, processes = (checked.get(key, getattr(cls, key)) for key in ("batch", "processes"))
+        if processes < 1 or batch < 1 or batch % processes:
+            raise InputError(f"{name}: a batch of {batch} clips can't be shared evenly by {processes} processes.")
         return cls(**checked, clips=clips, stages=stages)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from napari_ivos.training.card import model_card
 from napari_ivos.training.clips import Clip, ClipSettings, ClipSource
 from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal
 from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, Track, channels_last
+from napari_ivos.training.sharing import Share, sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,13 +52,13 @@ SEE_PLANES = ("encoder.planes.", "decoder.lateral.4.", "kept.")
 
 
 class ClipDataset(Dataset[list[Clip]]):
-    """Batches by step: item n is the batch of step `first + n`, each clip drawn from a seed of its own.
+    """Batches by step: item n is (this process's part of) the batch of step `first + n`, each clip from its own seed.
 
     A stage whose clips differ from those of `source` draws from a source of its own in the same folder.
     """
 
-    def __init__(self, source: ClipSource, settings: TrainingSettings, first: int) -> None:
-        self.settings, self.first = settings, first
+    def __init__(self, source: ClipSource, settings: TrainingSettings, first: int, share: Share | None = None) -> None:
+        self.settings, self.first, self.share = settings, first, share or Share()
         self._sources: dict[ClipSettings, ClipSource] = {source.settings: source}
         for stage in settings.plan:
             if stage.clips not in self._sources:
@@ -69,7 +71,7 @@ class ClipDataset(Dataset[list[Clip]]):
         s = self.settings
         start = s.seed * 2_000_000_011 + (self.first + n) * s.batch
         source = self._sources[s.stage_at(self.first + n).clips]
-        return [source.draw(start + k) for k in range(s.batch)]
+        return [source.draw(start + k) for k in self.share.part(s.batch)]
 
 
 class _Told(Dataset["list[Clip] | IvosError"]):
@@ -91,15 +93,16 @@ class _Told(Dataset["list[Clip] | IvosError"]):
 class Trainer:
     """A run in progress: networks, their moving average, optimiser, and the step they have come to."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
+    def __init__(self, settings: TrainingSettings, share: Share | None = None) -> None:
         self.settings = settings
-        self.device = torch.device(settings.device or _best_device())
+        self.share = share or Share()
+        self.device = self.share.device(settings.device or _best_device())
         torch.manual_seed(settings.seed)
-        if self.device.type == "cpu":
-            torch.set_num_threads(settings.threads)
+        _use_threads(settings.threads)
         self._common: Architecture = _architecture(settings)
         self.step = 0
         self.hours = 0.0
+        self.used = 0.0  # share of the run's hours, where they are limited, as all processes know it
         self.sums: dict[str, list[float]] = {}  # losses and scores since the last row of the log
         self.scores: dict[str, float] = {}  # of the last validation
         self.interaction, self.propagation = new_networks(self.architecture)
@@ -137,24 +140,35 @@ class Trainer:
     def rollout(self) -> Rollout:
         """The loop of use, with regions of the size that the next step is to see."""
         amp = torch.bfloat16 if self.settings.amp else None
-        return Rollout(self.interaction, self.propagation, self._architecture_at(self.step).size, self.device, amp)
+        size = self._architecture_at(self.step).size
+        return Rollout(self.interaction, self.propagation, size, self.device, amp, self.settings.threads)
 
     def rate(self) -> float:
         """The learning rate of this step: up over the warm-up, level, down over the cool-down."""
         s = self.settings
         up = min(1.0, (self.step + 1) / max(s.warm_up, 1))
-        down = min(1.0, (s.steps - self.step) / max(s.cool_down, 1))
-        return s.learning_rate * min(up, down)
+        left = min(s.steps - self.step, (1 - self.used) * s.steps)
+        return s.learning_rate * max(min(up, left / max(s.cool_down, 1), 1.0), 0.0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has come to its last step, or to the end of its time."""
+        return self.step >= self.settings.steps or self.used >= 1.0
 
     def advance(self, clips: list[Clip], rollout: Rollout) -> Outcome:
         """One optimiser step."""
         s = self.settings
         self.networks.train()
         rng = np.random.default_rng([s.seed, self.step, 7])
-        outcome = rollout.run(clips, rng, RolloutSettings(corrections=bool(rng.random() < s.corrections)))
+        corrected = bool(rng.random() < s.corrections)  # or not in all processes alike
+        if not self.share.first:
+            rng = np.random.default_rng([s.seed, self.step, 7, self.share.rank])
+        outcome = rollout.run(clips, rng, RolloutSettings(corrections=corrected))
         loss = outcome.loss
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        used = self.hours / s.hours if s.hours else 0.0
+        self.used = self.share.average_gradients(self.networks.parameters(), used)
         norm = nn.utils.clip_grad_norm_(self.networks.parameters(), s.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate() * group["share"]
@@ -166,6 +180,8 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
+        if not self.share.first:
+            return
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         for key, value in self.networks.state_dict().items():
             if value.is_floating_point():
@@ -232,6 +248,7 @@ class Trainer:
             raise WeightsError(f"The checkpoint {path} is of another architecture: (found, wanted) = {different}.")
         self._take(tensors)
         self.step, self.hours = step, float(notes["hours"])
+        self.used = self.hours / self.settings.hours if self.settings.hours else 0.0
         self.sums, self.scores = json.loads(notes.get("sums", "{}")), json.loads(notes.get("scores", "{}"))
         return True
 
@@ -356,31 +373,20 @@ def train(settings: TrainingSettings, tell: Any = print) -> Path:
     """
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
-    with interruptible() as interrupts:
-        return _train(settings, folder, tell, interrupts)
+    with interruptible() as interrupts, sharing(settings.processes, partial(_take_part, settings)) as share:
+        return _train(settings, share, tell, interrupts)
 
 
-def _train(settings: TrainingSettings, folder: Path, tell: Any, interrupts: Interrupts) -> Path:
-    trainer = Trainer(settings)
+def _train(settings: TrainingSettings, share: Share, tell: Any, interrupts: Interrupts) -> Path:
+    folder = Path(settings.output)
+    trainer = Trainer(settings, share)
     if trainer.resume(folder):
         tell(f"going on from step {trainer.step} in {folder}")
-    source = ClipSource(settings.data, settings.clips)
     held_out = ClipSource(settings.data, settings.clips, held_out=True)
-    loader: DataLoader[Any] = DataLoader(
-        _Told(ClipDataset(source, settings, trainer.step)),
-        batch_size=None,
-        num_workers=settings.workers,
-        prefetch_factor=4 if settings.workers else None,
-        multiprocessing_context="fork" if settings.workers and os.name == "posix" else None,
-        worker_init_fn=_calm_worker,
-    )
     journal = Journal(folder, trainer.step)
     try:
-        batches = iter(loader)
-        try:
+        with _batches(trainer) as batches:
             _Loop(trainer, held_out, folder, journal, tell, interrupts).run(batches)
-        finally:
-            _end_workers(batches)
         journal.draw()
     finally:
         journal.close()
@@ -388,6 +394,38 @@ def _train(settings: TrainingSettings, folder: Path, tell: Any, interrupts: Inte
     trainer.export(path, name=settings.architecture)
     tell(f"weights are in {path}, their model card in {CARD}, curves and example clips beside them")
     return path
+
+
+def _take_part(settings: TrainingSettings, share: Share) -> None:
+    """What a process other than the first does: its part of each step, to the last."""
+    trainer = Trainer(settings, share)
+    trainer.resume(Path(settings.output))
+    with _batches(trainer) as batches:
+        while not trainer.done:
+            clips = next(batches)
+            if isinstance(clips, IvosError):
+                raise clips
+            trainer.advance(clips, trainer.rollout())
+
+
+@contextmanager
+def _batches(trainer: Trainer) -> Iterator[Iterator[list[Clip] | IvosError]]:
+    """The process's clips from its step on, made by its worker processes."""
+    settings = trainer.settings
+    source = ClipSource(settings.data, settings.clips)
+    loader: DataLoader[Any] = DataLoader(
+        _Told(ClipDataset(source, settings, trainer.step, trainer.share)),
+        batch_size=None,
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+        multiprocessing_context="fork" if settings.workers and os.name == "posix" else None,
+        worker_init_fn=_calm_worker,
+    )
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        _end_workers(batches)
 
 
 class Interrupts:
@@ -398,7 +436,7 @@ class Interrupts:
 
     def handle(self, number: int, frame: object) -> None:
         """The signals' handler."""
-        if not self._held:
+        if not self._held or self._asked:  # the second time in a row it is meant at once
             raise KeyboardInterrupt
         self._asked = True
 
@@ -445,7 +483,15 @@ def _calm_worker(_: int) -> None:
     """A worker leaves signals to the main process, which ends it (it ends by itself if that is gone); one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    _use_threads(1)
+
+
+def _use_threads(count: int) -> None:
+    """Compute with so many threads in this process, OpenCV's included."""
+    import cv2
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 class _Loop:
@@ -472,7 +518,7 @@ class _Loop:
         """To the last step; Ctrl-C and data that can't be read leave a checkpoint of the steps done."""
         trainer, stage = self.trainer, None
         try:
-            while trainer.step < trainer.settings.steps:
+            while not trainer.done:
                 if trainer.settings.stages and stage is not trainer.settings.stage_at(trainer.step):
                     stage = trainer.settings.stage_at(trainer.step)
                     at = trainer.settings.stages.index(stage) + 1
