@@ -76,6 +76,9 @@ show("correcting_2", worst, session.suggest_frame())
 # %% [markdown]
 # ![After the correction](correcting_2.png)
 #
+# Is the frame that is suggested right as it is? ++h++, or `session.accept(frame)`, says so: it is not suggested again
+# until a round changes it, and a model that is adapted to the stack learns from it.
+#
 # Between two annotated frames both rounds are averaged: near the new one the new masks count, near the old one the old.
 # Frames that you annotated are yours: **no later round changes them**, unless you draw there again.
 #

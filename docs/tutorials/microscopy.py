@@ -50,8 +50,8 @@ picture("window_open")
 #
 # ## 2. Start, and draw on a nucleus
 #
-# Press **Start**. A project file is made beside the movie (of a sample, in a folder of your home), and from now on
-# nothing is lost, whatever happens.
+# Press **Start**. With your first stroke a project file is made beside the movie (of a sample, in a folder of your
+# home), and from then on nothing is lost, whatever happens.
 #
 # Go to a frame on which the nuclei are well apart (here 22) and draw a line along a nucleus. The pen is already in
 # your hand: the layer of object 1 is in path mode. When you let go of the mouse, the mask appears. A short line along
@@ -107,9 +107,9 @@ picture("window_propagated")
 #
 # ## 5. Look where it matters
 #
-# ++j++ jumps to the frame with the least certain mask. If it is right, go on to the next; if not, draw there and
-# propagate again: only the frames between your annotated ones change. [Correcting well](correcting.md) is a tutorial of
-# its own.
+# ++j++ jumps to the frame with the least certain mask. If it is right, ++h++ says so, and ++j++ goes to the next one;
+# if not, draw there and propagate again: only the frames between your annotated ones change.
+# [Correcting well](correcting.md) is a tutorial of its own.
 #
 # ## 6. The table
 #
