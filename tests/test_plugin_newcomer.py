@@ -24,12 +24,13 @@ pytestmark = plugin_mouse.WARNINGS
 
 def test_objects_are_drawn_while_the_model_is_still_loading(make_napari_viewer, qtbot, monkeypatch, tmp_path):
     """After Start the first object is there at once; what is drawn meanwhile has its masks when the model is there."""
-    gate = threading.Event()
-    monkeypatch.setattr(loading, "load", lambda name, device: (gate.wait(30), FakePredictor())[1])
+    gate, asked = threading.Event(), []
+    monkeypatch.setattr(loading, "load", lambda *wanted: (asked.append(wanted), gate.wait(30), FakePredictor())[2])
     viewer = make_napari_viewer(show=False)
     viewer.add_image(scene.movie(), name="movie")
     widget = dock(viewer)
     widget.stack.folder.value = tmp_path
+    widget.stack.device.value = "cpu"  # as from the preferences
     widget.run("start")
     qtbot.waitUntil(lambda: widget.desk.selected == 1, timeout=PATIENCE)
     assert widget.desk.model_state == "loading"
@@ -42,6 +43,7 @@ def test_objects_are_drawn_while_the_model_is_still_loading(make_napari_viewer, 
     settle(qtbot, widget)
     assert [o.id for o in widget.session.objects] == [1, 2]
     assert scene.overlap(widget.session.labels[2] == 1, scene.square(2)) > 0.7
+    assert asked == [(None, "cpu")]
 
 
 def test_progress_and_stop_are_seen_wherever_the_panel_is_scrolled_to(window, qtbot):

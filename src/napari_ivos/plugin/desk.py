@@ -93,8 +93,6 @@ class Desk(Models, Objects, Rounds, Exchange):
             self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
 
         self.engine.submit(Job("open", run, then=then))
-        if self.model is None and self.model_state != "loading":
-            self.load_model()
         self.changed.emit()
 
     def _take_error(self, job: Job, error: IvosError) -> None:
@@ -111,7 +109,6 @@ class Desk(Models, Objects, Rounds, Exchange):
         self.drawing = Drawing(session, binding, self.engine, self._show_result, lambda: self.loaded)
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
-        self.adapting.begin(session)
         binding.colour()
         self._sync()
         objects = session.objects
@@ -119,6 +116,11 @@ class Desk(Models, Objects, Rounds, Exchange):
             self.select(objects[0].id)
         elif session.read_only is None:
             self.add_object()
+        if self.model is None and self.model_state != "loading":
+            self.load_model(
+                *self.wanted
+            )  # after the layers, which would have to share the interpreter with its imports
+        self.adapting.begin(session)
         self.changed.emit()
 
     def save(self, path: str | Path) -> None:

@@ -27,6 +27,8 @@ class Models(Work):
     ----------
     loaded : Predictor or None
         What the engine's thread loaded last; `model`, which is in use, follows when the window has taken that in.
+    wanted : tuple
+        Name and device of the model that is loaded when a session begins and there is none.
     """
 
     def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
@@ -35,6 +37,7 @@ class Models(Work):
         self.engines = [self.adapting.engine, *self.engines]
         self._again: Job | None = None
         self.loaded: Predictor | None = None
+        self.wanted: tuple[str | Path | None, str | None] = (None, None)
 
     def load_model(self, name: str | Path | None = None, device: str | None = None) -> None:
         """Load a model in the background: the shipped one, another's name, or a .safetensors file."""

@@ -196,6 +196,7 @@ class IvosWidget(QWidget):
         choice = self.desk.choice(stack.image.value, stack.frames.value, channels=numbers or None, more=more)
         folder = stack.folder.value
         path = projects.project_path(stack.image.value, Path(str(folder)) if folder else None)
+        self.desk.wanted = self._wanted()
         self.desk.start(choice, path, fresh=bool(stack.fresh.value))
 
     def _do_open_project(self) -> None:
@@ -204,10 +205,13 @@ class IvosWidget(QWidget):
             self.desk.open_project(path)
 
     def _do_load_model(self) -> None:
-        device = self.stack.device.value
-        file = self.stack.model.value
-        self.desk.load_model(str(file) if file else None, None if device == "automatic" else device)
+        self.desk.load_model(*self._wanted())
         self.refresh()
+
+    def _wanted(self) -> tuple[str | None, str | None]:
+        """The model's file and the device that are chosen; None: the shipped one, the best one."""
+        device, file = self.stack.device.value, self.stack.model.value
+        return str(file) if file else None, None if device == "automatic" else device
 
     def _do_propagate(self) -> None:
         going = self.going
