@@ -74,10 +74,12 @@ class Film:
 
 
 def _settle() -> None:
+    from qtpy.QtCore import QCoreApplication, QEvent
     from qtpy.QtWidgets import QApplication
 
     for _ in range(4):
         QApplication.processEvents()
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # napari's spinner goes with its bar
 
 
 def _canvas(viewer: Any) -> Any:

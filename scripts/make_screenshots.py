@@ -86,10 +86,12 @@ class Camera:
         self.viewer, self.folder = viewer, folder
 
     def _settle(self) -> None:
+        from qtpy.QtCore import QCoreApplication, QEvent
         from qtpy.QtWidgets import QApplication
 
         for _ in range(6):
             QApplication.processEvents()
+            QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # napari's spinner goes with its bar
 
     def window(self, name: str) -> None:
         """The whole window."""

@@ -95,7 +95,8 @@ picture("window_objects")
 # stops and keeps what is done.
 #
 # The strip below the table is the whole movie, one row for each nucleus: green where the program is sure of its mask,
-# yellow and red where it is less and less so, white ticks where you drew. A click on it goes there.
+# yellow and red where it is less and less so, white ticks where you drew; a thin line on black where it looked for the
+# nucleus and found none, grey where it has not been yet. A click on it goes there.
 
 # %% [folded] How this page drives the window
 widget.run("propagate")
@@ -107,7 +108,7 @@ picture("window_propagated")
 #
 # ## 5. Look where it matters
 #
-# ++j++ jumps to the frame with the least certain mask. If it is right, ++h++ says so, and ++j++ goes to the next one;
+# ++j++ jumps to the frame with the least certain mask, and names its object. If it is right, ++h++ says so, and ++j++ goes to the next one;
 # if not, draw there and propagate again: only the frames between your annotated ones change.
 # [Correcting well](correcting.md) is a tutorial of its own.
 #

@@ -51,8 +51,8 @@ KEYS = {
     "accept_frame": "H",
 }
 """Command -> key; none of them is one of napari's, for any kind of layer."""
-MAIN = ("start", "propagate")
-"""What is pressed first; shown in bold."""
+MAIN = "font-weight: bold;"
+"""The style of what is to be pressed: Start, then Propagate."""
 ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
 FRAMES_NAMED = 8
 """So many frames that were accepted are named; of more, these and the number."""
@@ -102,8 +102,6 @@ class Section(QGroupBox):
         """A command's button; a key is named in its tip and beside its text."""
         made = PushButton(text=labelled(name, text), tooltip=tip)
         made.native.setMinimumWidth(10)
-        if name in MAIN:
-            made.native.setStyleSheet("font-weight: bold;")
         self.buttons[name], self.tips[name] = made, tip
         return made
 
@@ -249,11 +247,19 @@ class StackSection(Section):
         self.body.addWidget(_form(self.image))
         self.body.addWidget(self.words)
         self.row(start, open_project)
+        self._begun: bool | None = None
+        self.show_begun(False)
         self.body.addWidget(self.shown_device)
         for file in (self.folder, self.model):
             file.choose_btn.text = "Browse …"
         more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
         self.body.addWidget(Fold("Advanced: axes, channels, folder, model", more, load))
+
+    def show_begun(self, begun: bool) -> None:
+        """Let Start stand out until there is a session."""
+        if begun != self._begun:
+            self._begun = begun
+            self.buttons["start"].native.setStyleSheet("" if begun else MAIN)
 
     def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]]) -> None:
         """Offer the axes and channels of a layer, and layers like it as channels."""
@@ -345,6 +351,7 @@ class PropagateSection(Section):
     def __init__(self) -> None:
         super().__init__("Propagate")
         go = self.button("propagate", "Propagate", "Carry the masks from the frames you drew on to the others.")
+        go.native.setStyleSheet(MAIN)
         self.row(go)
         self.running = self._running()
         self.direction = ComboBox(

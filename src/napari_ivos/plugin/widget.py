@@ -314,6 +314,7 @@ class IvosWidget(QWidget):
 
     def _show_session(self) -> None:
         desk, session = self.desk, self.desk.session
+        self.stack.show_begun(session is not None)
         loaded = desk.model
         words = {"": "The model is loaded at the start.", "loading": "The model is being loaded …"}
         if loaded is not None:
