@@ -108,8 +108,8 @@ picture("window_propagated")
 #
 # ## 5. Look where it matters
 #
-# ++j++ jumps to the frame with the least certain mask, and names its object. If it is right, ++h++ says so, and ++j++ goes to the next one;
-# if not, draw there and propagate again: only the frames between your annotated ones change.
+# ++j++ jumps to the frame with the least certain mask, and names its object. If it is right, ++h++ says so, and ++j++
+# goes to the next one; if not, draw there and propagate again: only the frames between your annotated ones change.
 # [Correcting well](correcting.md) is a tutorial of its own.
 #
 # ## 6. The table
