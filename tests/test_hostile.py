@@ -18,6 +18,7 @@ import sys
 import zlib
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from napari_ivos.errors import FrameReadError, InputError, IvosError, OutOfMemor
 from napari_ivos.frames import codecs, open_frames
 from napari_ivos.networks import weights
 from napari_ivos.predictor import FakePredictor
+from napari_ivos.project.soundness import check_companions
 from napari_ivos.scribbles import MAXIMUM_POINTS, Scribbles, Stroke, read_davis
 from napari_ivos.session import Session
 
@@ -469,6 +471,34 @@ def test_links_beside_a_project_lead_nowhere(project: Path, tmp_path: Path, endi
     with pytest.raises(ProjectError, match="is a link"):
         Session.open(project)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4])
+def test_a_journal_that_goes_away_while_it_is_looked_at_is_no_fault(
+    project: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """Another process may finish with its journal at any moment: after the first look, or the fourth."""
+    journal, seen = project.with_name(project.name + "-journal"), []
+    journal.write_bytes(bytes(40))
+
+    def going(look):
+        def looked(place: Path, **options: Any) -> os.stat_result:
+            found = look(place, **options)
+            if place == journal:
+                seen.append(place)
+                if len(seen) == looks:
+                    journal.unlink()
+            return found
+
+        return looked
+
+    monkeypatch.setattr(Path, "stat", going(Path.stat))
+    monkeypatch.setattr(Path, "lstat", going(Path.lstat))
+    check_companions(project)
+    monkeypatch.undo()
+    journal.unlink(missing_ok=True)
+    with Session.open(project) as session:
+        assert session.labels[0].any()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ lies beside a project may lead SQLite to other files.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_ivos.errors import ProjectError
@@ -88,7 +90,8 @@ def check_companions(path: Path) -> None:
     """Refuse what an honest program doesn't leave beside a project.
 
     SQLite and the lock open fixed names beside the file: a link there would lead them to write elsewhere. And a
-    rollback journal can name another one, at any path, which SQLite deletes when it rolls back.
+    rollback journal can name another one, at any path, which SQLite deletes when it rolls back. What goes away while it
+    is looked at, because another process is done with it, is none of this.
 
     Raises
     ------
@@ -98,17 +101,33 @@ def check_companions(path: Path) -> None:
     for place in {path, path.resolve()}:
         for ending in COMPANIONS:
             beside = place.with_name(place.name + ending)
-            if beside.is_symlink() or (beside.exists() and not beside.is_file()):
+            if not _plain_or_absent(beside):
                 raise ProjectError(
                     f"{beside.name} beside {path.name} is a link or no file, which no project comes with: it would let "
                     "the project write somewhere else. Nothing was opened; delete it first."
                 )
     journal = path.resolve().with_name(path.resolve().name + "-journal")
-    if journal.exists() and journal.stat().st_size >= 16:
+    if _last_bytes(journal) == _JOURNAL_END:
+        raise ProjectError(
+            f"{journal.name} beside {path.name} names another journal, which no project of ours does, and "
+            "which would be deleted. Nothing was opened; delete that journal if you don't know whence it comes."
+        )
+
+
+def _plain_or_absent(place: Path) -> bool:
+    try:
+        return stat.S_ISREG(place.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _last_bytes(journal: Path) -> bytes:
+    """The last eight bytes of a journal; none where there is no journal, or one without room for a name."""
+    try:
         with journal.open("rb") as file:
-            file.seek(-8, 2)
-            if file.read(8) == _JOURNAL_END:
-                raise ProjectError(
-                    f"{journal.name} beside {path.name} names another journal, which no project of ours does, and "
-                    "which would be deleted. Nothing was opened; delete that journal if you don't know whence it comes."
-                )
+            if file.seek(0, os.SEEK_END) < 16:
+                return b""
+            file.seek(-8, os.SEEK_END)
+            return file.read(8)
+    except FileNotFoundError:
+        return b""
