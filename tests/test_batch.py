@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from napari_ivos.batch import (  # noqa: E402 - needs distributed
     run_batch,
     workers,
 )
+from napari_ivos.batch.deaf import held  # noqa: E402 - needs distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -346,6 +348,25 @@ def test_ctrl_c_ends_parcels_after_the_frame_at_hand(lay_out, tmp_path, client):
     assert run(manifest, client, frames_a_parcel=100).stacks[0].frames == 10
     for here, there in zip(by_hand(tmp_path), batched(tmp_path), strict=True):
         np.testing.assert_array_equal(here, there)
+
+
+def test_ctrl_c_is_held_while_workers_start():
+    """Pressed in the middle, it is heard at the end, and as before from then on; unpressed, nothing happens."""
+    before, done = signal.getsignal(signal.SIGINT), []
+
+    def start(press: bool) -> None:
+        with held():
+            if press:
+                signal.raise_signal(signal.SIGINT)
+            done.append(press)
+
+    start(press=False)
+    with pytest.raises(KeyboardInterrupt):
+        start(press=True)
+    assert done == [False, True]
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_two_batches_do_not_write_to_one_folder(lay_out, client):
