@@ -129,6 +129,18 @@ PARTS = {
         [*SCREEN, sys.executable, str(TOP / "benchmarks" / "plugin.py")],
         _preformatted,
     ),
+    "window-memory": Part(
+        "Memory of the window on a stack of 50 GB",
+        "python benchmarks/plugin_memory.py",
+        [*SCREEN, sys.executable, str(TOP / "benchmarks" / "plugin_memory.py")],
+        _preformatted,
+    ),
+    "newcomer": Part(
+        "How long a newcomer waits",
+        "python benchmarks/newcomer.py",
+        [*SCREEN, sys.executable, str(TOP / "benchmarks" / "newcomer.py")],
+        _preformatted,
+    ),
 }
 
 
