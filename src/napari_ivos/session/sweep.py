@@ -241,7 +241,7 @@ class Sweep:
         started = time.perf_counter()
         neighbours = self._neighbours(frame - direction, direction, here)
         previous = self._previous(frame, here)
-        new = self._look(frame, direction, [t for t in here if not t.lost], neighbours, previous)
+        new = self._look(frame, direction, [t for t in here if not t.lost], neighbours)
         halves = self._halves(frame, direction, here)
         patches = []
         for track in here:
@@ -289,7 +289,6 @@ class Sweep:
         direction: int,
         here: Sequence[Track],
         neighbours: Mapping[int, Patch],
-        previous: Mapping[int, Patch],
     ) -> dict[int, Patch]:
         """Run the network for these objects, while the next frame is being read."""
         if not here:
@@ -304,7 +303,7 @@ class Sweep:
                 self._shape,
                 self._predictor,
                 neighbours,
-                {i: p for i, p in previous.items() if i in references},
+                {},
                 references,
                 lambda box: self._stack.read(frame - direction, box),
             )

@@ -148,7 +148,7 @@ class Rollout:
         self.frames = frames.to(self.device)
         self.truths = torch.from_numpy(np.stack([t.truth for t in tracks])[:, :, None]).to(self.device)
         first = self._first_round(tracks)
-        self._carry(tracks, [t.start for t in tracks], [first], "propagated", again=False)
+        self._carry(tracks, [t.start for t in tracks], [first], "propagated")
         if settings.corrections:
             self._second_round(tracks, first)
         return self.outcome
@@ -229,7 +229,6 @@ class Rollout:
         starts: Sequence[int],
         references: Sequence[ReferenceTensors],
         stage: str,
-        again: bool,
     ) -> None:
         """Propagate from `starts` outward to every frame that is not annotated."""
         if self.settings.jitter and self.rng.random() < WEATHERED:
@@ -240,7 +239,7 @@ class Rollout:
         while any(queues):
             rows = [k for k, q in enumerate(queues) if q]
             hops = [queues[k].pop(0) for k in rows]
-            self._hop([tracks[k] for k in rows], rows, hops, references, stage, again)
+            self._hop([tracks[k] for k in rows], rows, hops, references, stage)
 
     @staticmethod
     def _route(track: Track, start: int) -> list[tuple[int, int]]:
@@ -306,17 +305,12 @@ class Rollout:
         hops: Sequence[tuple[int, int]],
         references: Sequence[ReferenceTensors],
         stage: str,
-        again: bool,
     ) -> None:
-        shape = (self.size, self.size)
-        looks, known = [], []
-        for track, (source, t) in zip(tracks, hops, strict=True):
-            earlier = track.patches.get(t) if again else None
-            region = steps.propagation_region({1: track.patches[source]}, earlier, 1, track.shape)
-            region = self._disturb(region, track.shape)
-            looks.append(region)
-            known.append(None if earlier is None else sample(earlier, region, shape))
-        at = [t for _, t in hops]
+        looks = []
+        for track, (source, _) in zip(tracks, hops, strict=True):
+            region = steps.propagation_region({1: track.patches[source]}, None, 1, track.shape)
+            looks.append(self._disturb(region, track.shape))
+        at, known = [t for _, t in hops], [None] * len(hops)  # masks of earlier rounds are not shown, as in use
         near, changes = self._all_moved(tracks, hops, looks)
         logits, target = self._propagate(at, looks, near, known, changes, rows, references)
         self._lose(stage, logits, target, tracks, at)
@@ -370,7 +364,7 @@ class Rollout:
             track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
             self._score("corrected", track, at[k])
             self._make_exact(track, at[k])
-        self._carry(tracks, at, [first, second], "again", again=True)
+        self._carry(tracks, at, [first, second], "again")
 
     def _worst(self, track: Track) -> int:
         free = [t for t in range(len(track.truth)) if t not in track.annotated and track.clip.known[t]]
