@@ -114,10 +114,10 @@ def _grey(image: Float, shape: tuple[int, ...]) -> Float:
     """Brightness of an image (h, w, 3) at another shape."""
     import cv2
 
+    grey = cv2.transform(np.ascontiguousarray(image, np.float32), np.full((1, 3), 1 / 3, np.float32))
     smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
     way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    sized = cv2.resize(np.ascontiguousarray(image, np.float32), (shape[1], shape[0]), interpolation=way)
-    return np.asarray(sized.mean(axis=2), np.float32)
+    return np.asarray(cv2.resize(grey, (shape[1], shape[0]), interpolation=way), np.float32)
 
 
 def _stretched(a: Float, b: Float) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

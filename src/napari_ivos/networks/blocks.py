@@ -104,7 +104,7 @@ class MobileNetV2Encoder(nn.Module):
     def forward(self, image: Tensor, planes: Tensor) -> list[Tensor]:
         """Image (B, 3, S, S) in 0..1 and planes (B, E, S, S) to features at strides 2, 4, 8, 16, 32."""
         x = self.features[0](image * 2 - 1) + self.planes(F.pad(planes, (0, 1, 0, 1)))
-        x = F.relu6(x)
+        x = F.relu6(x, inplace=True)
         taps = []
         for k, block in enumerate(self.features[1:], start=1):
             x = block(x)
@@ -161,8 +161,8 @@ class _InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         out: Tensor = x + y if self.residual else y
         return out
 
@@ -244,7 +244,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
+        out: Tensor = x + self.second(F.relu(self.first(F.relu(x)), inplace=True))
         return out
 
 
@@ -274,15 +274,19 @@ class TopDown(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for w in widths[1:])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Laterals from stride 32 to 2 to logits (B, 1, s, s) at strides 2, 4, 8, 16 (finest first)."""
+        """Laterals from stride 32 to 2 to logits (B, 1, s, s) at strides 2, 4, 8, 16 (finest first).
+
+        Where nothing is to be learned, the finest alone.
+        """
         logits = []
         x = self.blocks[0](self.lateral[0](features[0]))
         for k in range(1, 5):
-            up = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             if k == 4:
-                up = self.narrow(up)
+                x = self.narrow(x)
+            up = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.blocks[k](up + self.lateral[k](features[k]))
-            logits.append(self.heads[k - 1](F.relu(x)))
+            if k == 4 or self.training or torch.is_grad_enabled():
+                logits.append(self.heads[k - 1](F.relu(x)))
         return logits[::-1]
 
 
