@@ -3,8 +3,8 @@
 ``python scripts/trials.py OUTPUT DATA ... [--only NAME ...] [--every 8] [--rounds 3] [--model FILE]``
 
 Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
-picture, masks averaged over mirrored input, margins of the regions in which an object is followed, and how masks from
-two annotated frames are mixed. A trial is a change from outside, to measure it: what pays belongs into the package.
+picture, masks of earlier rounds shown to the network, masks averaged over mirrored input, margins of the regions in
+which an object is followed, and how masks from two annotated frames are mixed. A trial is a change from outside, to measure it: what pays belongs into the package.
 Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
@@ -132,7 +132,27 @@ def by_certainty(new: Patch, old: Patch | None, weight: float) -> Patch:
     return merging.blend(new, old, mine / (mine + other))
 
 
-_MOVE_ALONG = motion.move_along
+_MOVE_ALONG, _LOOK, _PROPAGATE = motion.move_along, sweep.Sweep._look, steps.propagate
+
+
+def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours: Any) -> dict[int, Patch]:
+    """A sweep's look at a frame in which the network sees what earlier rounds left there, as in the papers."""
+    previous = self._previous(frame, here)
+
+    def shown(
+        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, read_near: Any
+    ) -> dict[int, Patch]:
+        own = {i: p for i, p in previous.items() if i in references}
+        return _PROPAGATE(read, shape, model, near, own, references, read_near)
+
+    with mock.patch.object(steps, "propagate", shown):
+        return _LOOK(self, frame, direction, here, neighbours)
+
+
+def let_go(found: npt.NDArray[np.float32], moved: object) -> npt.NDArray[np.float32]:
+    """The network's answer as it is, also behind frames that were corrected."""
+    return found
+
 
 Trial = tuple["Callable[[Predictor], Predictor]", "Callable[[], contextlib.AbstractContextManager[Any]]"]
 
@@ -158,6 +178,8 @@ def _trials() -> dict[str, Trial]:
         "as shipped": (_same, none),
         "masks stay where they were": (_same, moving(still)),
         "masks move, changes unsaid": (_same, moving(unsaid)),
+        "masks of earlier rounds shown": (_same, lambda: mock.patch.object(sweep.Sweep, "_look", showing_earlier)),
+        "moved masks not held on to": (_same, lambda: mock.patch.object(motion, "keep_unchanged", let_go)),
         "mirrored as well": (Mirrored, none),
         "margin by motion, 2.0 and 2 x motion": (_same, by_motion(2.0, 2.0)),
         "margin by motion, 2.4 and 1 x motion": (_same, by_motion(2.4, 1.0)),

@@ -240,7 +240,7 @@ class Sweep:
             return False
         started = time.perf_counter()
         neighbours = self._neighbours(frame - direction, direction, here)
-        previous = self._previous(frame, here)
+        previous = self._previous(frame, [t for t in here if t.lost or t.way.bound is Bound.EARLIER])
         new = self._look(frame, direction, [t for t in here if not t.lost], neighbours)
         halves = self._halves(frame, direction, here)
         patches = []
@@ -272,6 +272,9 @@ class Sweep:
         return _locked_first(self._project.patches(chosen), objects)
 
     def _previous(self, frame: int, here: Sequence[Track]) -> dict[int, Patch]:
+        """What earlier rounds left of these objects on this frame."""
+        if not here:
+            return {}
         rows = self._project.rows(frame, before=self._task.round)
         return self._project.patches(rows[t.object_id] for t in here if t.object_id in rows)
 
