@@ -4,7 +4,8 @@
 
 Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
 picture, masks of earlier rounds shown to the network, masks averaged over mirrored input, margins of the regions in
-which an object is followed, and how masks from two annotated frames are mixed. A trial is a change from outside, to measure it: what pays belongs into the package.
+which an object is followed, and how masks from two annotated frames are mixed. A trial is a change from outside, to
+measure it: what pays belongs into the package.
 Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
@@ -139,11 +140,9 @@ def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours
     """A sweep's look at a frame in which the network sees what earlier rounds left there, as in the papers."""
     previous = self._previous(frame, here)
 
-    def shown(
-        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, read_near: Any
-    ) -> dict[int, Patch]:
+    def shown(read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any) -> dict[int, Patch]:
         own = {i: p for i, p in previous.items() if i in references}
-        return _PROPAGATE(read, shape, model, near, own, references, read_near)
+        return _PROPAGATE(read, shape, model, near, own, references, beside)
 
     with mock.patch.object(steps, "propagate", shown):
         return _LOOK(self, frame, direction, here, neighbours)
