@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_ivos as ivos
-from napari_ivos import steps
+from napari_ivos import motion, steps
 from napari_ivos.merging import Origin, Patch, sample
 from napari_ivos.motion import move_along
 from napari_ivos.predictor import FakePredictor, Following, Propagation
@@ -246,3 +246,59 @@ def test_a_neighbour_that_cannot_be_read_stops_the_round_by_name(tmp_path) -> No
         with pytest.raises(ivos.FrameReadError, match="Frame 1"):
             list(session.propagate())
         np.testing.assert_array_equal(np.asarray(session.labels[1]), before)
+
+
+def test_a_mask_is_held_on_to_where_nothing_changed() -> None:
+    """Without change 70 % of the moved mask is in the answer; where the picture changed much, nothing of it."""
+    found = np.zeros((4, 4), np.float32)
+    change = np.zeros((4, 4), np.float32)
+    change[2:] = 1.0
+    kept = motion.keep_unchanged(found, motion.Moved(np.ones((4, 4), np.float32), change))
+    np.testing.assert_allclose(kept[:2], 0.7, rtol=1e-6)
+    np.testing.assert_allclose(kept[2:], 0.0, atol=1e-6)
+    assert kept.dtype == np.float32
+
+
+@pytest.mark.parametrize(("references", "held"), [(1, False), (2, True)])
+def test_only_corrected_masks_are_held_on_to(references: int, held: bool) -> None:
+    """A network that finds nothing loses an object of first strokes; a corrected one stays where nothing changed."""
+
+    class Blind(FakePredictor):
+        follows_motion = True
+
+        def propagate(self, requests):
+            return [np.zeros_like(r.neighbour) for r in requests]
+
+    blind = Blind(64)
+    frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
+    mask = np.zeros((80, 90), bool)
+    mask[20:50, 30:60] = True
+    learned = steps.learn(lambda b: frame[b.slices], (80, 90), blind, {1: Patch.from_mask(mask)})[1]
+    found = steps.propagate(
+        lambda b: frame[b.slices],
+        (80, 90),
+        blind,
+        {1: Patch.from_mask(mask)},
+        {},
+        {1: [learned] * references},
+        lambda b: frame[b.slices],
+    )
+    assert (found[1].extent is not None) == held
+
+
+def test_a_session_shows_no_masks_from_before_a_correction() -> None:
+    """In the second round the network gets the neighbour's mask alone: an earlier mask would undo the correction."""
+    shown: list[bool] = []
+
+    class Watching(FakePredictor):
+        def propagate(self, requests):
+            shown.extend(r.previous is not None for r in requests)
+            return super().propagate(requests)
+
+    frames = np.repeat((world()[None] * 255).astype(np.uint8), 5, 0)
+    with ivos.Session(frames, Watching(64)) as session:
+        for frame, end in ((0, 80), (4, 100)):
+            session.interact(Scribbles(frame, [Stroke(1, [[60, 60], [60, end]])]))
+            list(session.propagate())
+    assert len(shown) >= 7
+    assert not any(shown)

@@ -189,7 +189,7 @@ def test_npe2_accepts_the_installed_manifest(distributions, kind, tmp_path):
     said = _python(code, str(tmp_path), cwd=tmp_path)
     home = tmp_path / "napari_ivos" if kind == "wheel" else SOURCE
     assert said.splitlines()[0] == str(home / "__init__.py")
-    assert "Interactive video segmentation" in said
+    assert "Manifest for 'napari-ivos' valid" in said
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])

@@ -691,9 +691,9 @@ def test_a_model_from_before_motion_starts_one_that_follows_it(data: Path, tmp_p
     reference = before.interaction(image, planes)[1]
     valid = torch.ones(2, 1, dtype=torch.bool)
     unchanged = torch.cat([planes[:, :2], torch.zeros(2, 1, 64, 64)], 1)
-    with torch.no_grad():
-        was = before.propagation(image, planes[:, :2], [reference], valid)
-        now = new.propagation(image, unchanged, [reference], valid)
+    was = before.propagation(image, planes[:, :2], [reference], valid)
+    now = new.propagation(image, unchanged, [reference], valid)
+    assert len(was) == 4
     for a, b in zip(was, now, strict=True):
         torch.testing.assert_close(a, b)
     wider = TrainingSettings(str(data), str(tmp_path / "w"), overrides={**overrides, "width": 24}, start_from=str(old))

@@ -34,7 +34,7 @@ def mask_loss(logits: Sequence[Tensor], target: Tensor, weight: Tensor) -> Tenso
         Cross-entropy + 0.5 (1 - Dice); Dice = (2 sum(pt) + 1) / (sum(p) + sum(t) + 1) (Milletari et al. 2016).
     """
     total = torch.zeros(logits[0].shape[0], device=target.device)
-    for k, (x, scale) in enumerate(zip(logits, SCALE_WEIGHTS, strict=True)):
+    for k, (x, scale) in enumerate(zip(logits, SCALE_WEIGHTS[: len(logits)], strict=True)):
         t = F.adaptive_avg_pool2d(target, x.shape[-1])
         total = total + scale * F.binary_cross_entropy_with_logits(x.float(), t, reduction="none").mean((1, 2, 3))
         if k == 0:
