@@ -146,7 +146,7 @@ def test_in_any_story_only_reported_frames_change(make_clip, square, seed: int) 
         after = everything(session)
         assert len(set(reported)) == len(reported)
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        assert {frame for frame, _ in changed} == set(reported)
+        assert {frame for frame, _ in changed} <= set(reported)
         assert not changed & mine
         differing = np.flatnonzero((np.asarray(session.labels) != labels).any(axis=(1, 2)))
         assert set(differing.tolist()) <= set(reported)
