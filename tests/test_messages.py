@@ -20,7 +20,7 @@ def test_every_raise_of_the_package_is_on_the_page() -> None:
         for kind, text in messages._raised(ast.parse(file.read_text(encoding="utf-8"))):
             assert text in texts, f"{file.name}: {kind} {text}"
     for message in messages.messages():
-        assert f"| {messages._cell(message.says)} | {messages._cell(message.advice)} |" in made
+        assert f"| {messages.cell(message.says)} | {messages.cell(message.advice)} |" in made
     assert len(texts) > 250
 
 
