@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -301,9 +303,12 @@ def test_processes_take_the_mean_of_their_gradients() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_a_process_that_cannot_start_is_no_wait_without_end() -> None:
+def test_a_process_that_cannot_start_is_no_wait_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that another process cannot even import ends the run with that process's exit code."""
-    with pytest.raises(RuntimeError, match="ended with code 1 before"), sharing(2, average_own):
+    nowhere = types.ModuleType("a_module_of_this_process_alone")
+    exec("def work(share): pass", nowhere.__dict__)
+    monkeypatch.setitem(sys.modules, nowhere.__name__, nowhere)
+    with pytest.raises(RuntimeError, match="ended with code 1 before"), sharing(2, nowhere.work):
         raise AssertionError("it began")
     assert not multiprocessing.active_children()
 

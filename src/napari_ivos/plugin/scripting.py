@@ -84,7 +84,8 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
     if session.stack is not None and session.stack.contrast_known:
         lines += [f"session.contrast = {[tuple(map(float, pair)) for pair in session.contrast]}"]
     if masks:
-        lines += [f"masks = np.load({str(folder / f'{stem}_masks.npz')!r})", PAINTED]
+        stored = str(folder / f"{stem}_masks.npz")
+        lines += [f"with np.load({stored!r}) as file:", "    masks = dict(file)", PAINTED]
     return "\n".join([*lines, "", *body, "", 'session.export("labels.tif")', ""])
 
 
