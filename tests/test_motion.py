@@ -203,7 +203,7 @@ def test_many_objects_move_in_threads_as_they_would_one_by_one(monkeypatch: pyte
             lambda box: near[box.slices],
         )
         found.append([r.neighbour for r in model.asked])
-    steps._pool.cache_clear()
+    motion.pool.cache_clear()
     assert len(found[0]) == len(found[1]) >= 12
     for one, many in zip(*found, strict=True):
         np.testing.assert_array_equal(one, many)

@@ -7,7 +7,9 @@ cell and for an elephant. Training and use call the same function.
 
 from __future__ import annotations
 
+import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,6 +110,12 @@ def keep_unchanged(found: Float, moved: Moved) -> Float:
     """
     weight = STEADY * np.exp(moved.change / -UNSETTLED)
     return np.asarray(found + weight * (moved.mask - found), np.float32)
+
+
+@functools.cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that find motion and stay from frame to frame, each with a flow of its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion")
 
 
 def _grey(image: Float, shape: tuple[int, ...]) -> Float:

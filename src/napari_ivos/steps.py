@@ -6,9 +6,7 @@ call the same functions, which decide which region of a frame the networks see a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -355,13 +353,7 @@ def _along(requests: Sequence[Propagation], near: Sequence[Float | None]) -> lis
     threads = min(THREADS_AT_MOST, cores() - 1)
     if threads < 2 or len(requests) < 2:
         return list(map(moved, requests, near))
-    return list(_pool(threads).map(moved, requests, near))
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that stay from frame to frame, each with a flow of its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion")
+    return list(motion.pool(threads).map(moved, requests, near))
 
 
 def _propagation(

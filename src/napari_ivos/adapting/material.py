@@ -202,18 +202,14 @@ class Material:
     def carried(self, known: Known, rng: Rng) -> Look:
         """A look as the propagation network gets it: from a mask beside it, from an annotated one, or from its own."""
         place, near = self._neighbours(known, rng)
-        previous = known.before if rng.random() < 0.4 else None
-        region = steps.propagation_region(near, previous, known.object_id, self.shape)
+        region = steps.propagation_region(near, None, known.object_id, self.shape)
         extent = known.patch.extent
         if extent is None or region.intersect(extent).empty:
             place, near = known.frame, {known.object_id: known.patch}
-            region = steps.propagation_region(near, previous, known.object_id, self.shape)
+            region = steps.propagation_region(near, None, known.object_id, self.shape)
         region = disturb(region, self.shape, rng)
         shape = (self.size, self.size)
-        masks = (
-            merged(near, known.object_id, region, shape),
-            None if previous is None else sample(previous, region, shape),
-        )
+        masks = (merged(near, known.object_id, region, shape), None)  # no mask of an earlier round, as in use
         return Look(known.frame, region, masks, (), *self.truth(known, region), place)
 
     def _neighbours(self, known: Known, rng: Rng) -> tuple[int, Mapping[int, Patch]]:

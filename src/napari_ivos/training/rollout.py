@@ -6,7 +6,6 @@ carried over without gradient; references keep theirs, so that both networks are
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -261,8 +260,8 @@ class Rollout:
                 region = steps.propagation_region({1: track.patches[t]}, None, 1, track.shape)
                 looks.append(region)
                 near.append(sample(track.patches[t], region, (self.size, self.size)))
-            unknown, rows = [None] * len(tracks), list(range(len(tracks)))
-            logits, _ = self._propagate(starts, looks, near, unknown, unknown, rows, references)
+            unmoved = [None] * len(tracks)
+            logits, _ = self._propagate(starts, looks, near, unmoved, range(len(tracks)), references)
             for track, t, region, p in zip(tracks, starts, looks, self._probability(logits), strict=True):
                 track.patches[t] = Patch.from_probability(region, p, Origin.PROPAGATED)
 
@@ -281,14 +280,14 @@ class Rollout:
         at: Sequence[int],
         looks: Sequence[Box],
         near: Sequence[npt.NDArray[np.float32]],
-        known: Sequence[npt.NDArray[np.float32] | None],
         changes: Sequence[npt.NDArray[np.float32] | None],
         rows: Sequence[int],
         references: Sequence[ReferenceTensors],
     ) -> tuple[Sequence[Tensor], Tensor]:
         """Logits of frames `at` of the clips `rows`, and the truth there."""
         follows = self.propagation.architecture.motion
-        planes = propagation_planes(near, known, changes if follows else None, self.size).to(self.device)
+        unknown = [None] * len(rows)  # masks of earlier rounds are not shown, as in use
+        planes = propagation_planes(near, unknown, changes if follows else None, self.size).to(self.device)
         image, target = self._cut(at, looks, rows)
         filled = [*range(len(rows)), *[0] * (len(self.tracks) - len(rows) if self.even else 0)]
         own = [rows[k] for k in filled]
@@ -310,9 +309,9 @@ class Rollout:
         for track, (source, _) in zip(tracks, hops, strict=True):
             region = steps.propagation_region({1: track.patches[source]}, None, 1, track.shape)
             looks.append(self._disturb(region, track.shape))
-        at, known = [t for _, t in hops], [None] * len(hops)  # masks of earlier rounds are not shown, as in use
+        at = [t for _, t in hops]
         near, changes = self._all_moved(tracks, hops, looks)
-        logits, target = self._propagate(at, looks, near, known, changes, rows, references)
+        logits, target = self._propagate(at, looks, near, changes, rows, references)
         self._lose(stage, logits, target, tracks, at)
         p = self._probability(logits)
         for k, track in enumerate(tracks):
@@ -327,8 +326,7 @@ class Rollout:
         if self.threads == 1:
             moved = list(map(self._moved, tracks, sources, frames, looks))
         else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                moved = list(pool.map(self._moved, tracks, sources, frames, looks))
+            moved = list(motion.pool(self.threads).map(self._moved, tracks, sources, frames, looks))
         return [mask for mask, _ in moved], [change for _, change in moved]
 
     def _moved(

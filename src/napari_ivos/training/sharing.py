@@ -160,7 +160,8 @@ def _meet(share: Share, meeting: str) -> None:
     """Join the others, on this machine only: nothing listens on the network."""
     import torch.distributed as together
 
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    if sys.platform != "win32":  # whose loopback has no such name
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     together.init_process_group("gloo", init_method=meeting, rank=share.rank, world_size=share.of, timeout=PATIENCE)
 
 
