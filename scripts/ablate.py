@@ -56,6 +56,7 @@ VARIANTS = (
     Variant("no residual masks", {"overrides": {"residual_masks": False}}),
     Variant("region 192 px", {"overrides": {"size": 192}}),
     Variant("no distractors", {"clips": {"distractors": False}}),
+    Variant("no simulated volumes", {"clips": {"volumes": 0.0}}),
     Variant("no share-alike sources", {"clips": {"exclude": SHARE_ALIKE}}),
     Variant("all, another seed", {"seed": 1}),
     Variant("region 256 px", {"overrides": {"size": 256}}),

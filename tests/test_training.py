@@ -78,7 +78,14 @@ def settings_for(data: Path, output: Path, **changes: object) -> TrainingSetting
 
 
 @pytest.mark.parametrize(
-    "shares", [{}, {"real": 1.0}, {"real": 0.0, "cutouts": 1.0}, {"real": 0.0, "cutouts": 0.0, "procedural": 1.0}]
+    "shares",
+    [
+        {},
+        {"real": 1.0},
+        {"real": 0.0, "cutouts": 1.0},
+        {"real": 0.0, "cutouts": 0.0, "procedural": 1.0},
+        {"real": 0.0, "cutouts": 0.0, "procedural": 0.0, "volumes": 1.0},
+    ],
 )
 def test_a_clip_is_a_function_of_its_seed(data: Path, shares: dict[str, float]) -> None:
     """Two sources draw the same clip for the same seed, another one for another, and the target is on it."""
@@ -236,7 +243,7 @@ def test_empty_masks_are_passed_over_and_all_empty_is_an_error(tmp_path: Path) -
     cv2.imwrite(str(folder / "0.jpg"), np.zeros((60, 60, 3), np.uint8))
     cv2.imwrite(str(folder / "0_mask.png"), np.zeros((60, 60), np.uint8))
     with pytest.raises(InputError, match="masks empty"):
-        ClipSource(tmp_path, ClipSettings(side=96, procedural=0.0)).draw(0)
+        ClipSource(tmp_path, ClipSettings(side=96, procedural=0.0, volumes=0.0)).draw(0)
     with pytest.raises(InputError, match="no stills"):
         ClipSource(tmp_path / "stills")
 
@@ -259,7 +266,7 @@ def test_an_empty_mask_is_told_of_once(tmp_path: Path, caplog: pytest.LogCapture
     for name, mask in (("a", labels), ("b", np.zeros_like(labels))):
         cv2.imwrite(str(folder / f"{name}.jpg"), image)
         cv2.imwrite(str(folder / f"{name}_mask.png"), mask)
-    source = ClipSource(tmp_path, ClipSettings(side=96, procedural=0.0))
+    source = ClipSource(tmp_path, ClipSettings(side=96, procedural=0.0, volumes=0.0))
     for seed in range(12):
         source.draw(seed)
     assert [record.getMessage().count("b.jpg: its mask is empty") for record in caplog.records] == [1]
@@ -352,7 +359,7 @@ def test_a_corrupt_file_ends_a_run_by_name_and_leaves_a_checkpoint(data: Path, t
     (root / "stills" / "one").mkdir(parents=True)
     (root / "stills" / "one" / "a.jpg").write_bytes(b"no image")
     (root / "stills" / "one" / "a_mask.png").write_bytes(b"no mask")
-    settings = settings_for(root, tmp_path / "out", workers=workers, clips={**CLIPS, "procedural": 0.0})
+    settings = settings_for(root, tmp_path / "out", workers=workers, clips={**CLIPS, "procedural": 0.0, "volumes": 0.0})
     with pytest.raises(InputError) as caught:
         train.train(settings, tell=lambda line: None)
     assert str(caught.value).endswith("a.jpg: the image or its mask can't be read; is the file damaged?")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.training.volumes import draw_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,6 +81,10 @@ nucleus below does in a dense stack.
 """
 FADING = 0.6
 """Share of the endings under a microscope that leave a dim trace."""
+ENDING_SLICES = 0.5
+"""Share of clips from simulated volumes whose target is drawn among those that are not on every slice."""
+BLANK = 4.0
+"""Grey values hardly differ where a microscope was set so badly that nothing shows."""
 PRESENT = 0.5
 """What shows less than this counts as gone: it has no label."""
 DOUBLE = 0.2
@@ -120,8 +125,9 @@ class ClipSettings:
         Side of the square frames in pixels.
     frames : int
         Frames in a clip.
-    real, cutouts, procedural : float
-        Shares of clips from real stacks, of cut-outs as targets, and of procedural shapes; stills make the rest.
+    real, cutouts, procedural, volumes : float
+        Shares of clips from real stacks, of cut-outs as targets, of procedural shapes, and of slices of simulated
+        volumes; stills make the rest.
     distractors : bool
         Whether look-alikes move beside the target.
     exclude : tuple of str
@@ -133,6 +139,7 @@ class ClipSettings:
     real: float = 0.18
     cutouts: float = 0.08
     procedural: float = 0.06
+    volumes: float = 0.12
     distractors: bool = True
     exclude: tuple[str, ...] = ()
 
@@ -222,6 +229,7 @@ class ClipSource:
             (s.real if self.stacks else 0.0, self._from_stack),
             (s.cutouts if self.cutouts else 0.0, self._from_cutouts),
             (s.procedural, self._from_shapes),
+            (s.volumes, self._from_volume),
         ]
         for share, make in makers:
             if choice < share:
@@ -385,6 +393,23 @@ class ClipSource:
         frames, labels = _draw(layers, s.side, s.frames)
         frames = film(rng, frames, micro)
         return Clip(frames, labels, np.ones(s.frames, bool), source)
+
+    # --- volumes ----------------------------------------------------------------------------------------------------
+
+    def _from_volume(self, rng: Rng) -> Clip | None:
+        frames, ids, kind = draw_slices(rng, self.settings.side, self.settings.frames)
+        areas = np.stack([np.bincount(slice_.ravel(), minlength=ids.max() + 1) for slice_ in ids])
+        areas[:, 0] = 0
+        candidates = np.flatnonzero(areas.max(0) >= MINIMUM_AREA)
+        if candidates.size == 0:
+            return None
+        ending = candidates[(areas[:, candidates] == 0).any(0)]
+        target = int(rng.choice(ending if ending.size and rng.random() < ENDING_SLICES else candidates))
+        labels = np.where(ids == target, TARGET, np.where(ids > 0, 2 + ids % 200, 0)).astype(np.uint8)
+        frames = film(rng, frames, True)
+        if frames.std() < BLANK:
+            return None
+        return Clip(frames, labels, np.ones(len(frames), bool), f"volume of {kind}")
 
     # --- real stacks --------------------------------------------------------------------------------------------------
 
