@@ -67,7 +67,8 @@ def attribution(clips: list[Clip], data: Path) -> str:
     """The sources that were drawn from, a line each."""
     table = read_sources(data)
     lines = ["Pictures in clips.webp and scribbles.webp: source, from, licence as declared there.", ""]
-    shown = sorted({c.source for c in clips} - {"shapes", "real", "cutouts"}) + ["emoji_fluent3d", "cutouts_3dgen"]
+    drawn = {c.source for c in clips if not c.source.startswith("volume of ")}
+    shown = sorted(drawn - {"shapes", "real", "cutouts"}) + ["emoji_fluent3d", "cutouts_3dgen"]
     shown += ["cancer_migration_auto", "usiigaci_t98g"]
     for name in shown:
         source = table.get(name)
