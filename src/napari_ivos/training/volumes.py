@@ -114,7 +114,7 @@ def draw_slices(rng: Rng, side: int, count: int) -> tuple[UInt8, npt.NDArray[np.
             picture[outside] = 0.05
             ids[outside] = 0
         else:
-            shown = 1 / (1 + np.exp((np.sqrt(nearest) - 1) / edge_z))
+            shown = 1 / (1 + np.exp(np.minimum((np.sqrt(nearest) - 1) / edge_z, 60)))
             picture = kind.wall + kind.inside * levels[ids] * (1 + kind.grain * grain[t]) * shown
             ids[nearest > 1] = 0
         frames.append(cv2.resize(picture.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC))
