@@ -260,6 +260,53 @@ def test_nothing_changes_a_locked_object(session, clip) -> None:
     session.interact(clip.scribbles(2, 1))
 
 
+def _move_away(session: Session) -> None:
+    corner = np.zeros(session.shape[1:], np.int64)
+    corner[:4, :4] = 2
+    session.annotate(2, corner, objects=[2])
+
+
+def _cover_and_lock_again(session: Session) -> None:
+    session.annotate(2, np.full(session.shape[1:], 4), objects=[4])
+    session.lock(1)
+
+
+def _lock_and_cover(session: Session) -> None:
+    session.annotate(2, np.full(session.shape[1:], 4), objects=[4])
+    session.lock(4)
+    session.annotate(2, np.full(session.shape[1:], 5), objects=[5])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda s: s.remove_object(2), id="a neighbour is removed"),
+        pytest.param(lambda s: s.end_object(2, 2), id="a neighbour ends before"),
+        pytest.param(lambda s: s.set_lifetime(3), id="a neighbour lives longer"),
+        pytest.param(_move_away, id="a neighbour is painted elsewhere"),
+        pytest.param(_cover_and_lock_again, id="it is covered and locked again"),
+        pytest.param(_lock_and_cover, id="what covers it is locked and covered itself"),
+    ],
+)
+def test_a_locked_object_keeps_its_pixels_whatever_neighbours_do(session, clip, change) -> None:
+    """Pixels that a locked object had to leave to a neighbour don't come to it, and those that it has don't go."""
+    where = clip.truth[2] == 1
+    counted = np.cumsum(where).reshape(where.shape)
+    upper, lower = where & (counted <= where.sum() // 3), where & (counted > 2 * where.sum() // 3)
+    session.interact(clip.scribbles(2, 1))
+    session.annotate(2, lower, objects=[2])
+    session.annotate(2, upper, objects=[3])
+    session.end_object(3, 1)
+    before = session.labels[2] == 1
+    assert upper[before].any()
+    assert not lower[before].any()
+    session.lock(1)
+    change(session)
+    np.testing.assert_array_equal(session.labels[2] == 1, before)
+    session.unlock(1)
+    assert (session.labels[2] == 1).tolist() != before.tolist()
+
+
 def test_a_division_ends_the_mother_and_begins_the_daughters(session, clip) -> None:
     """The mother is gone from the division on, the daughters begin there, and the parent is kept."""
     session.interact(clip.scribbles(2, 1))

@@ -5,7 +5,7 @@ keeps transactions whole; `schema` says what is in it; `blobs` packs patches and
 """
 
 from napari_ivos.project.extracts import Extract, Rows
-from napari_ivos.project.project import Project, Row, Stage, Writer, WrittenPatch
+from napari_ivos.project.project import LATEST, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.project.records import (
     ROUND_KINDS,
     Annotation,
@@ -18,6 +18,7 @@ from napari_ivos.project.records import (
 )
 
 __all__ = [
+    "LATEST",
     "ROUND_KINDS",
     "Annotation",
     "Extract",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,6 +79,13 @@ class Row(NamedTuple):
     quality: float
 
 
+class Trace(NamedTuple):
+    """Of one object on a frame: a box around all masks that it ever had, and the steps that wrote it, ascending."""
+
+    box: Box
+    steps: list[int]
+
+
 @dataclass(frozen=True, eq=False)
 class WrittenPatch:
     """A patch on its way into a project; packed when it is made, so that transactions stay short."""
@@ -109,7 +117,8 @@ FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step
 WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR (p.direction = ? AND s.round = ?))
 AND s.round < ? AND p.step <= ? {only} GROUP BY p.object
 """
-_ALL = 1 << 62
+LATEST = 1 << 62
+"""As a step, or a round: everything that there is."""
 _ROW = "iriiiiriiii"  # kinds of what `_NEWEST` gives
 
 
@@ -336,11 +345,11 @@ class Project:
 
     # -- objects
 
-    def objects(self, last: int = _ALL) -> dict[int, ObjectState]:
+    def objects(self, last: int = LATEST) -> dict[int, ObjectState]:
         """All objects ever made by active steps (up to step `last`), by id; removed ones too."""
-        return self._kept("objects", self._read_objects) if last == _ALL else self._read_objects(last)
+        return self._kept("objects", self._read_objects) if last == LATEST else self._read_objects(last)
 
-    def _read_objects(self, last: int = _ALL) -> dict[int, ObjectState]:
+    def _read_objects(self, last: int = LATEST) -> dict[int, ObjectState]:
         with self._storage.reading() as connection:
             rows = connection.execute(
                 "SELECT o.id, o.name, o.colour, o.start, o.stop, o.parent, o.locked, o.removed, MAX(o.step) "
@@ -352,6 +361,25 @@ class Project:
         states = {r[0]: ObjectState(r[0], r[1], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows}
         for state in states.values():
             check_object(state, self.name, self.shape[0])
+        return states
+
+    def object_at(self, object_id: int, last: int) -> ObjectState | None:
+        """What was known of an object after step `last`; None where it was not there yet."""
+        states = self._kept("states", self._read_states).get(object_id, [])
+        at = bisect_right(states, last, key=lambda entry: entry[0])
+        return states[at - 1][1] if at else None
+
+    def _read_states(self) -> dict[int, list[tuple[int, ObjectState]]]:
+        """All that active steps said of each object, with their numbers, ascending."""
+        with self._storage.reading() as connection:
+            rows = connection.execute(
+                "SELECT o.id, o.name, o.colour, o.start, o.stop, o.parent, o.locked, o.removed, o.step "
+                "FROM objects AS o JOIN steps AS s ON s.id = o.step WHERE s.state = 1 ORDER BY o.id, o.step"
+            ).fetchall()
+        states: dict[int, list[tuple[int, ObjectState]]] = {}
+        for r in self._sound(rows, "ittiIIIii", "objects"):
+            state = ObjectState(r[0], r[1], r[2], r[3], r[4], r[5], r[6], bool(r[7]))
+            states.setdefault(r[0], []).append((r[8], state))
         return states
 
     # -- strokes and annotations
@@ -438,8 +466,8 @@ class Project:
     def rows(
         self,
         frame: int,
-        before: int = _ALL,
-        last: int = _ALL,
+        before: int = LATEST,
+        last: int = LATEST,
         direction: int = 0,
         round_number: int = -1,
         objects: Collection[int] = (),
@@ -470,15 +498,22 @@ class Project:
                 rows[object_id] = self._row(row_id, object_id, step, sides, origin, filled, quality)
         return rows
 
-    def reach(self, frame: int) -> dict[int, Box]:
-        """Box around all masks that each object ever had on a frame."""
+    def traces(self, frame: int) -> dict[int, Trace]:
+        """What active steps ever wrote of each object on a frame."""
         with self._storage.reading() as connection:
             found = connection.execute(
-                "SELECT object, MIN(y0), MIN(x0), MAX(y1), MAX(x1) FROM patches WHERE frame = ? AND filled >= 0 "
-                "GROUP BY object",
+                "SELECT p.object, p.step, p.filled, p.y0, p.x0, p.y1, p.x1 FROM patches AS p CROSS JOIN steps AS s "
+                "ON s.id = p.step WHERE p.frame = ? AND s.state = 1 ORDER BY p.step",
                 (frame,),
             ).fetchall()
-        return {object_id: Box(*sides) for object_id, *sides in self._sound(found, "iiiii", "masks")}
+        boxes: dict[int, Box] = {}
+        steps: dict[int, list[int]] = {}
+        for object_id, step, filled, *sides in self._sound(found, "iiiiiii", "masks"):
+            steps.setdefault(object_id, []).append(step)
+            if filled >= 0:
+                box = Box(*sides)
+                boxes[object_id] = boxes.get(object_id, box).union(box)
+        return {i: Trace(box, steps[i]) for i, box in boxes.items()}
 
     def held(self, frame: int, direction: int, round_number: int) -> dict[int, Row]:
         """What the pass of this direction left on a frame, to be averaged with the other one."""

@@ -7,13 +7,14 @@ array.
 
 from napari_ivos.project import ObjectInfo, Step, StoredModel, StrokeRecord
 from napari_ivos.session.history import Painted
-from napari_ivos.session.labels import Labels, Quality
+from napari_ivos.session.labels import Labels, LabelsBefore, Quality
 from napari_ivos.session.results import FrameResult, RoundInfo
 from napari_ivos.session.session import Session
 
 __all__ = [
     "FrameResult",
     "Labels",
+    "LabelsBefore",
     "ObjectInfo",
     "Painted",
     "Quality",

@@ -56,6 +56,12 @@ def free(states: States, object_id: int) -> ObjectState:
     return state
 
 
+def locked(states: States, object_id: int) -> ObjectState:
+    """The object, locked; one that is locked already stays what it was then."""
+    state = known(states, object_id)
+    return state if state.locked is not None else replace(state, locked=THIS_STEP)
+
+
 def new(
     states: States,
     object_id: int | None = None,

@@ -6,6 +6,7 @@ Nothing is held but a few composed frames and the paint that has not become an a
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,11 +15,12 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.merging import compose
+from napari_ivos.project import LATEST
 from napari_ivos.regions import Box, meeting, stacked
 from napari_ivos.untrusted import check_room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from napari_ivos.project import Project
     from napari_ivos.session.painting import Paint
@@ -30,39 +32,78 @@ CACHE_BYTES = 64 << 20
 Composed = npt.NDArray[np.uint16]
 
 
-def composed(project: Project, frame: int, window: Box) -> Composed:
-    """Labels (h, w) of a window of one frame, as the project has them now.
+def composed(project: Project, frame: int, window: Box, last: int = LATEST) -> Composed:
+    """Labels (h, w) of a window of one frame, as the project has them now, or had them after step `last`.
 
     What a locked object had when it was locked is settled first: later masks of others get what it leaves.
     """
     check_room(4 * window.height * window.width, f"Composing {window.height:,} x {window.width:,} px of frame {frame}")
-    objects = project.objects()
-    alive = {i for i, state in objects.items() if state.alive(frame)}
-    rows = {i: row for i, row in project.rows(frame).items() if i in alive and not row.box.intersect(window).empty}
-    fixed = {}
-    boxes, steps = stacked(row.box for row in rows.values()), np.array([row.step for row in rows.values()], np.int64)
-    for i, row in rows.items():
-        locked = objects[i].locked
-        if locked is not None and (steps[meeting(row.box, boxes)] > locked).any():
-            fixed[i] = locked
-    labels = compose(project.patches(row for i, row in rows.items() if i not in fixed), window)
-    reach = {j: box for j, box in project.reach(frame).items() if j in alive} if fixed else {}
-    ever, places = list(reach), stacked(reach.values())
-    for i, step in fixed.items():
-        inside = rows[i].box.intersect(window)
-        near = [ever[k] for k in meeting(inside, places)]
-        then = project.rows(frame, last=step, objects=near)
-        then = {j: then[j] for j in near if j in then and not then[j].box.intersect(inside).empty}
-        mask = compose(project.patches(then.values()), inside) == i
-        labels[inside.shift(-window.y0, -window.x0).slices][mask] = i
-    return labels
+    objects = project.objects(last)
+    if any(state.locked is not None for state in objects.values()):
+        return _Locked(project, frame).labels(window, last)
+    rows = project.rows(frame, last=last).items()
+    shown = (row for i, row in rows if i in objects and objects[i].alive(frame))
+    return compose(project.patches(row for row in shown if not row.box.intersect(window).empty), window)
+
+
+class _Locked:
+    """Labels of a frame where objects are locked."""
+
+    def __init__(self, project: Project, frame: int) -> None:
+        self._project = project
+        self._frame = frame
+        self._traces = project.traces(frame)
+        self._ids = list(self._traces)
+        self._boxes = stacked(trace.box for trace in self._traces.values())
+
+    def labels(self, window: Box, last: int = LATEST, among: Collection[int] = ()) -> Composed:
+        """Labels (h, w) of a window after step `last`; only of the objects `among`, if there are any.
+
+        Where something has changed around a locked object since, it has the pixels that it had when it was locked.
+        """
+        found = self._project.rows(self._frame, last=last, objects=among).items()
+        rows = {i: r for i, r in found if self._state(i, last)[0] and not r.box.intersect(window).empty}
+        fixed = {}
+        for i, row in rows.items():
+            locked = self._state(i, last)[1]
+            if locked is not None and any(self._changed(j, locked, last) for j in self._near(row.box)):
+                fixed[i] = locked
+        labels = compose(self._project.patches(row for i, row in rows.items() if i not in fixed), window)
+        for i, step in sorted(fixed.items(), key=lambda e: e[1], reverse=True):  # locked first: settled last
+            inside = rows[i].box.intersect(window)
+            mask = self.labels(inside, step, self._near(inside)) == i
+            labels[inside.shift(-window.y0, -window.x0).slices][mask] = i
+        return labels
+
+    def _near(self, box: Box) -> list[int]:
+        """Objects that ever had a mask there."""
+        return [self._ids[k] for k in meeting(box, self._boxes).tolist()]
+
+    def _state(self, object_id: int, last: int) -> tuple[bool, int | None]:
+        """Whether an object is shown on the frame after a step, and since when it is locked then."""
+        state = self._project.object_at(object_id, last)
+        return (False, None) if state is None else (state.alive(self._frame), state.locked)
+
+    def _changed(self, object_id: int, since: int, last: int) -> bool:
+        """Whether an object's masks, its being there or its lock may be others after step `last` than after `since`."""
+        steps = self._traces[object_id].steps
+        written = bisect_right(steps, last) > bisect_right(steps, since)
+        return written or self._state(object_id, since) != self._state(object_id, last)
 
 
 class FrameCache:
-    """The last composed frames, and paint on its way; shared by all views of a session."""
+    """The last composed frames, and paint on its way; shared by all views of a session.
 
-    def __init__(self, project: Project) -> None:
+    Parameters
+    ----------
+    project : Project
+    last : int
+        The frames as they were after this step; paint goes over those of today only.
+    """
+
+    def __init__(self, project: Project, last: int = LATEST) -> None:
         self._project = project
+        self._last = last
         self._lock = threading.RLock()
         self._frames: OrderedDict[int, Composed] = OrderedDict()
         self._stamp = 0
@@ -101,7 +142,7 @@ class FrameCache:
                 self._frames.move_to_end(frame)
                 return whole[window.slices]
             stamp = self._stamp
-        labels = composed(self._project, frame, window)
+        labels = composed(self._project, frame, window, self._last)
         if window.shape == self._project.shape[1:]:
             labels.flags.writeable = False
             self._keep(frame, labels, stamp)
@@ -117,8 +158,8 @@ class FrameCache:
 
     def boxes(self, frame: int) -> dict[int, Box]:
         """Where the objects' masks are on a frame, without paint; nothing is composed for it."""
-        alive = {i for i, state in self._project.objects().items() if state.alive(frame)}
-        return {i: row.box for i, row in self._project.rows(frame).items() if i in alive}
+        alive = {i for i, state in self._project.objects(self._last).items() if state.alive(frame)}
+        return {i: row.box for i, row in self._project.rows(frame, last=self._last).items() if i in alive}
 
     def _look_abroad(self) -> None:
         """Forget everything where another process wrote to a project that is only read here."""
@@ -323,6 +364,13 @@ class Labels:
             False where it has to wait until the session is free; then the session does it by itself.
         """
         return self._session.commit_paint()
+
+
+class LabelsBefore(Labels):
+    """The result as it was before the last round, read like `Labels`; nothing can be painted there."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise InputError("The result as it was before the last round is only looked at: paint in session.labels.")
 
 
 def _together(*indices: Index) -> tuple[npt.NDArray[np.int64], ...]:

@@ -31,7 +31,7 @@ from napari_ivos.project import (
 )
 from napari_ivos.session import accepting, annotating, edits, history, stacks
 from napari_ivos.session.annotator import Annotated, Annotator
-from napari_ivos.session.labels import FrameCache, Index, Labels, Quality, composed, window_of
+from napari_ivos.session.labels import FrameCache, Index, Labels, LabelsBefore, Quality, composed, window_of
 from napari_ivos.session.painting import Paint, settled
 from napari_ivos.session.plan import Frames
 from napari_ivos.session.results import FrameResult, RoundInfo, summarise
@@ -602,7 +602,7 @@ class Session:
 
     def lock(self, object_id: int) -> None:
         """Let nothing change an object any more, on any frame, until it is unlocked."""
-        self._edit("lock", lambda s: [replace(edits.known(s, object_id), locked=edits.THIS_STEP)])
+        self._edit("lock", lambda s: [edits.locked(s, object_id)])
 
     def unlock(self, object_id: int) -> None:
         """Let an object be changed again."""
@@ -704,6 +704,19 @@ class Session:
             view = Labels(self, self._cache)
             self._view = weakref.ref(view)
         return view
+
+    def labels_before(self) -> LabelsBefore:
+        """The result as it was before the last round, to be compared with `labels`; nothing is taken back for it.
+
+        Returns
+        -------
+        LabelsBefore
+            Array-like (T, H, W) uint16, read like `labels`, with the objects of that time; empty before the first
+            round.
+        """
+        self.commit_paint()
+        taken = history.to_take_back(self._project.steps_back(), "round")
+        return LabelsBefore(self, FrameCache(self._project, taken[0].number - 1 if taken else 0))
 
     @property
     def quality(self) -> Quality:
