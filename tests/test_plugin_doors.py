@@ -169,8 +169,10 @@ def test_a_session_worked_by_commands_alone(viewer, qtbot, project):
 
     do("compare")
     assert widget.desk.comparing
-    assert not np.asarray(widget.session.labels)[5].any()
+    assert "Show after" in widget.review.buttons["compare"].text
+    assert not np.asarray(widget.desk.binding.labels.data)[5].any()
     do("compare")
+    assert widget.desk.binding.labels.data is widget.session.labels
     np.testing.assert_array_equal(np.asarray(widget.session.labels), labels)
     do("undo_round")
     assert not np.asarray(widget.session.labels)[5].any()

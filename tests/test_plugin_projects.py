@@ -42,17 +42,93 @@ def test_a_project_of_another_stack_is_left_alone(desks, tmp_path):
         assert len(kept.strokes()) == 1
 
 
-def test_leaving_a_comparison_brings_the_result_back(desks):
-    """Before and after the last round can be looked at in turn."""
-    desk = desks()
+@pytest.fixture
+def compared(desks, tmp_path):
+    """A desk that shows what was before the last of its two rounds, and the labels before and after it."""
+    desk = desks(path=tmp_path / "movie.ivos")
     scene.drawn_at(desk, 2)
-    desk.propagate()
+    desk.propagate("forward")
     desk.wait()
-    after = np.array(desk.session.labels[6])
+    before = np.asarray(desk.session.labels)
+    scene.drawn_at(desk, 1)
+    desk.propagate("backward")
+    desk.wait()
+    desk.go_to(0)
     desk.show_before()
-    assert not np.asarray(desk.session.labels[6]).any()
+    return desk, before, np.asarray(desk.session.labels)
+
+
+def test_before_and_after_the_last_round_are_looked_at_in_turn(compared):
+    """The result layer shows what was, the project stays as it is, and a second call shows it again."""
+    desk, before, after = compared
+    layer, log = desk.binding.labels, desk.session.log
+    assert after[0].any()
+    np.testing.assert_array_equal(np.asarray(layer.data), before)
+    np.testing.assert_array_equal(np.asarray(desk.session.labels), after)
+    assert list(layer.features["area"]) == [0]
     desk.show_before(False)
-    np.testing.assert_array_equal(desk.session.labels[6], after)
+    assert layer.data is desk.session.labels
+    assert list(layer.features["area"]) == [(after[0] == 1).sum()]
+    assert desk.session.log == log
+    assert all(step.state == 1 for step in log)
+
+
+def test_a_window_killed_in_a_comparison_has_lost_nothing(compared, tmp_path):
+    """What is on disk while the earlier result is shown is the whole work."""
+    _desk, _before, after = compared
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as found:
+        np.testing.assert_array_equal(np.asarray(found.labels), after)
+
+
+@pytest.mark.parametrize("deed", ["stroke", "brush", "propagate", "undo", "add_object", "import", "paint_mask"])
+def test_whatever_is_done_in_a_comparison_goes_on_from_the_result(compared, deed):
+    """The earlier result can't be painted; everything else ends the comparison first, so that no round is lost."""
+    desk, before, after = compared
+    rounds = [step.number for step in desk.session.log if step.kind == "propagate"]
+    if deed == "stroke":
+        scene.drawn_at(desk, 5)
+    elif deed == "brush":
+        layer = desk.binding.labels
+        desk.viewer.layers.selection.active = layer
+        assert not layer.editable
+        layer.mode = "paint"
+        scene.draw(desk, [(50, 10), (50, 14), (50, 18)])
+        desk.wait()
+        np.testing.assert_array_equal(np.asarray(layer.data), before)
+        desk.show_before(False)
+        assert layer.editable
+    elif deed == "import":
+        other = np.zeros((8, 60, 80), np.uint8)
+        other[0, 40:50, 40:50] = 7
+        desk.import_labels(desk.viewer.add_layer(Labels(other, name="other")))
+    else:
+        getattr(desk, deed)()
+    desk.wait()
+    assert not desk.comparing
+    assert desk.binding.labels.data is desk.session.labels
+    if deed == "undo":
+        desk.redo()
+        desk.wait()
+    assert [step.number for step in desk.session.log if step.kind == "propagate" and step.state == 1][:2] == rounds
+    if deed != "stroke":
+        np.testing.assert_array_equal(np.asarray(desk.session.labels) == 1, after == 1)
+
+
+def test_a_project_that_is_only_read_can_be_compared_too(compared, desks, tmp_path):
+    """A second window that may not write shows before and after, and a stroke drawn in it is taken away with a word."""
+    _desk, before, after = compared
+    reader = desks(path=tmp_path / "movie.ivos")
+    assert reader.session.read_only
+    reader.show_before()
+    np.testing.assert_array_equal(np.asarray(reader.binding.labels.data), before)
+    reader.show_before(False)
+    np.testing.assert_array_equal(np.asarray(reader.binding.labels.data), after)
+    reader.select(1)
+    layer = reader.viewer.layers.selection.active
+    layer.add_paths([np.array([[3.0, 14, 21], [3, 14, 31]])])
+    reader.wait()
+    assert layer.nshapes == 0
+    assert any(kind == "warning" and "read-only" in text for kind, text in reader.said)
 
 
 # --- the project is made with the first stroke -----------------------------------------------------------------------

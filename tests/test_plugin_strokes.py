@@ -88,6 +88,31 @@ def test_a_moved_stroke_replaces_the_old_one(desks):
     assert scene.shown(desk) == {"object 1 (strokes)": 1}
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["just drawn", "opened again"])
+@pytest.mark.parametrize("mode", ["select", "direct"])
+def test_a_stroke_that_the_mouse_moves_is_followed(desks, tmp_path, mode, opened):
+    """With napari's own tools, which change a line in place: moved whole, or by one of its points."""
+    desk = desks(path=tmp_path / "a.ivos")
+    scene.drawn_at(desk, 2)
+    if opened:
+        desk.close()
+        desk = desks(path=tmp_path / "a.ivos")
+        desk.go_to(2)
+    layer = desk.viewer.layers["object 1 (strokes)"]
+    desk.viewer.layers.selection.active = layer
+    layer.mode = mode
+    grip = scene.line(2)[-1 if mode == "direct" else 5]
+    layer.selected_data = {0} if mode == "direct" else set()
+    scene.draw(desk, grip + np.array([[0, 0], [1, 0], [2, 0], [4, 0]]))
+    desk.wait()
+    (stroke,) = desk.session.strokes()
+    shift = stroke.points - scene.line(2)
+    np.testing.assert_allclose(shift[-1], [4, 0], atol=0.01)
+    np.testing.assert_allclose(shift[0], [4 if mode == "select" else 0, 0], atol=0.01)
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    assert layer.mode == mode
+
+
 def test_a_deleted_stroke_is_taken_back(desks):
     """Deleting a stroke of the open round takes its mask away."""
     desk = desks()

@@ -53,13 +53,13 @@ def test_without_an_image_nothing_can_be_done():
         ),
         (
             State(image=True, session=True, objects=1, propagated=True, read_only="another process"),
-            {"next_frame", "export"},
-            {"propagate", "add_object", "compare"},
+            {"next_frame", "export", "compare"},
+            {"propagate", "add_object"},
         ),
         (
-            State(image=True, session=True, objects=1, propagated=True, comparing=True),
-            {"compare"},
-            {"propagate", "add_object", "undo"},
+            State(image=True, session=True, model="ready", objects=1, annotated=True, comparing=True, can_undo=True),
+            {"compare", "propagate", "add_object", "undo"},
+            {"stop"},
         ),
         (State(image=True, session=True, objects=1, selected=1, locked=True), set(), {"remove_object", "divide"}),
     ],

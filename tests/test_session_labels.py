@@ -369,3 +369,41 @@ def test_paint_on_a_huge_frame_costs_what_it_covers():
         assert session.labels.boxes(1) == {1: (20_000, 5_000, 20_100, 5_100), 2: (20_050, 5_090, 20_060, 5_200)}
         assert session.annotated_frames(1) == (1,)
     assert peak < 32 << 20
+
+
+# --- before the last round -----------------------------------------------------------------------------------------
+
+
+def test_before_the_last_round_is_what_undo_would_show(session, clip) -> None:
+    """`labels_before` has what taking the round back gives, without taking it back; masks, locks and edits included."""
+    session.lock(2)
+    before = np.asarray(session.labels)
+    session.interact(clip.scribbles(4, 1))
+    list(session.propagate("backward"))
+    session.rename(1, "later")
+    log, after = session.log, np.asarray(session.labels)
+    assert (before != after).any()
+    earlier = session.labels_before()
+    np.testing.assert_array_equal(np.asarray(earlier), before)
+    np.testing.assert_array_equal(earlier[4, 10:40, 5:90], before[4, 10:40, 5:90])
+    assert set(earlier.boxes(0)) == {1, 2}
+    assert session.log == log
+    np.testing.assert_array_equal(np.asarray(session.labels), after)
+    session.undo("round")
+    np.testing.assert_array_equal(np.asarray(session.labels), before)
+
+
+def test_before_the_first_round_there_is_nothing(session) -> None:
+    """With one round, and with none, what was before is empty."""
+    assert not np.asarray(session.labels_before()).any()
+    session.undo("round")
+    assert not np.asarray(session.labels_before()).any()
+
+
+def test_what_was_before_is_not_painted(session, frames) -> None:
+    """Paint there is an error in words; paint in the result is a round of its own, and missing from what was before."""
+    with pytest.raises(InputError, match="only looked at"):
+        session.labels_before()[0, 3, 4] = 1
+    session.labels[0, 3, 4] = 1
+    np.testing.assert_array_equal(np.asarray(session.labels_before()), frames)
+    assert session.labels[0, 3, 4] == 1

@@ -137,7 +137,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         session, binding = self.session, self.binding
         if session is None or binding is None:
             return
-        self.show_before(False)
+        self.comparing = False
         if session.strokes() or session.annotated_frames():
             self._keep()
         binding.retire()
@@ -154,8 +154,6 @@ class Desk(Models, Objects, Rounds, Exchange):
             return
         session, binding = self.session, self.binding
         if session is not None:
-            if self.comparing and not self.engine.busy:
-                self.show_before(False)
             if session.strokes() or session.annotated_frames():
                 self._keep()
             session.cancel()

@@ -31,6 +31,7 @@ class Exchange(Work):
         """
         session, binding = self._live()
         frame = self.frame
+        self.show_before(False)
         image = importing.labels_on(layer, binding.image, binding.layout, frame)
         self._interrupt()
         self._keep()

@@ -287,6 +287,11 @@ class Brush:
             return
         self.move()
 
+    def show(self, data: Any) -> None:
+        """Hold the same part of other labels."""
+        self._data = data
+        self.layer.data = CutOut(data, self.box)
+
     def move(self) -> None:
         """Hold the part of the frame that is in view."""
         view = view_box(self.viewer, self.image, self.layout)

@@ -26,6 +26,7 @@ class Objects(Work):
     def paint_mask(self) -> None:
         """Paint the chosen object's mask by hand: napari's brush, in the result layer or the part of it in view."""
         session, binding = self._live()
+        self.show_before(False)
         ids = [o.id for o in session.objects]
         binding.paint_for(self.selected if self.selected in ids else next(iter(ids), 1))
         self.changed.emit()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.plugin.history_keys import HistoryKeys
-    from napari_ivos.session import ObjectInfo, Session
+    from napari_ivos.session import Labels as SessionLabels
+    from napari_ivos.session import LabelsBefore, ObjectInfo, Session
 
 OPACITY = 0.55
 
@@ -49,6 +50,8 @@ class Result:
         What is painted in, where it isn't that layer.
     painted : bool
         Something was painted; whoever takes it in clears this.
+    earlier : LabelsBefore or None
+        What is shown instead of the session's labels.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Result:
         self._on_change = on_change
         self.painted = False
         self.brush: large.Brush | None = None
+        self.earlier: LabelsBefore | None = None
+        self._mode = "pan_zoom"
         self.labels = self._add_labels()
 
     # -- layers
@@ -74,7 +79,7 @@ class Result:
 
         data, offset = self._data()
         several = large.is_large(self.layout)
-        shown = large.pyramid(self.session.labels, self.layout) if several else data
+        shown = large.pyramid(self._shown, self.layout) if several else data
         options = {"opacity": OPACITY, **geometry.shifted(self.image, offset)}
         name = f"{self.image.name} [objects]"
         labels: Labels | None = None if several else spares.spare(self.viewer, Labels, self.layout.ndim)
@@ -90,9 +95,13 @@ class Result:
         self.brush = self._add_brush() if several else None
         return labels
 
+    @property
+    def _shown(self) -> SessionLabels:
+        return self.session.labels if self.earlier is None else self.earlier
+
     def _data(self) -> tuple[Any, npt.NDArray[np.float64]]:
-        """The session's labels with the axes of the image, and where they begin in its pixels."""
-        data: Any = self.session.labels
+        """The labels that are shown, with the axes of the image, and where they begin in its pixels."""
+        data: Any = self._shown
         offset = np.zeros(self.layout.ndim)
         if self.layout.frame != 0 or self.layout.ndim != data.ndim:
             data = geometry.LabelsView(data, self.layout)
@@ -193,12 +202,26 @@ class Result:
                 reset()
             layer.refresh(extent=False, highlight=False, thumbnail=False)
 
+    def show_earlier(self, earlier: LabelsBefore | None) -> None:
+        """Show the result as it was before, in which nothing is painted, or (None) as it is, with the same tool."""
+        paper, self.earlier = self.paper, earlier
+        if earlier is not None:
+            self._mode = str(paper.mode)
+        data, _ = self._data()
+        self.labels.data = large.pyramid(self._shown, self.layout) if self.labels.multiscale else data
+        if self.brush is not None:
+            self.brush.show(data)
+        paper.editable = earlier is None
+        if earlier is None:
+            paper.mode = self._mode
+        self.refresh()
+
     def describe(self, frame: int, quality: Mapping[int, float]) -> None:
         """Fill the layer's features: each object's area and quality on a frame."""
         import pandas as pd
 
         objects = self.session.objects
-        areas = large.areas(self.session.labels, frame)
+        areas = large.areas(self._shown, frame)
         self.labels.features = pd.DataFrame(
             {
                 "index": [o.id for o in objects],

@@ -46,6 +46,7 @@ class Rounds(Work):
     def propagate(self, direction: Direction = "both", start: int | None = None, stop: int | None = None) -> None:
         """Carry the annotations of this round to the other frames, or on to those that are not done yet."""
         session, _ = self._live()
+        self.show_before(False)
         self._look()
 
         def run(job: Job) -> Generator[FrameResult]:
@@ -120,11 +121,3 @@ class Rounds(Work):
         """Bring back what undo took."""
         session, _ = self._live()
         self._edit(lambda: session.redo(to), self._all_changed)
-
-    def show_before(self, before: bool = True) -> None:
-        """Show the result as it was before the last round, or as it is; nothing can be changed meanwhile."""
-        session = self.session
-        if session is None or before == self.comparing:
-            return
-        self.comparing = before
-        self._edit(lambda: (session.undo if before else session.redo)("round"), self._all_changed)

@@ -137,8 +137,6 @@ def reasons(state: State) -> dict[str, str]:
     said["start"] = _start(state)
     began = "" if state.session else "Choose a stack and press Start first."
     writable = began or (f"The project is read-only: {state.read_only}." if state.read_only else "")
-    after = "The result before the last round is shown: switch back first." if state.comparing else ""
-    writable = writable or after
     lasting = state.running in LASTING
     quiet = writable or (f"Wait until it is done ({state.running}), or stop it." if lasting else "")
     chosen = "" if state.selected else "Choose an object in the table first."
@@ -196,6 +194,4 @@ def _compare(state: State, began: str) -> str:
         return began
     if state.running in LASTING:
         return f"Wait until it is done ({state.running}), or stop it."
-    if state.read_only:
-        return "The project is read-only."
     return "" if state.propagated else "Nothing was propagated yet."

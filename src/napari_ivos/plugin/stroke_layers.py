@@ -147,7 +147,7 @@ class StrokeLayers:
         draws the stroke, which would keep them waiting for 40 ms where that is done in software.
         """
         known = self._drawn.setdefault(object_id, [])
-        present = [np.asarray(v, np.float32) for v in layer.data]
+        present = _lines(layer)
         lost, fresh = difference([d.vertices for d in known], present)
         if lost or len(fresh) != 1:
             return None
@@ -205,7 +205,7 @@ class StrokeLayers:
 
     def _read_layer(self, object_id: int, layer: Shapes, new: list[Drawn], gone: list[Drawn], notes: list[str]) -> None:
         untidy = self._finish(layer)
-        present = [np.asarray(v, np.float32) for v in layer.data]
+        present = _lines(layer)
         known = self._drawn.setdefault(object_id, [])
         lost, fresh = difference([d.vertices for d in known], present)
         clicked = untidy and not self._dragged
@@ -375,3 +375,8 @@ class StrokeLayers:
         self.viewer.layers.selection.active = layer
         if layer.editable:
             layer.mode = "add_path"
+
+
+def _lines(layer: Shapes) -> list[npt.NDArray[np.float32]]:
+    """A layer's lines as they are now: copies, because napari moves a line by changing its array in place."""
+    return [np.array(v, np.float32) for v in layer.data]

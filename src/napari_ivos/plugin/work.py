@@ -69,6 +69,8 @@ class Work:
         The live session; None before a stack is chosen.
     selected : int or None
         The object that is drawn; 0: background.
+    comparing : bool
+        The result layer shows what was before the last round.
     model_source : str, path or None
         What the model in use was loaded from; None: the shipped one, or one that was handed over.
     """
@@ -248,13 +250,14 @@ class Work:
     def _look(self) -> None:
         """Take in what the user drew, moved, deleted or painted."""
         session, binding = self.session, self.binding
-        if session is None or binding is None or self.comparing:
+        if session is None or binding is None:
             return
         changes = binding.strokes.read()
         for note in changes.notes:
             self.notice(note, "warning")
         if session.read_only is not None:
             if changes.new or changes.gone:
+                self.notice(f"The project is read-only: {session.read_only}. Nothing can be drawn.", "warning")
                 self._sync()
             return
         self._take_strokes(changes)
@@ -267,7 +270,7 @@ class Work:
 
     def _at_once(self, drawn: Drawn) -> None:
         """A stroke has just ended: send it before anything is painted."""
-        if self.comparing or self.session is None or self.session.read_only is not None:
+        if self.session is None or self.session.read_only is not None:
             self.ring()
         else:
             self.safely(self._take_strokes, Changes(new=(drawn,)))
@@ -277,6 +280,7 @@ class Work:
         drawing = self.drawing
         if drawing is None or not (changes.new or changes.gone):
             return
+        self.show_before(False)
         for drawn in changes.gone:
             if drawn.stroke is not None:
                 self._interrupt()
@@ -313,6 +317,7 @@ class Work:
 
     def _edit(self, call: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Change the session: now if it is free (as it is while a model is loaded), else when what runs has stopped."""
+        self.show_before(False)
         if any(job.owner is not None for job in self.engine.jobs):
             self._interrupt()
             self.engine.submit(Job("edit", lambda job: patiently(call), self.session, then=then, precious=True))
@@ -320,6 +325,24 @@ class Work:
         value = call()
         if then is not None:
             then(value)
+
+    def show_before(self, before: bool = True) -> None:
+        """Show the result as it was before the last round, until something is done to it or this is called with False.
+
+        Nothing is taken back for it: what is in the project stays as it is.
+        """
+        session, binding = self.session, self.binding
+        if session is None or binding is None or before == self.comparing:
+            return
+        self.comparing = before
+        binding.result.show_earlier(session.labels_before() if before else None)
+        self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
+        self.frame_changed()
+        if before:
+            self.notice(
+                "This is what was before the last round. Whatever you draw or do next brings the new result back."
+            )
+        self.changed.emit()
 
     def select(self, object_id: int) -> None:
         """Draw for this object (0: background) from now on."""
@@ -348,7 +371,8 @@ class Work:
     def frame_changed(self) -> None:
         """The user went to another frame."""
         if self.session is not None and self.binding is not None:
-            self.binding.describe(self.review.at(self.binding.frame))
+            frame = self.binding.frame
+            self.binding.describe({} if self.comparing else self.review.at(frame))
 
     def _objects_changed(self, chosen: int | None = None) -> None:
         session, binding = self._live()
@@ -362,7 +386,7 @@ class Work:
         """After undo, redo and the like: show everything again."""
         session, binding = self._live()
         objects = [o.id for o in session.objects]
-        if not self.comparing and self.selected not in (BACKGROUND, *objects):
+        if self.selected not in (BACKGROUND, *objects):
             self.selected = objects[0] if objects else None
         self._sync()
         binding.colour()
@@ -384,14 +408,14 @@ class Work:
                 review.note(*noted)
             review.mark(session)
             self.review = review
-            if self.binding is not None:
-                self.binding.describe(review.at(self.binding.frame))
+            self.frame_changed()
 
         reading.then = then
         self._readings.add(reading)
         self.exporter.submit(reading)
 
-    def _lock_result(self, locked: bool) -> None:
+    def _lock_result(self, running: bool) -> None:
+        locked = running or self.comparing
         if self.binding is not None and self.binding.paper.editable == locked:
             self.binding.paper.editable = not locked
 
