@@ -159,6 +159,16 @@ def test_scribbles_and_masks_come_as_label_images(kind, run):
     assert (labels[8] == 1).any()
 
 
+def test_what_reading_showed_is_told(run):
+    """Notes that a stack makes while it is read, here of NaN in its frames, come on stderr."""
+    frames = movie()[0].astype(np.float32)
+    frames[7, 0, 0] = np.nan
+    tifffile.imwrite("movie.tif", frames, photometric="minisblack")
+    code, _, said = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 0
+    assert said.count("NaN is shown as 0") == 1
+
+
 def test_the_reading_options_reach_the_stack(run, monkeypatch):
     """Axes, channels, index, contrast and frame axis are handed to open_frames as they are meant."""
     asked: list[dict[str, Any]] = []
@@ -286,6 +296,36 @@ def test_masks_are_not_taken_twice(run):
         assert [step.kind for step in session.log] == ["annotate", "propagate"]
 
 
+def test_masks_and_strokes_of_one_frame_are_not_taken_twice(run):
+    """Masks that strokes of the same command correct stay corrected when that command runs again; so does any paint."""
+    tifffile.imwrite("masks.tif", movie()[1][4])
+    command = ["segment", "movie.tif", "--masks", "masks.tif", "--frame", "4", "--project", "p.ivos", "--quiet"]
+    cut = write_davis([Scribbles(4, [Stroke(0, [(14, 13), (28, 28)])])], SHAPE)
+    Path("cut.json").write_text(json.dumps(cut))
+    command += ["--scribbles", "cut.json"]
+    assert run(*command, "--output", "a.tif")[0] == 0
+    with Session.open("p.ivos") as session:
+        assert (session.labels[4] != movie()[1][4]).any()
+        session.labels[4, 36:40, 60:64] = 0
+    with Session.open("p.ivos") as session:
+        kinds, labels = [step.kind for step in session.log], np.asarray(session.labels)
+    assert run(*command, "--output", "b.tif")[0] == 0
+    with Session.open("p.ivos") as session:
+        assert [step.kind for step in session.log][:3] == kinds[:3] == ["annotate", "interact", "propagate"]
+        assert [step.kind for step in session.log].count("annotate") == 2
+        np.testing.assert_array_equal(session.labels[4], labels[4])
+
+
+def test_a_contrast_that_is_asked_for_replaces_the_one_that_is_kept(run):
+    """A project keeps its contrast; --contrast sets another one, for this run and from then on."""
+    command = [*SEGMENT, "--project", "p.ivos"]
+    assert run(*command, "--output", "a.tif")[0] == 0
+    assert run(*command, "--output", "b.tif", "--contrast", "50,4000")[0] == 0
+    assert run(*command, "--output", "c.tif")[0] == 0
+    with Session.open("p.ivos") as session:
+        assert session.contrast == ((50.0, 4000.0),)
+
+
 def test_new_scribbles_are_a_new_round(run):
     """Other scribbles on an existing project correct it: a second round."""
     assert run(*SEGMENT, "--output", "a.tif", "--project", "p.ivos")[0] == 0
@@ -352,6 +392,7 @@ def test_a_broken_frame_keeps_what_is_before_it(run, monkeypatch):
         ((*SEGMENT, "--output", "a.tif", "--channels", "one"), "--channels 'one'"),
         ((*SEGMENT, "--output", "a.tif", "--contrast", "1"), "has 1 numbers"),
         ((*SEGMENT, "--output", "a.tif", "--index", "Z"), "--index 'Z'"),
+        ((*SEGMENT, "--output", "a.tif", "--index", "Z=\u00b2"), "--index 'Z=\u00b2'"),
         ((*SEGMENT, "--output", "/"), None),
         (("export", "none.ivos", "--output", "a.tif"), "none.ivos"),
         (("export", "strokes.json", "--output", "a.tif"), "strokes.json"),

@@ -498,6 +498,22 @@ def test_the_first_region_that_differs_sets_the_contrast_of_an_empty_sample() ->
         assert stack.contrast == before
 
 
+def test_nan_that_the_sample_missed_is_told_when_it_is_read() -> None:
+    """The first frame read that holds NaN is named once; where the sample had some, that note is enough."""
+    values = np.random.default_rng(5).uniform(0, 10, (200, 20, 30)).astype(np.float32)
+    values[[37, 38]] = np.nan
+    with open_frames(values) as stack:
+        assert stack.contrast_known
+        assert stack.notes == []
+        for frame in (36, 37, 38):
+            stack.read(frame)
+        assert stack.notes == ["frame 37 holds values that are NaN or infinite; NaN is shown as 0."]
+    values[0] = np.nan
+    with open_frames(values) as stack:
+        stack.read(37)
+        assert [note for note in stack.notes if "frame 37" in note] == []
+
+
 def test_nan_and_infinite_values_are_counted_and_shown() -> None:
     """NaN reads as 0, +inf as 1, -inf as 0; none of them sets the contrast, and a note says that they are there."""
     values = np.random.default_rng(5).uniform(0, 10, (3, 20, 30)).astype(np.float32)

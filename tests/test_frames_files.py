@@ -11,7 +11,7 @@ import pytest
 
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.frames import open_frames
-from napari_ivos.frames.images import natural_key
+from napari_ivos.frames.images import decode, natural_key
 from napari_ivos.regions import Box
 
 if TYPE_CHECKING:
@@ -338,6 +338,52 @@ def test_colours_of_image_files_are_kept(tmp_path: Path) -> None:
         assert set(np.unique(stack.read(0))) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("planar", [False, True], ids=["samples together", "planes"])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+def test_all_channels_of_tiffs_in_a_folder_are_read(tmp_path: Path, channels: int, planar: bool) -> None:
+    """Files of 2 to 5 channels, in whatever order they lie, open with all of them; only what is called alpha goes."""
+    import tifffile
+
+    values = noise(3, 30, 40, channels, dtype="u2")
+    for k in range(3):
+        order, config = (np.moveaxis(values[k], -1, 0), "separate") if planar else (values[k], "contig")
+        tifffile.imwrite(tmp_path / f"{k}.tif", order, photometric="minisblack", planarconfig=config)
+    with open_frames(tmp_path) as stack:
+        assert stack.shape == (3, 30, 40)
+        assert stack.channels == tuple(range(min(channels, 3)))
+        assert np.array_equal(stack.raw(2), values[2])
+    with open_frames(tmp_path, channels=[channels - 1]) as stack:
+        assert stack.channels == (channels - 1,)
+    alpha = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "alone.tif", noise(30, 40, 4, dtype="u1"), **alpha)
+    assert decode(tmp_path / "alone.tif").shape == (30, 40, 3)
+
+
+def test_pages_that_a_file_calls_channels_are_channels(tmp_path: Path) -> None:
+    """A folder of ImageJ files with a page for each channel opens with these channels."""
+    import tifffile
+
+    values = noise(3, 2, 30, 40, dtype="u2")
+    for k in range(3):
+        tifffile.imwrite(tmp_path / f"{k}.tif", values[k], imagej=True, metadata={"axes": "CYX"})
+    with open_frames(tmp_path) as stack:
+        assert stack.shape == (3, 30, 40)
+        assert np.array_equal(stack.raw(1), np.moveaxis(values[1], 0, -1))
+
+
+def test_a_page_counts_once_whatever_its_metadata_declare(tmp_path: Path) -> None:
+    """A file of a folder gives its one page, also where its OME metadata speak of a hundred thousand of them."""
+    import tifffile
+
+    for k in range(2):
+        tifffile.imwrite(tmp_path / f"{k}.ome.tif", noise(30, 40, seed=k), ome=True)
+        data = (tmp_path / f"{k}.ome.tif").read_bytes()
+        (tmp_path / f"{k}.ome.tif").write_bytes(data.replace(b'SizeT="1"', b'SizeT="9"'))
+    with open_frames(tmp_path) as stack:
+        assert stack.shape == (2, 30, 40)
+        assert np.array_equal(stack.raw(1), noise(30, 40, seed=1))
+
+
 def test_a_grey_frame_among_colours_fits_and_a_larger_one_is_named(tmp_path: Path) -> None:
     """Savers drop the colours of grey pictures: that is undone; another size is an error that names the file."""
     from PIL import Image
@@ -382,8 +428,8 @@ def test_a_folder_of_stacks_says_to_open_one(tmp_path: Path) -> None:
 
 def test_names_sort_as_people_count() -> None:
     """Numbers in names count as numbers, letters without regard to case."""
-    names = ["b1", "A10", "a9", "a09b", "10", "9"]
-    assert sorted(names, key=natural_key) == ["9", "10", "a9", "a09b", "A10", "b1"]
+    names = ["b1", "A10", "a9", "a09b", "10", "9", "9\u00b22"]
+    assert sorted(names, key=natural_key) == ["9", "9\u00b22", "10", "a9", "a09b", "A10", "b1"]
 
 
 # -- what can't be opened
@@ -396,8 +442,9 @@ def test_names_sort_as_people_count() -> None:
         ("a.png", b"", "is empty"),
         ("a.tif", b"no TIFF at all" * 50, "can't be read as TIFF"),
         ("a.tif", b"II*\x00\x08\x00\x00\x00", "a.tif"),
-        ("a.png", b"no image", "can't be read as an image"),
+        ("a.png", b"no image", "can't be read as an image .*no picture of a known kind"),
         ("a.npy", b"\x93NUMPY", "can't be read as a numpy array"),
+        ("a.npy", b"a table of numbers", "does not begin as one"),
         ("a.docx", b"text", "the ending .docx"),
         ("a", b"text", "the ending \\(none\\)"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from napari_ivos.errors import InputError, ProjectError, SessionBusy
 from napari_ivos.frames import open_frames
+from napari_ivos.frames.contrast import FRAMES_AT_MOST
 from napari_ivos.merging import Origin, sample
 from napari_ivos.predictor import FakePredictor, Segmentation
 from napari_ivos.regions import Box
@@ -578,6 +579,25 @@ def test_the_contrast_of_a_stack_is_kept(clip, tmp_path: Path) -> None:
         kept = session.contrast
     with Session.open(tmp_path / "a.ivos", open_frames(dim, axes="TYX", contrast=(0, 1))) as again:
         assert again.contrast == kept
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5])
+def test_contrast_that_only_the_work_tells_is_kept_before_the_work(tmp_path: Path, frames: int) -> None:
+    """Where sampled frames are all the same, a propagation that ends anywhere leaves the contrast it began with."""
+    video = np.zeros((60, 48, 120), np.uint16)
+    sampled = np.linspace(0, 59, FRAMES_AT_MOST).round().astype(int)
+    shown = [t for t in range(60) if t not in sampled]
+    for t in shown:
+        video[t, 10:20, 10 + t : 20 + t] = 100 + 50 * t
+    with Session(open_frames(video, axes="TYX"), FakePredictor(), tmp_path / "a.ivos") as session:
+        session.annotate(shown[0], video[shown[0]] > 0, objects=[1])
+        assert session.stack is not None
+        assert not session.stack.contrast_known
+        list(session.propagate("forward", most=frames))
+        seen = session.contrast
+    assert seen != ((0.0, 1.0),)
+    with Session.open(tmp_path / "a.ivos", open_frames(video, axes="TYX"), FakePredictor()) as again:
+        assert again.contrast == seen
 
 
 @pytest.mark.parametrize(

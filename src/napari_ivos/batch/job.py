@@ -19,7 +19,7 @@ from napari_ivos.project import Project
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session import Session, stacks
 from napari_ivos.session.parcels import sharing
-from napari_ivos.session.starts import holds, new_strokes, read_starts
+from napari_ivos.session.starts import new_masks, new_strokes, read_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -292,9 +292,8 @@ class Job:
         with self._open() as session:
             self._check_model(session)
             starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)
-            for frame, image in starts.masks.items():
-                if not holds(session, frame, image):
-                    session.annotate(frame, image)
+            for frame, image in new_masks(session, starts.masks).items():
+                session.annotate(frame, image)
             with sharing(session) as shared:
                 for scribbles in starts.strokes:
                     new = new_strokes(session, scribbles)

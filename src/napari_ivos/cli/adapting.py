@@ -84,7 +84,7 @@ def frames_of(text: str) -> list[int]:
     found: list[int] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise InputError(f"--accept {text!r}: give frames such as 3,7-9.")
         found += range(int(first), int(last or first) + 1)
     return found

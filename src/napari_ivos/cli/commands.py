@@ -174,6 +174,6 @@ def _numbers(text: str, what: str, whole: bool = False, count: int | None = None
 
 def _place(text: str) -> tuple[str, int]:
     axis, _, number = text.partition("=")
-    if not axis or not number.strip().lstrip("-").isdigit():
+    if not axis or not number.strip().removeprefix("-").isdecimal():
         raise InputError(f"--index {text!r}: give an axis and a number, such as Z=12.")
     return axis, int(number)

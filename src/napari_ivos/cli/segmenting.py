@@ -19,7 +19,7 @@ from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError
 from napari_ivos.scribbles import Scribbles
-from napari_ivos.session.starts import holds, new_strokes, read_starts
+from napari_ivos.session.starts import new_masks, new_strokes, read_starts
 
 if TYPE_CHECKING:
     import argparse
@@ -111,12 +111,15 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
     if job.scribbles is None and job.masks is None and not job.kept.exists():
         raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")
     with napari_ivos.open_frames(job.input, **job.reading) as stack:
-        for note in [*stack.notes, *([stack.hint] if stack.hint else [])]:
+        told = [*stack.notes]
+        for note in [*told, *([stack.hint] if stack.hint else [])]:
             output.note(note)
         strokes, masks = read_starts(stack.shape, job.scribbles, job.masks, job.frame, job.background)
         model = load(job.model, job.device)
         with _project(job, stack, model, output) as session:
             tally = run(session, strokes, masks, output)
+            for note in stack.notes[len(told) :]:  # what was seen of the frames only as they were read
+                output.note(note)
             written = write(session, targets, job.overwrite, output)
             return _facts(job, session, tally, written)
 
@@ -129,6 +132,9 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
         session = napari_ivos.Session.open(path, frames=stack, model=model, force=job.force)
         if job.project is None:
             output.note(f"going on with {path}, left by a run that was stopped; delete it to start anew")
+        asked = job.reading.get("contrast")
+        if asked is not None and session.read_only is None:
+            session.contrast = asked  # the one that the project keeps is for those who ask for none
         if job.model is None and session.adapted is not None and session.read_only is None:
             adapted = napari_ivos.adapted_model(session, job.device)
             if adapted is not None:
@@ -166,9 +172,8 @@ def run(
 ) -> Tally:
     """Add what the session doesn't hold yet, and propagate; raises `Interrupted` after Ctrl-C."""
     tally, began = Tally(), time.perf_counter()
-    for frame, image in masks.items():
-        if not holds(session, frame, image):
-            session.annotate(frame, image)
+    for frame, image in new_masks(session, masks).items():
+        session.annotate(frame, image)
     for scribbles in strokes:
         new = new_strokes(session, scribbles)
         if new:

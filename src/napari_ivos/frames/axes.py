@@ -197,7 +197,7 @@ def lay_out(
     frame = _frame_axis(axes, shape, name, frame_axis)
     channel = _channel_axis(axes, shape, frame)  # None for a single channel: that is a plane, not an axis
     special = {frame, channel, axes.index("Y"), axes.index("X")}
-    fixed, notes = _held(axes, shape, name, special, index or {})
+    fixed, notes = _held(axes, shape, name, special, index or {}, still=frame is None)
     count = 1 if channel is None else shape[channel]
     chosen, more = _shown(count, name, channels)
     return Layout(axes, shape, frame, axes.index("Y"), axes.index("X"), channel, chosen, fixed), notes + more
@@ -224,9 +224,9 @@ def _frame_axis(axes: str, shape: tuple[int, ...], name: str, asked: str | None)
 
 
 def _held(
-    axes: str, shape: tuple[int, ...], name: str, special: set[int | None], index: Mapping[str, int]
+    axes: str, shape: tuple[int, ...], name: str, special: set[int | None], index: Mapping[str, int], still: bool
 ) -> tuple[dict[int, int], list[str]]:
-    """Index of every further axis, and a note for each that was taken at 0 unasked."""
+    """Index of every further axis, and a note for each that was taken at 0 unasked; `still`: there is no frame axis."""
     asked = {key.upper(): value for key, value in index.items()}
     further = [i for i in range(len(axes)) if i not in special]
     allowed = {axes[i] for i in further}
@@ -244,8 +244,9 @@ def _held(
             raise InputError(f"index {letter}={at} is outside {name}: axis {letter} has entries 0 to {shape[i] - 1}.")
         fixed[i] = at
         if letter not in asked and shape[i] > 1:
+            way = f', or make it the frames with frame_axis="{letter}"' if still else ""
             notes.append(
-                f'axis {letter} has {shape[i]} entries; entry 0 is used. Choose with index={{"{letter}": ...}}.'
+                f'axis {letter} has {shape[i]} entries; entry 0 is used. Choose with index={{"{letter}": ...}}{way}.'
             )
     return fixed, notes
 

@@ -14,10 +14,13 @@ import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.frames.blocks import regular_edges
+from napari_ivos.frames.tiff import check_ome
 from napari_ivos.untrusted import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import tifffile
 
     from napari_ivos.frames.axes import Selection
     from napari_ivos.frames.contrast import Range
@@ -33,7 +36,7 @@ _SIGNED_BYTES = 1 << 16
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key by which frame2 comes before frame10."""
     parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[str]]:
@@ -93,8 +96,8 @@ class ImageFolder:
     def _frame(self, number: int) -> Array:
         values = decode(self._files[number])
         wanted = self.shape[1:]
-        if values.ndim == 2 and len(wanted) == 3:
-            values = np.repeat(values[..., None], wanted[2], axis=2)  # savers drop the colours of a grey picture
+        if values.ndim == 2 and wanted[2:] == (3,):
+            values = np.repeat(values[..., None], 3, axis=2)  # savers drop the colours of a grey picture
         elif values.ndim == 3 and len(wanted) == 2 and (values == values[..., :1]).all():
             values = values[..., 0]
         if values.shape != wanted or values.dtype != self.dtype:
@@ -124,7 +127,10 @@ def _words(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 
 def decode(file: Path) -> Array:
-    """Pixels of an image file, (h, w) or (h, w, 3): palettes and other colour spaces become RGB, alpha is dropped."""
+    """Pixels of an image file, (h, w) or (h, w, channels).
+
+    Palettes and other colour spaces become RGB, alpha is dropped; a TIFF may have any number of channels.
+    """
     if file.stat().st_size == 0:
         raise ValueError("the file is empty (0 bytes)")
     if file.suffix.lower() in (".tif", ".tiff"):
@@ -137,9 +143,13 @@ def decode(file: Path) -> Array:
         check_picture(width, height, 8)
         values = np.asarray(imagecodecs.png_decode(file.read_bytes()))
         return _without_alpha(values)
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(picture_bytes(file)) as image:
+    try:
+        opened = Image.open(picture_bytes(file))
+    except UnidentifiedImageError as error:
+        raise ValueError("it holds no picture of a known kind") from error
+    with opened as image:
         check_picture(*image.size, 4)
         if image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16"):
             return np.array(image)
@@ -165,18 +175,31 @@ def picture_bytes(file: Path) -> io.BytesIO:
 
 
 def _decode_tiff(file: Path) -> Array:
+    """Pixels of a TIFF with one picture, whose channels are samples or, where the file says so, pages of their own."""
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        if len(tiff.pages) > 1:
-            raise ValueError(f"a stack of {len(tiff.pages)} pages, not one frame; open that file instead of its folder")
-        page = tiff.pages.first
-        check_picture(page.imagewidth, page.imagelength, max(page.samplesperpixel, 1) * max(page.bitspersample // 8, 1))
-        values = np.asarray(tiff.asarray())
-    values = np.squeeze(values)
-    if values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]:
-        values = np.moveaxis(values, 0, -1)  # planar: channels first
-    return _without_alpha(values)
+        page, count = tiff.pages.first, len(tiff.pages)
+        size = max(page.samplesperpixel, 1) * max(page.bitspersample // 8, 1)
+        check_picture(page.imagewidth, page.imagelength, size * count)
+        if count > 1 and not _pages_are_channels(tiff, file):
+            raise ValueError(f"a stack of {count} pages, not one frame; open that file instead of its folder")
+        # Page by page: the series of an OME-TIFF may reach over other files, and declare any number of frames.
+        planes = [np.asarray(each.asarray()) for each in tiff.pages]
+        if count > 1:
+            return np.stack(planes, axis=-1)
+        values, axes = planes[0], page.axes
+        alpha = bool(page.extrasamples) and page.extrasamples[-1] in (1, 2)
+    if "S" not in axes:
+        return np.squeeze(values)
+    values = np.moveaxis(values, axes.index("S"), -1)
+    return values if not alpha else values[..., 0] if values.shape[-1] == 2 else values[..., :-1]
+
+
+def _pages_are_channels(tiff: tifffile.TiffFile, file: Path) -> bool:
+    check_ome(tiff, file)
+    series = tiff.series[0]
+    return series.axes == "CYX" and series.shape[0] == len(tiff.pages)
 
 
 def _without_alpha(values: Array) -> Array:

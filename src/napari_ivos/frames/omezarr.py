@@ -27,7 +27,7 @@ def zarr_folder_source(path: Path, series: int | None = None) -> ArraySource:
     Parameters
     ----------
     path : Path
-        An existing folder (or a zip of one).
+        An existing folder.
     series : int, optional
         Which image of a collection; None: the first, with a note where there are more.
 
@@ -118,7 +118,7 @@ def _collection_source(group: Any, name: str, series: int | None, path: Path | N
             f"{name} is a plate of many wells; open one image in it, for example "
             f"{name}/{wells[0] if wells else 'A/1'}/0."
         )
-    numbered = sorted((name for name in group.group_keys() if name.isdigit()), key=int)
+    numbered = sorted((name for name in group.group_keys() if name.isdecimal()), key=int)
     images = [name for name in numbered if _multiscales(group[name])]
     if images:
         if not 0 <= (series or 0) < len(images):

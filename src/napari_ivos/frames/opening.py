@@ -154,6 +154,9 @@ def _npy_source(path: Path) -> Source:
     import numpy as np
 
     try:
+        with path.open("rb") as file:
+            if not file.read(6).startswith((b"\x93NUMPY", b"PK\x03\x04")):
+                raise ValueError("it does not begin as one")  # numpy would take it for a pickle
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # its header is Python text, and damaged text fails in many ways
         raise InputError(f"{path} can't be read as a numpy array ({error}). Save it again with numpy.save.") from error

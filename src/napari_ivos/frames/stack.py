@@ -94,6 +94,7 @@ class FrameStack:
         self._ahead = ReadAhead()
         self._closed = threading.Event()
         self._fingerprint: str | None = None
+        self._strange_told = False
         self.notes = [*source.notes, *notes]
         # Dropping the last reference closes file and thread; the callback must not hold the stack itself.
         self._finalizer = weakref.finalize(self, _release, self._closed, self._ahead, source if owns else None)
@@ -185,6 +186,7 @@ class FrameStack:
     def _measured(self, values: Array) -> tuple[tuple[Range, ...], bool]:
         """Ranges of (n, c) values; they are final if any channel is."""
         results = [contrasts.measure(values[:, i]) for i in range(values.shape[1])]
+        self._strange_told |= values.dtype.kind == "f" and not bool(np.isfinite(values).all())
         for channel, (_, _, notes) in zip(self.channels, results, strict=True):
             for note in notes:
                 self._note(note if len(results) == 1 else f"channel {channel}: {note}")
@@ -258,6 +260,9 @@ class FrameStack:
         if values is None:
             values = self._shown(frame, box)
         planes = contrasts.apply(values, self._ranges_for(values))
+        if values.dtype.kind == "f" and not self._strange_told and not np.isfinite(values).all():
+            self._note(f"frame {frame} holds values that are NaN or infinite; NaN is shown as 0.")
+            self._strange_told = True
         count = planes.shape[2]
         if count == 1:
             return np.repeat(planes, 3, axis=2)

@@ -77,7 +77,7 @@ def tiff_source(path: Path, series: int | None = None) -> ArraySource:
 
 
 def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: list[str]) -> ArraySource:
-    _check_ome(file, path)
+    check_ome(file, path)
     if len(file.pages) > 0:
         _check_page(file.pages.first, path)
     every = file.series
@@ -159,7 +159,7 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
         )
 
 
-def _check_ome(file: tifffile.TiffFile, path: Path) -> None:
+def check_ome(file: tifffile.TiffFile, path: Path) -> None:
     """InputError for OME metadata that declares too much, or sends its reader to files elsewhere."""
     text = file.ome_metadata if len(file.pages) > 0 else None
     if not text:

@@ -68,8 +68,13 @@ class Annotator:
         """Frames with strokes whose masks are still to be made."""
         return sorted({s.frame for s in self._project.strokes(unfinished=True)})
 
-    def segment(self, frame: int, model: Predictor, stack: Stack) -> Annotated:
-        """Make the masks of all strokes of a frame that have none yet, from all its strokes of their round."""
+    def segment(
+        self, frame: int, model: Predictor, stack: Stack, looked: Callable[[], None] | None = None
+    ) -> Annotated:
+        """Make the masks of all strokes of a frame that have none yet, from all its strokes of their round.
+
+        `looked` is called before anything is written that was made from the frame.
+        """
         started = time.perf_counter()
         states = self._project.objects()
         fresh = self._counting(self._project.strokes(frame, unfinished=True), states)
@@ -83,6 +88,8 @@ class Annotator:
         rows = self._project.rows(frame)
         patches = self._project.patches(rows[i] for i in touched if i in rows)
         changes = self._scribble(frame, model, stack, drawn, patches, touched, owners)
+        if looked is not None:
+            looked()
         steps = sorted({s.step for s in fresh})
 
         def finish(writer: Writer) -> int:

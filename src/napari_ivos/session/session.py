@@ -242,7 +242,10 @@ class Session:
             self._stack.contrast = kept
 
     def _keep_contrast(self) -> None:
-        """Keep the contrast once it is known for good."""
+        """Keep the contrast once it is known for good.
+
+        Before anything that was made with it: a kill in between leaves nothing that the next run would make otherwise.
+        """
         if self._contrast_kept or self._stack is None or not self._stack.contrast_known:
             return
         with self._project.transaction() as writer:
@@ -279,7 +282,7 @@ class Session:
         frame = self._check_scribbles(scribbles)
         with self._working("interact"):
             self._annotator.keep_strokes(scribbles, model)
-            return self._told(self._annotator.segment(frame, model, stack))
+            return self._told(self._annotator.segment(frame, model, stack, self._keep_contrast))
 
     def _check_scribbles(self, scribbles: Scribbles) -> int:
         if not hasattr(scribbles, "strokes"):
@@ -514,7 +517,8 @@ class Session:
                 if not state.removed and state.locked is None and (chosen is None or i in chosen)
             }
             task = Task(self._project.round_now()[0], _DIRECTIONS[direction], within, carried, most)
-            return Sweep(self._project, stack, model, task, self._cancelled.is_set, self._cache.forget)
+            cancelled, written, looked = self._cancelled.is_set, self._cache.forget, self._keep_contrast
+            return Sweep(self._project, stack, model, task, cancelled, written, looked=looked)
 
         return plan
 
@@ -532,7 +536,8 @@ class Session:
 
     def _catch_up(self) -> tuple[FrameResult, ...]:
         frames = self._annotator.unfinished_frames()
-        return tuple(self._told(self._annotator.segment(f, self._need_model(), self._need_stack())) for f in frames)
+        segment, looked = self._annotator.segment, self._keep_contrast
+        return tuple(self._told(segment(f, self._need_model(), self._need_stack(), looked)) for f in frames)
 
     def _propagation(self, plan: Callable[[], Sweep]) -> Generator[FrameResult]:
         with self._working("propagate"):

@@ -1,6 +1,6 @@
 """What a session starts from when nobody sits before it: strokes and finished masks in files.
 
-A job that is run again adds nothing twice: `new_strokes` and `holds` say what a session has already.
+A job that is run again adds nothing twice: `new_strokes` and `new_masks` say what a session does not have already.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.frames.painted import label_images
+from napari_ivos.project import StepState
 from napari_ivos.scribbles import Scribbles, Stroke, read_davis
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from napari_ivos.session.session import Session
@@ -75,10 +77,24 @@ def new_strokes(session: Session, scribbles: Scribbles) -> list[Stroke]:
     return [stroke for stroke in scribbles.strokes if stroke not in known]
 
 
-def holds(session: Session, frame: int, image: npt.NDArray[Any]) -> bool:
-    """Whether the masks of a frame are in the session already, as annotation."""
+def new_masks(
+    session: Session, masks: Mapping[int, npt.NDArray[np.integer[Any]]]
+) -> dict[int, npt.NDArray[np.integer[Any]]]:
+    """Finished masks that a session was not given yet, by frame; what became of those that it was is the user's."""
+    given: dict[int, list[int]] = {}
+    for step in session.log:
+        if step.kind == "annotate" and step.state is StepState.ACTIVE:
+            given.setdefault(step.detail["frame"], []).append(step.number)
+    return {frame: image for frame, image in masks.items() if not _holds(session, frame, image, given.get(frame, []))}
+
+
+def _holds(session: Session, frame: int, image: npt.NDArray[Any], steps: Sequence[int]) -> bool:
+    """Whether one of these steps painted the masks of a frame, or they are there, bit by bit, as annotation."""
+    inside = image > 0
+    if any(np.array_equal(session.painted_by(step).labels[inside], image[inside]) for step in steps):
+        return True
     ids = set(np.unique(image).tolist()) - {0}
     known = {o.id for o in session.objects}
     if not ids <= known or any(frame not in session.annotated_frames(i) for i in ids):
         return False
-    return bool((session.labels[frame] == image)[image > 0].all())
+    return bool((session.labels[frame] == image)[inside].all())

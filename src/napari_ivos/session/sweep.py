@@ -70,6 +70,8 @@ class Sweep:
         Told (frame) after each transaction.
     tracks : sequence of Track, optional
         What there is to do, where that was planned elsewhere; planned from the project by default.
+    looked : callable, optional
+        Called before anything is written that was made from the frames.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Sweep:
         cancelled: Callable[[], bool],
         written: Callable[[int], None],
         tracks: Sequence[Track] | None = None,
+        looked: Callable[[], None] | None = None,
     ) -> None:
         self._project = project
         self._stack = stack
@@ -88,6 +91,7 @@ class Sweep:
         self._task = task
         self._cancelled = cancelled
         self._written = written
+        self._looked = looked
         self._shape = project.shape[1:]
         self._step: int | None = None
         self._finished = 0
@@ -349,6 +353,8 @@ class Sweep:
         return WrittenPatch.of(i, mask, quality, stage, track.direction)
 
     def _write(self, frame: int, patches: Sequence[WrittenPatch], seconds: float) -> None:
+        if self._looked is not None:
+            self._looked()
         with self._project.transaction() as writer:
             step = self.begin(writer)
             writer.put_patches(step, frame, patches)
@@ -400,6 +406,8 @@ class Sweep:
         masks = self._project.patches(rows)
         with failing_model(self._predictor, frame, self._kept):
             found = steps.learn(lambda box: self._stack.read(frame, box), self._shape, self._predictor, masks)
+        if self._looked is not None:
+            self._looked()
         with self._project.transaction() as writer:
             writer.put_references(self._predictor.checksum, {(i, step, frame): r for i, r in found.items()})
 
