@@ -8,6 +8,8 @@ from napari_ivos.errors import InputError
 from napari_ivos.plugin import geometry
 
 if TYPE_CHECKING:
+    from magicgui.widgets import ComboBox
+
     from napari_ivos.plugin.desk import Desk
     from napari_ivos.plugin.sections import DrawSection, StackSection
 
@@ -24,7 +26,7 @@ class Choosing:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._offered: object = ()
+        self._offered: tuple[Any, ...] = ()
 
     def images(self, widget: object = None) -> list[tuple[str, Any]]:
         """Layers that can be segmented, by name."""
@@ -41,12 +43,11 @@ class Choosing:
 
     def layers_changed(self, stack: StackSection, draw: DrawSection) -> None:
         """Offer the layers that are there now."""
-        chosen = stack.image.value
-        stack.image.reset_choices()
-        draw.labels.reset_choices()
         images = [layer for _, layer in self.images()]
-        if chosen not in images:
-            stack.image.value = images[-1] if images else None
+        _offer(stack.image, images)
+        _offer(draw.labels, [layer for _, layer in self.labels()])
+        if stack.image.value is None and images:
+            stack.image.value = images[-1]
         self.image_changed(stack)
 
     def image_changed(self, stack: StackSection) -> None:
@@ -54,10 +55,10 @@ class Choosing:
         image = stack.image.value
         shape = None if image is None else geometry.full_data(image).shape
         like = [(n, x) for n, x in self.images() if x is not image and geometry.full_data(x).shape == shape]
-        offered = (image, shape, tuple(n for n, _ in like))
+        offered = (image, shape, tuple(like))
         if offered == self._offered:
             return
-        self._offered = offered
+        keep, self._offered = offered[:2] == self._offered[:2], offered
         if image is None:
             stack.show_layout(None, NOTHING, [])
             return
@@ -66,4 +67,15 @@ class Choosing:
         except InputError as error:
             stack.show_layout(None, str(error), [])
         else:
-            stack.show_layout(layout, layout.words, like)
+            stack.show_layout(layout, layout.words, like, keep)
+
+
+def _offer(box: ComboBox, layers: list[Any]) -> None:
+    """Let a box of layers have their names of today; the chosen one stays chosen, also where it was renamed."""
+    chosen = box.value
+    with box.changed.blocked():
+        box.reset_choices()
+        if chosen in layers:
+            box.value = chosen
+    if box.value is not chosen:
+        box.changed.emit(box.value)

@@ -33,13 +33,17 @@ class ExportDialog(QDialog):
         self.setWindowTitle("Export")
         self._start = start
         self.format = QComboBox()
+        self.format.setToolTip("What is written, and for which programs.")
         for name, known in FORMATS.items():
             self.format.addItem(f"{name}: {known.words}", name)
         self.format.addItem("Tracks layer: where each object was, with its lineage, in this window", TRACKS)
         self.path = QLineEdit()
         self.path.setMinimumWidth(360)
+        self.path.setToolTip("The file or folder that is written.")
         self.overwrite = QCheckBox("Replace what is there")
+        self.overwrite.setToolTip("Without this, a file or folder of that name is left alone, and you are told.")
         browse = QPushButton("Browse …")
+        browse.setToolTip("Choose another place.")
         browse.clicked.connect(self._browse)
         self._line = QHBoxLayout()
         self._line.addWidget(self.path)

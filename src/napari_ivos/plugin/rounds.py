@@ -56,14 +56,14 @@ class Rounds(Work):
                 yield from patiently(lambda: session.propagate(direction, start, stop))
 
         def then(value: object) -> None:
-            done = task.meter.done
-            self.notice(f"Propagated {done} frame{'s' * (done != 1)}. Look through them, or go to the worst one.")
+            self.notice(_told(task.meter.done, task.stop.is_set()))
 
         task = Run("propagate", run, session, then=then)
         task.again = lambda: self.propagate(direction, start, stop)
         self._last = task.meter
         self.engine.submit(task)
         self._lock_result(True)
+        self.notice("Look at any frame meanwhile. A stroke or Stop ends this after its frame; what is done is kept.")
         self.changed.emit()
 
     @property
@@ -121,3 +121,13 @@ class Rounds(Work):
         """Bring back what undo took."""
         session, _ = self._live()
         self._edit(lambda: session.redo(to), self._all_changed)
+
+
+def _told(done: int, stopped: bool) -> str:
+    """What is said of a propagation that has ended."""
+    frames = f"{done} frame{'s' * (done != 1)}"
+    if stopped:
+        return f"Stopped after {frames}: what is done is kept, and Propagate goes on with the rest."
+    if not done:
+        return "Nothing was left to propagate. Draw where a mask is wrong, then propagate again."
+    return f"Propagated {frames}. Look through them, or go to the worst one."

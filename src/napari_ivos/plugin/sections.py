@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
 from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QAbstractSpinBox,
     QComboBox,
     QGridLayout,
@@ -57,16 +59,23 @@ ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
 FRAMES_NAMED = 8
 """So many frames that were accepted are named; of more, these and the number."""
 HELP = (
-    "<b>1</b>&nbsp; Press <b>Start</b> and draw a line on an object: its mask appears.<br>"
-    "<b>2</b>&nbsp; Press <b>Propagate</b>: the mask goes to all other frames.<br>"
-    "<b>3</b>&nbsp; Draw where it is wrong, propagate again. Everything is saved as you go."
+    "<b>1</b>&nbsp; <b>Start</b>, then draw a line on an object.<br>"
+    "<b>2</b>&nbsp; <b>Propagate</b>: all frames get its mask.<br>"
+    "<b>3</b>&nbsp; Draw where it is wrong; propagate again."
 )
+"""Three lines, also where the panel is as narrow as it gets."""
 
 
 def labelled(name: str, text: str) -> str:
     """The text of a command's button: with its key, where it has one."""
     key = KEYS.get(name)
     return f"{text}  [{key}]" if key else text
+
+
+def command_of(event: QKeyEvent) -> str | None:
+    """The command whose key was pressed; None for any other key."""
+    pressed = QKeySequence(event.keyCombination()).toString(QKeySequence.SequenceFormat.PortableText)
+    return next((name for name, key in KEYS.items() if key.replace("-", "+") == pressed), None)
 
 
 LEGEND = (
@@ -161,13 +170,40 @@ class WheelGuard(QObject):
         return False
 
 
+class KeyGuard(QObject):
+    """Hands keys that are commands on to the panel, where a table or a box of choices would search for the letter.
+
+    Parameters
+    ----------
+    inside : QWidget
+        Whose tables, choices and numbers are guarded; where text is typed, letters stay letters.
+    """
+
+    def __init__(self, inside: QWidget) -> None:
+        super().__init__(inside)
+        for box in (*inside.findChildren(QComboBox), *inside.findChildren(QAbstractSpinBox)):
+            box.installEventFilter(self)
+        for box in inside.findChildren(QAbstractItemView):
+            window = box.window()
+            if window is None or window.windowType() != Qt.WindowType.Popup:  # that of an open box of choices
+                box.installEventFilter(self)
+
+    def eventFilter(self, box: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Leave a command's key to whoever the box is in."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and command_of(event) is not None:
+            event.ignore()
+            return True
+        return False
+
+
 class Fold(QWidget):
     """What is seldom needed, under a title that opens and closes it."""
 
-    def __init__(self, title: str, *inside: Any) -> None:
+    def __init__(self, title: str, tip: str, *inside: Any) -> None:
         super().__init__()
         self._title = title
         self.button = QPushButton()
+        self.button.setToolTip(tip)
         self.button.setCheckable(True)
         self.button.setStyleSheet("text-align: left; border: none; background: transparent; padding: 3px 1px;")
         self.inside = QWidget()
@@ -202,13 +238,13 @@ def _beside(*widgets: Any) -> QWidget:
     return line
 
 
-def _words(text: str = "", name: str = "") -> QLabel:
+def _words(text: str = "", tip: str = "") -> QLabel:
     """A sentence, wrapped; a long name in it (of a file) makes no window wide, and no name is read as HTML."""
     label = QLabel(text)
+    label.setToolTip(tip)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    label.setObjectName(name)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
 
@@ -219,7 +255,7 @@ class StackSection(Section):
     def __init__(self, images: Callable[[Any], list[tuple[str, Any]]]) -> None:
         super().__init__("Stack")
         self.image = ComboBox(label="Image", choices=images, nullable=True, tooltip="The layer to segment.")
-        self.words = _words()
+        self.words = _words(tip="What is segmented: as many frames, along the axis that is chosen below.")
         start = self.button("start", "Start", "Begin with this stack, or go on with its project.")
         self.frames = ComboBox(label="Frames along", choices=(), tooltip="Axis along which the frames lie.")
         self.channels = Select(label="Channels", choices=(), tooltip="One to three; none chosen: the first three.")
@@ -241,7 +277,7 @@ class StackSection(Section):
         self.device = ComboBox(
             label="Device", choices=("automatic", "cpu", "cuda", "mps"), tooltip="Where the networks run."
         )
-        self.shown_device = _words()
+        self.shown_device = _words(tip="The trained networks in use, and where they run.")
         load = self.button("load_model", "Load model", "Load this model on this device.")
         open_project = self.button("open_project", "Open project …", "Go on with a project (.ivos) from elsewhere.")
         self.body.addWidget(_form(self.image))
@@ -253,7 +289,8 @@ class StackSection(Section):
         for file in (self.folder, self.model):
             file.choose_btn.text = "Browse …"
         more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
-        self.body.addWidget(Fold("Advanced: axes, channels, folder, model", more, load))
+        tip = "Where the defaults don't fit: another axis, some channels, another folder, model or device."
+        self.body.addWidget(Fold("Advanced: axes, channels, folder, model", tip, more, load))
 
     def show_begun(self, begun: bool) -> None:
         """Let Start stand out until there is a session."""
@@ -261,8 +298,9 @@ class StackSection(Section):
             self._begun = begun
             self.buttons["start"].native.setStyleSheet("" if begun else MAIN)
 
-    def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]]) -> None:
-        """Offer the axes and channels of a layer, and layers like it as channels."""
+    def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]], keep: bool = False) -> None:
+        """Offer the axes and channels of a layer, and layers like it as channels; `keep` what is chosen of them."""
+        axis, channels = self.frames.value, self.channels.value
         self.words.setText(words)
         axes = (
             []
@@ -271,10 +309,11 @@ class StackSection(Section):
         )
         self.frames.choices = axes
         if layout is not None and layout.frame is not None:
-            self.frames.value = layout.frame
+            self.frames.value = axis if keep else layout.frame
         own = [] if layout is None or layout.channel is None else range(layout.shape[layout.channel])
         self.channels.choices = [(f"channel {c}", c) for c in own] + others
-        self.channels.value = []
+        offered = [*own, *(layer for _, layer in others)]
+        self.channels.value = [c for c in offered if keep and c in channels]
         self.channels.visible = bool(self.channels.choices)
 
 
@@ -287,6 +326,7 @@ class ObjectsSection(Section):
         self.timeline = Timeline()
         self.legend = QLabel(LEGEND)
         self.legend.setWordWrap(True)
+        self.legend.setToolTip("A row for each object, a column for each frame: click to go there.")
         self.body.addWidget(self.table)
         self.body.addWidget(self.timeline)
         self.body.addWidget(self.legend)
@@ -306,7 +346,7 @@ class DrawSection(Section):
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
-        self.now = _words()
+        self.now = _words(tip="For whom your next stroke counts.")
         self.now.setTextFormat(Qt.TextFormat.RichText)
         self.body.addWidget(self.now)
         self.grid((following, ground))
@@ -325,7 +365,8 @@ class DrawSection(Section):
             tooltip="What the labels of this frame become.",
         )
         take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
-        self.body.addWidget(Fold("From a Labels layer", _form(self.labels, self.how), take))
+        tip = "Begin with masks of Cellpose, StarDist or another plugin, or with what you painted."
+        self.body.addWidget(Fold("From a Labels layer", tip, _form(self.labels, self.how), take))
 
     def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool) -> None:
         """Say for whom a stroke would be."""
@@ -376,12 +417,27 @@ class PropagateSection(Section):
             line.addWidget(widget, stretch)
         for box in (self.first, self.last):
             box.native.setMinimumWidth(70)
-        self.body.addWidget(Fold("Direction, range, view", _form(self.direction), between, self.follow))
+            box.changed.connect(self._limit)
+        tip = "One way only, a range of frames only, or a view that goes along."
+        self.body.addWidget(Fold("Direction, range, view", tip, _form(self.direction), between, self.follow))
+
+    def _limit(self, value: int) -> None:
+        """Who sets a range means it."""
+        self.ranged.value = True
+
+    def show_frames(self, last: int) -> None:
+        """Offer a stack's frames up to the last one."""
+        if self.last.max != last:
+            with self.first.changed.blocked(), self.last.changed.blocked():
+                self.first.max = self.last.max = last
+                self.first.value, self.last.value = 0, last
+            self.ranged.value = False
 
     def _running(self) -> QWidget:
         stop = self.button("stop", "Stop", "Stop within a frame; what is done is kept.")
         self.bar = QProgressBar()
         self.bar.setFormat("")
+        self.bar.setToolTip("How far it is, and how long it will still take.")
         self.bar.setMinimumHeight(22)
         line = QWidget()
         layout = QHBoxLayout(line)
@@ -412,8 +468,9 @@ class ReviewSection(Section):
         self.grid((undo, redo))
         adapt = self.button("adapt", "Adapt", "Train the model on these frames for two minutes at most; Stop ends it.")
         drop = self.button("drop_adapted", "Model as it was", "Forget the weights that were adapted to this stack.")
-        self.learned = _words()
-        self.body.addWidget(Fold("Adapt the model to this stack", self.learned, _beside(adapt, drop)))
+        self.learned = _words(tip="The more frames you corrected or said are right, the more there is to learn from.")
+        tip = "Where the same mistake comes back on every frame: train the model on your corrections."
+        self.body.addWidget(Fold("Adapt the model to this stack", tip, self.learned, _beside(adapt, drop)))
 
     def show_learned(self, annotated: int, accepted: Sequence[int]) -> None:
         """Say what adapting would learn from."""
@@ -432,7 +489,9 @@ class SaveSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Save")
-        self.words = _words("Nothing is saved yet: a project is made with your first stroke.")
+        self.words = _words(
+            "Nothing is saved yet: a project is made with your first stroke.", "Strokes, masks and history: all of it."
+        )
         save = self.button(
             "save_project", "Save project …", "Keep the work in a file, which is then always up to date."
         )

@@ -67,6 +67,10 @@ class ObjectTable(QTableWidget):
             rows.hide()
             rows.setDefaultSectionSize(24)
         self.setStyleSheet(BOXES)
+        self.setToolTip("Your objects: choose the one to draw; double-click a colour or a name to change it.")
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed
+        )  # and not any letter, as Qt has it: those are commands
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setFixedHeight(30 + 3 * 24)
@@ -108,7 +112,9 @@ class ObjectTable(QTableWidget):
             if column == COLOUR:
                 swatch = QPixmap(14, 14)
                 swatch.fill(QColor(colour))
-                item.setIcon(QIcon(swatch))
+                icon = QIcon(swatch)
+                icon.addPixmap(swatch, QIcon.Mode.Selected)  # else the chosen object's colour is mixed with the row's
+                item.setIcon(icon)
                 item.setData(COLOUR_ROLE, colour)
             elif column == NAME:
                 item.setFlags(base | Qt.ItemFlag.ItemIsEditable)

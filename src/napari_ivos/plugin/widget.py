@@ -21,6 +21,7 @@ from napari_ivos.plugin.sections import (
     HELP,
     KEYS,
     DrawSection,
+    KeyGuard,
     ObjectsSection,
     PropagateSection,
     ReviewSection,
@@ -28,13 +29,14 @@ from napari_ivos.plugin.sections import (
     Section,
     StackSection,
     WheelGuard,
+    command_of,
     labelled,
 )
 from napari_ivos.plugin.state import reasons
 
 if TYPE_CHECKING:
     import napari
-    from qtpy.QtGui import QHideEvent, QShowEvent
+    from qtpy.QtGui import QHideEvent, QKeyEvent, QShowEvent
 
     from napari_ivos.plugin.progress import Progress
     from napari_ivos.session import Session
@@ -123,6 +125,7 @@ class IvosWidget(QWidget):
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(inside)
         WheelGuard(inside)
+        KeyGuard(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
@@ -323,10 +326,7 @@ class IvosWidget(QWidget):
             self.stack.shown_device.setText(words.get(desk.model_state, f"No model: {desk.model_state}"))
         if session is None:
             return
-        last = session.shape[0] - 1
-        if self.going.last.max != last:
-            self.going.first.max = self.going.last.max = last
-            self.going.last.value = last
+        self.going.show_frames(session.shape[0] - 1)
         where = desk.where
         self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
         self.save.buttons["save_project"].visible = session.path is None
@@ -381,6 +381,14 @@ class IvosWidget(QWidget):
         for name, key in KEYS.items():
             call = None if not on else (lambda viewer, name=name: self.run(name))
             self.viewer.bind_key(key, call, overwrite=True)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Do what a key says wherever in the panel the focus is."""
+        command = None if event is None else command_of(event)
+        if command is None:
+            super().keyPressEvent(event)
+        else:
+            self.run(command)
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Take the keys."""

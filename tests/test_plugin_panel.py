@@ -1,0 +1,324 @@
+"""The panel: a word on everything, keys wherever the focus is, choices that stay, progress, preferences."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import plugin_mouse
+import plugin_scene as scene
+import pytest
+from plugin_mouse import PATIENCE, drag, draw, press, settle
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QHeaderView,
+    QLineEdit,
+    QProgressBar,
+    QWidget,
+)
+
+from napari_ivos.plugin import dock, preferences, progress
+from napari_ivos.plugin.dialogs import ExportDialog
+from napari_ivos.plugin.sections import KEYS, Fold
+from napari_ivos.plugin.widget import NARROWEST
+
+pytestmark = plugin_mouse.WARNINGS
+USED = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView, QProgressBar)
+
+
+# --- a word on everything --------------------------------------------------------------------------------------------
+
+
+def told(thing: QWidget, root: QWidget) -> str:
+    """What is said when the mouse rests on a widget: its own tip, or that of what it is a part of."""
+    while thing is not root:
+        if thing.toolTip():
+            return thing.toolTip()
+        thing = thing.parentWidget()
+    return ""
+
+
+def test_everything_says_what_it_is(window, tmp_path):
+    """Each button, choice, number, table and bar has its tooltip, in the panel and in the dialog of exports."""
+    _viewer, widget = window()
+    for root in (widget, ExportDialog(widget, tmp_path / "labels")):
+        things = [thing for kind in USED for thing in root.findChildren(kind)]
+        answers = ("OK", "&OK", "Cancel", "&Cancel")
+        mute = [
+            thing
+            for thing in things
+            if not isinstance(thing, QHeaderView)
+            and not told(thing, root)
+            and not (isinstance(thing, QAbstractButton) and thing.text() in answers)
+        ]
+        assert len(things) > 5
+        assert not mute
+    table = widget.objects.table
+    assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount()))
+    assert widget.objects.timeline.words_at(30, 5)
+
+
+def test_the_first_use_is_explained_in_three_lines(window, qtbot):
+    """Three lines where the panel is narrowest, until the first propagation shows that they were understood."""
+    viewer, widget = window()
+    margin = 30  # of the scroll bar and around it
+    lines = widget.help.heightForWidth(NARROWEST - margin) / widget.help.fontMetrics().lineSpacing()
+    assert lines < 4
+    assert widget.help.isVisibleTo(widget)
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    assert not widget.help.isVisibleTo(widget)
+
+
+def test_a_propagation_says_how_it_ended(window, qtbot):
+    """All frames, nothing left to do, and stopped are told apart; what can be done meanwhile is said, too."""
+    viewer, widget = window(model := scene.Gated())
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    assert "meanwhile" in widget.banner.text()
+    model.gate.release(1)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 1, timeout=PATIENCE)
+    widget.run("stop")
+    model.gate.release(100)
+    settle(qtbot, widget)
+    assert widget.banner.text().startswith(f"Stopped after {widget.desk.frames_done} frame")
+    widget.run("propagate")
+    settle(qtbot, widget)
+    assert widget.banner.text().startswith(f"Propagated {widget.desk.frames_done} frame")
+    widget.run("propagate")
+    settle(qtbot, widget)
+    assert widget.banner.text().startswith("Nothing was left to propagate")
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def boxes(widget) -> dict[str, QWidget]:
+    """Everything in the panel that can have the focus, a kind each."""
+    return {
+        "table": widget.objects.table,
+        "choice": widget.stack.image.native,
+        "number": widget.going.last.native,
+        "button": widget.objects.buttons["add_object"].native,
+        "check box": widget.going.follow.native,
+        "fold": widget.findChild(Fold).button,
+        "list": widget.stack.channels.native,
+    }
+
+
+def test_keys_are_commands_wherever_the_focus_is(window):
+    """A letter typed after a click into the panel is its command, once, and neither a search nor a new name."""
+    _viewer, widget = window()
+    widget.add_object()
+    for kind, box in boxes(widget).items():
+        if kind == "table":
+            name = box.visualItemRect(box.item(0, 1)).center()
+            QTest.mouseClick(box.viewport(), Qt.MouseButton.LeftButton, pos=name)
+        widget.select(1)
+        QTest.keyClick(box, Qt.Key.Key_N)
+        assert widget.desk.selected == 2, kind
+        QTest.keyClick(box, Qt.Key.Key_K)
+        assert widget.desk.selected == 0, kind
+        widget.banner.clear()
+        QTest.keyClick(box, Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
+        assert "bring back" in widget.banner.text(), kind
+    QApplication.processEvents()
+    assert [o.name for o in widget.session.objects] == ["object 1", "object 2"]
+    assert widget.stack.image.value.name == "movie"
+
+
+def test_a_name_is_typed_letter_by_letter(window):
+    """While an object's name is edited, letters are letters, those of commands too."""
+    _viewer, widget = window()
+    table = widget.objects.table
+    table.editItem(table.item(0, 1))
+    editor = table.viewport().findChild(QLineEdit)
+    editor.clear()
+    QTest.keyClicks(editor, "KnUgQ")
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    QApplication.processEvents()
+    assert [o.name for o in widget.session.objects] == ["KnUgQ"]
+    assert widget.desk.selected == 1
+
+
+def test_a_stroke_is_moved_with_the_mouse_and_deleted_with_a_key(window, qtbot):
+    """With napari's own tools for shapes; the mask follows, and goes."""
+    viewer, widget = window(show=True)
+    draw(qtbot, viewer, widget, 2)
+    before = widget.session.strokes()[0].points
+    layer = viewer.layers["object 1 (strokes)"]
+    layer.mode = "select"
+    grip = scene.line(2)[5]
+    drag(viewer, [grip, grip + (1, 0), grip + (2, 0), grip + (4, 0), grip + (5, 0)])
+    qtbot.waitUntil(lambda: bool((widget.session.strokes()[0].points != before).any()), timeout=PATIENCE)
+    settle(qtbot, widget)
+    (moved,) = widget.session.strokes()
+    shift = moved.points - before
+    assert np.abs(shift - (shift[0, 0], 0)).max() < 0.01
+    assert 2 < shift[0, 0] < 6
+    QTest.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Delete)
+    qtbot.waitUntil(lambda: not widget.session.strokes(), timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert not np.asarray(widget.session.labels[2]).any()
+
+
+# --- choices ---------------------------------------------------------------------------------------------------------
+
+
+def test_chosen_layers_stay_chosen_when_they_are_renamed(window):
+    """Image, channels, axis and Labels layer are held as layers, not by their names; others come and go beside them."""
+    viewer, widget = window(start=False)
+    more = viewer.add_image(scene.movie(), name="more")
+    labels = viewer.add_labels(np.zeros((scene.FRAMES, 60, 80), np.uint8), name="labels")
+    movie = viewer.layers["movie"]
+    widget.stack.image.value = movie
+    widget.stack.channels.value = [more]
+    widget.draw.labels.value = labels
+    for layer in (movie, more, labels):
+        layer.name = f"{layer.name} renamed"
+    viewer.add_image(scene.movie(), name="yet another")
+    viewer.add_labels(np.zeros((3, 3), np.uint8))
+    assert widget.stack.image.value is movie
+    assert widget.stack.image.native.currentText() == "movie renamed"
+    assert widget.stack.channels.value == [more]
+    assert widget.draw.labels.value is labels
+    viewer.layers.remove(labels)
+    assert widget.draw.labels.value is not labels
+
+
+@pytest.mark.parametrize("direction", ["backward", "both"])
+def test_only_a_chosen_range_is_changed(window, qtbot, direction):
+    """Who sets first and last frame means it: no other frame is touched, in whatever direction."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 3)
+    going = widget.going
+    assert not going.ranged.value
+    going.first.native.setValue(2)
+    going.last.native.setValue(5)
+    assert going.ranged.value
+    going.direction.value = direction
+    widget.run("propagate")
+    settle(qtbot, widget)
+    found = {t for t in range(scene.FRAMES) if np.asarray(widget.session.labels[t]).any()}
+    assert found == {"backward": {2, 3}, "both": {2, 3, 4, 5}}[direction]
+
+
+def test_the_view_goes_along_only_where_that_is_chosen(window, qtbot):
+    """The view stays where the user is; with "follow" the frame on screen is the one that was done last."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    for direction, follow, seen in (("forward", False, 1), ("backward", True, 0)):
+        widget.go_to(1)
+        widget.going.follow.native.setChecked(follow)
+        widget.going.direction.value = direction
+        widget.run("propagate")
+        settle(qtbot, widget)
+        assert widget.desk.frame == seen
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_progress_and_time_left_are_in_the_panel_and_in_naparis_activity_dock(window, qtbot, monkeypatch):
+    """While frames come out both bars tell how many and how long it will still take; afterwards both are gone."""
+    from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
+
+    monkeypatch.setattr(progress, "TELL_EVERY", 0.0)
+    viewer, widget = window(model := scene.Gated(), show=True)
+    bars = partial(viewer.window._qt_window._activity_dialog.findChildren, QtLabeledProgressBar)
+    draw(qtbot, viewer, widget, 2)
+    press(viewer, KEYS["propagate"])
+    for count in (1, 2, 3):
+        model.gate.release()
+        qtbot.waitUntil(lambda count=count: widget.going.bar.value() == count, timeout=PATIENCE)
+    assert widget.going.bar.maximum() == scene.FRAMES - 1
+    assert widget.going.bar.text().startswith(f"propagate 3/{scene.FRAMES - 1}, ")
+    assert widget.going.bar.text().endswith(" s left")
+    (bar,) = bars()
+    assert bar.description_label.text().startswith("propagate")
+    assert bar.qt_progress_bar.value() == 3
+    assert bar.qt_progress_bar.maximum() == scene.FRAMES - 1
+    assert "<" in bar.eta_label.text()
+    model.gate.release(100)
+    settle(qtbot, widget)
+    assert not widget.going.bar.isVisible()
+    qtbot.waitUntil(lambda: not any(bar.isVisible() for bar in bars()), timeout=PATIENCE)
+
+
+# --- from outside ----------------------------------------------------------------------------------------------------
+
+
+def test_dock_takes_a_viewer_as_plugins_get_it(window):
+    """Napari hands plugins a proxy of its viewer: `dock` knows the widget by that, too."""
+    from napari.utils._proxies import PublicOnlyProxy
+
+    viewer, widget = window(start=False)
+    assert dock(PublicOnlyProxy(viewer)) is widget
+
+
+def test_dock_opens_the_widget_in_a_proxied_viewer(make_napari_viewer_proxy):
+    """Where it isn't open yet, it is docked in the window behind the proxy; `session` is None before the start."""
+    proxy = make_napari_viewer_proxy(show=False)
+    widget = dock(proxy)
+    assert widget.session is None
+    assert dock(proxy) is widget
+    assert widget.desk.viewer is proxy.__wrapped__
+    assert any(name.startswith("Interactive video") for name in proxy.__wrapped__.window.dock_widgets)
+
+
+def test_dock_opens_a_viewer_where_there_is_none(make_napari_viewer, monkeypatch):
+    """From a console without a window one call gives both."""
+    import napari
+
+    made = []
+    monkeypatch.setattr(napari, "current_viewer", lambda: None)
+    monkeypatch.setattr(napari, "Viewer", lambda: made.append(make_napari_viewer(show=False)) or made[-1])
+    widget = dock()
+    assert widget.desk.viewer is made[0]
+
+
+def _preferred(npe2pm, **values):
+    """Register the plugin and set its preferences, as napari's dialog does."""
+    from napari.settings import get_plugin_settings
+    from npe2 import PluginManifest
+
+    npe2pm.register(PluginManifest.from_distribution("napari-ivos"))
+    settings = get_plugin_settings("napari-ivos")
+    for place, value in values.items():
+        group, name = place.split("__")
+        setattr(getattr(settings, group), name, value)
+    return settings
+
+
+def test_preferences_are_what_the_panel_begins_with(plugin_settings, npe2pm, make_napari_viewer, tmp_path):
+    """Device, model and folder that are set in napari's preferences are chosen when the panel opens."""
+    model = tmp_path / "my.safetensors"
+    _preferred(npe2pm, compute__device="cpu", compute__model=str(model), projects__folder=str(tmp_path))
+    stack = dock(make_napari_viewer(show=False)).stack
+    assert stack.device.value == "cpu"
+    assert stack.model.value == model
+    assert stack.folder.value == tmp_path
+
+
+def test_preferences_that_can_not_be_are_refused(plugin_settings, npe2pm):
+    """Napari itself takes only devices that there are."""
+    with pytest.raises(Exception, match="device"):
+        _preferred(npe2pm, compute__device="toaster")
+
+
+def test_without_preferences_of_plugins_there_are_defaults(make_napari_viewer, monkeypatch):
+    """An older napari, which keeps none for plugins, gives the panel with its defaults."""
+    import napari.settings
+
+    monkeypatch.delattr(napari.settings, "get_plugin_settings")
+    assert preferences.get("compute", "device", "automatic") == "automatic"
+    stack = dock(make_napari_viewer(show=False)).stack
+    assert stack.device.value == "automatic"
+    assert not stack.folder.value
