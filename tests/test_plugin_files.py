@@ -128,6 +128,55 @@ def test_exports_run_in_the_background(desk, tmp_path):
     assert desk.viewer.layers["movie [tracks]"].data.shape[1] == 4
 
 
+def test_tracks_lie_on_their_objects_and_know_their_mothers(desk):
+    """The Tracks layer goes through the objects' middles, in the image's world, with each daughter's mother."""
+    image = Image(scene.movie(), name="movie", scale=(2, 0.5, 0.5), translate=(1, 7, 9), axis_labels=("t", "y", "x"))
+    desk.viewer.add_layer(image)
+    desk.start(image, path=None)
+    desk.wait()
+    scene.drawn_at(desk, 2)
+    desk.propagate("forward")
+    desk.wait()
+    desk.go_to(6)
+    desk.divide(1)
+    daughters = np.zeros((scene.HEIGHT, scene.WIDTH), np.uint16)
+    daughters[10:14, 34:38], daughters[20:24, 34:38] = 2, 3
+    desk.session.annotate(6, daughters)
+    desk.add_tracks()
+    desk.wait()
+    tracks = desk.viewer.layers["movie [tracks]"]
+    assert tracks.graph == {2: [1], 3: [1]}
+    assert {(int(row[0]), int(row[1])) for row in tracks.data} == {(1, 2), (1, 3), (1, 4), (1, 5), (2, 6), (3, 6)}
+    (middle,) = (row[1:] for row in tracks.data if tuple(row[:2]) == (1, 3))
+    y, x = scene.corner(3)
+    np.testing.assert_allclose(middle, (3, y + 7.5, x + 7.5), atol=1)
+    np.testing.assert_allclose(tracks.scale[-3:], image.scale)
+    np.testing.assert_allclose(tracks.translate[-3:], image.translate)
+
+
+def test_a_stack_in_a_folder_that_is_only_read_has_its_project_elsewhere(desk, tmp_path, monkeypatch):
+    """Its project lies in the user's folder for projects, or in the one that was picked; the stack's is left alone."""
+    import os
+
+    from napari.layers._source import layer_source
+
+    share = tmp_path / "share"
+    share.mkdir()
+    (share / "movie.tif").touch()
+    writable = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != share and writable(path, mode))
+    monkeypatch.setattr(projects, "default_folder", lambda: tmp_path / "home")
+    with layer_source(path=str(share / "movie.tif")):
+        image = desk.viewer.add_layer(Image(scene.movie(), name="movie"))
+    assert projects.project_path(image, tmp_path / "picked") == tmp_path / "picked" / "movie.ivos"
+    desk.start(image)
+    desk.wait()
+    assert "home" in desk.said[-1][1]
+    scene.drawn_at(desk, 2)
+    assert desk.session.path == tmp_path / "home" / "movie.ivos"
+    assert [file.name for file in share.iterdir()] == ["movie.tif"]
+
+
 def test_projects_lie_beside_their_stack_or_in_a_folder(tmp_path):
     """The name is the stack's; a folder is used where there is no file; a taken name gets a number."""
     image = Image(np.zeros((2, 8, 8), np.uint8), name="a/b: c.ome.tif")

@@ -120,6 +120,7 @@ def test_divide_ends_the_mother_and_begins_daughters(desks):
     mother, one, two = desk.session.objects
     assert mother.lifetime.stop == 5
     assert (one.parent, two.parent) == (1, 1)
+    assert (one.name, two.name) == ("object 1.1", "object 1.2")
     assert desk.selected == one.id
     assert not (np.asarray(desk.session.labels[5]) == 1).any()
 

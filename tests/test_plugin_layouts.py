@@ -60,11 +60,15 @@ def test_a_stroke_segments_its_frame_in_any_layout(desks, shape, options, letter
 
 
 def test_a_rotated_and_sheared_layer_is_drawn_on_rightly(desks):
-    """Points on the screen become pixels through the layer's whole transform."""
+    """Points on the screen become pixels through the layer's whole transform, which result and strokes have, too."""
     image = Image(scene.movie(), name="movie", rotate=30, shear=[0.1, 0, 0], scale=(1, 2, 2), translate=(0, 9, 9))
     desk = desks(image)
     scene.drawn_at(desk, 2)
     np.testing.assert_allclose(desk.session.strokes()[0].points, scene.line(2), atol=1e-3)
+    assert len(desk.binding.layers) == 2
+    for layer in desk.binding.layers:
+        for name in ("scale", "translate", "rotate", "shear"):
+            np.testing.assert_allclose(getattr(layer, name), getattr(image, name), err_msg=f"{name} of {layer.name}")
 
 
 def test_rgb_and_multiscale_layers_work(desks):

@@ -133,13 +133,13 @@ def divided(
     ids = [operator.index(i) for i in daughters]
     if len(ids) < 2 or len(set(ids)) < len(ids) or object_id in ids:
         raise InputError(f"Object {object_id} divides into {ids}: two or more different objects are needed.")
-    made = [_daughter(states, i, object_id, frame, mother.name) for i in ids]
+    made = [_daughter(states, i, object_id, frame, f"{mother.name}.{k}") for k, i in enumerate(ids, 1)]
     return [mother, *made]
 
 
 def _daughter(states: States, object_id: int, parent: int, frame: int, name: str) -> ObjectState:
     if object_id not in states:
-        return new(states, object_id, name=f"{name}.{object_id}", start=frame, parent=parent)
+        return new(states, object_id, name=name, start=frame, parent=parent)
     state = free(states, object_id)
     if state.parent is not None:
         raise InputError(f"Object {object_id} already has a parent ({state.parent}).")
