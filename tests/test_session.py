@@ -424,6 +424,7 @@ def test_an_object_painted_away_is_absent_from_there(clip, session) -> None:
     ("labels", "objects", "message"),
     [
         (np.zeros((5, 5), int), None, "shape"),
+        (np.zeros((96, 128), int), None, "no object: all are 0.*objects="),
         (np.zeros((96, 128), float), None, "float64"),
         (np.full((96, 128), 70000), None, "65535"),
         (np.full((96, 128), -1), None, "65535"),
@@ -432,7 +433,7 @@ def test_an_object_painted_away_is_absent_from_there(clip, session) -> None:
     ],
 )
 def test_labels_that_cant_be_taken_are_refused(session, labels, objects, message: str) -> None:
-    """A label image of another shape, type or range says what was found and what is expected."""
+    """A label image of another shape, type or range, or of nothing, says what was found and what is expected."""
     with pytest.raises(InputError, match=message):
         session.annotate(0, labels, objects)
     assert session.log == ()
@@ -643,6 +644,7 @@ def test_wrong_arguments_of_a_propagation_are_named(session) -> None:
     for options, message in (
         ({"direction": "sideways"}, "sideways"),
         ({"start": 99}, "99"),
+        ({"start": "first"}, "no frame first"),
         ({"stop": -1}, "stop=-1"),
         ({"stop": "end"}, "stop='end'"),
         ({"objects": [4]}, "no object 4"),

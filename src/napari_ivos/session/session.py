@@ -214,7 +214,10 @@ class Session:
         return self._stack
 
     def _frame(self, frame: int) -> int:
-        at = int(frame)
+        try:
+            at = int(frame)
+        except (TypeError, ValueError, OverflowError):
+            at = -1
         if at != frame or not 0 <= at < self.shape[0]:
             raise InputError(f"There is no frame {frame}: the stack has frames 0 to {self.shape[0] - 1}.")
         return at
@@ -333,14 +336,19 @@ class Session:
         Raises
         ------
         InputError
-            No such frame, another shape, ids above 65535, or objects that are locked, removed or not there on that
-            frame; nothing is changed.
+            No such frame, another shape, no object at all, ids above 65535, or objects that are locked, removed or not
+            there on that frame; nothing is changed.
         SessionBusy, ReadOnlyProject, ProjectError
         """
         frame = self._frame(frame)
         wanted = None if objects is None else {int(i) for i in objects}
         image = annotating.check_labels(labels, self.shape[1:], wanted)
         patches = annotating.cut_out(image, wanted)
+        if not patches:
+            raise InputError(
+                f"The labels for frame {frame} hold no object: all are 0. To say that objects are not on it, name them: "
+                "objects=[1, 2]."
+            )
         chosen = None if spreads is None else {int(i) for i in spreads}
         starts = None if chosen is None else {i: i in chosen for i in patches}
         with self._working("annotate"):
