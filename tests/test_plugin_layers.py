@@ -142,6 +142,25 @@ def test_labels_of_another_layer_are_taken(desks, how):
         assert scene.overlap(found == 1, scene.square(3)) > 0.7
     else:
         np.testing.assert_array_equal(found, painted[3])
+    assert ("info", desk.said[-1][1]) == desk.said[-1]
+    assert desk.said[-1][1].startswith("Took 2 objects of frame 3 from cellpose")
+    assert other.visible is (how != "objects")
+
+
+def test_objects_of_another_plugin_are_seen_and_drawn_next(desks):
+    """Its layer, which would cover them, is hidden, and a correction can be drawn at once."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    labels = np.zeros((8, 60, 80), np.int32)
+    labels[2, 40:50, 33:43] = 7
+    other = desk.viewer.add_layer(Labels(labels, name="stardist"))
+    assert desk.binding.tool == ""
+    desk.import_labels(other)
+    desk.wait()
+    assert [o.name for o in desk.session.objects] == ["object 1", "stardist 7"]
+    assert not other.visible
+    assert desk.selected == 2
+    assert desk.binding.tool == "draw"
 
 
 def test_labels_of_another_size_are_refused(desks):

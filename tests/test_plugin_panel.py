@@ -190,7 +190,22 @@ def test_chosen_layers_stay_chosen_when_they_are_renamed(window):
     assert widget.stack.channels.value == [more]
     assert widget.draw.labels.value is labels
     viewer.layers.remove(labels)
-    assert widget.draw.labels.value is not labels
+    assert widget.draw.labels.value not in (labels, None)
+
+
+def test_the_panel_says_what_a_drag_does(window):
+    """A stroke for the chosen object, paint, or nothing, where another layer is active; a click brings the pen back."""
+    viewer, widget = window()
+    said = widget.draw.now
+    assert "You draw" in said.text()
+    widget.run("paint_mask")
+    assert "You paint" in said.text()
+    viewer.layers.selection.active = viewer.layers["movie"]
+    assert "Another layer is active" in said.text()
+    table = widget.objects.table
+    QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualItemRect(table.item(0, 1)).center())
+    assert "You draw" in said.text()
+    assert viewer.layers.selection.active.mode == "add_path"
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])

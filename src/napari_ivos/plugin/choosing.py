@@ -45,7 +45,10 @@ class Choosing:
         """Offer the layers that are there now."""
         images = [layer for _, layer in self.images()]
         _offer(stack.image, images)
-        _offer(draw.labels, [layer for _, layer in self.labels()])
+        labels = [layer for _, layer in self.labels()]
+        _offer(draw.labels, labels)
+        if draw.labels.value is None and labels:
+            draw.labels.value = labels[-1]
         if stack.image.value is None and images:
             stack.image.value = images[-1]
         self.image_changed(stack)

@@ -24,7 +24,7 @@ class Exchange(Work):
         Parameters
         ----------
         layer : Labels
-            Painted by hand, or made by another plugin.
+            Painted by hand, or made by another plugin; with "objects" it is hidden afterwards, and they are seen.
         how : str
             "objects": each label starts a new object; "masks": labels are ids of objects, taken to the pixel;
             "scribbles": what was painted is drawn as strokes.
@@ -37,7 +37,17 @@ class Exchange(Work):
         self._keep()
         call = importing.IMPORTS[how]
         job = Job("import", lambda job: patiently(lambda: call(session, frame, image, layer.name)), session)
-        job.then, job.precious = self._all_changed, True
+
+        def then(taken: tuple[int, ...]) -> None:
+            self._all_changed()
+            count = f"{len(taken)} object{'s' * (len(taken) != 1)}"
+            if how == "objects":
+                layer.visible = False
+                self.select(taken[0])
+            hidden = " (hidden now)" * (how == "objects")
+            self.notice(f"Took {count} of frame {frame} from {layer.name}{hidden}. Next: Propagate.")
+
+        job.then, job.precious = then, True
         self.engine.submit(job)
         self.changed.emit()
 

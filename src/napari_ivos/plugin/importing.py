@@ -51,19 +51,21 @@ def labels_on(layer: Labels, image: Image, layout: Layout, frame: int) -> Pictur
     return picture
 
 
-def as_scribbles(session: Session, frame: int, picture: Picture, name: str) -> None:
+def as_scribbles(session: Session, frame: int, picture: Picture, name: str) -> tuple[int, ...]:
     """What was painted, as strokes: labels are ids of objects."""
     session.interact(Scribbles.from_labels(frame, picture))
+    return _ids(picture)
 
 
-def as_masks(session: Session, frame: int, picture: Picture, name: str) -> None:
+def as_masks(session: Session, frame: int, picture: Picture, name: str) -> tuple[int, ...]:
     """What was painted, to the pixel: labels are ids of objects."""
     session.annotate(frame, picture)
+    return _ids(picture)
 
 
-def as_objects(session: Session, frame: int, picture: Picture, name: str) -> None:
+def as_objects(session: Session, frame: int, picture: Picture, name: str) -> tuple[int, ...]:
     """Each label starts a new object; with no object drawn so far, labels keep their numbers."""
-    values = [int(v) for v in np.unique(picture) if v > 0]
+    values = _ids(picture)
     if len(values) > OBJECTS_AT_MOST:
         raise InputError(f"{name} has {len(values)} labels on frame {frame}; at most {OBJECTS_AT_MOST} at once.")
     unused = [o.id for o in session.objects if not session.annotated_frames(o.id)]
@@ -75,11 +77,16 @@ def as_objects(session: Session, frame: int, picture: Picture, name: str) -> Non
         for value in values:
             image[picture == value] = session.add_object(f"{name} {value}").id
     session.annotate(frame, image)
+    return _ids(image)
 
 
-IMPORTS: Mapping[str, Callable[[Session, int, Picture, str], None]] = {
+def _ids(picture: Picture) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.unique(picture) if v > 0)
+
+
+IMPORTS: Mapping[str, Callable[[Session, int, Picture, str], tuple[int, ...]]] = {
     "objects": as_objects,
     "masks": as_masks,
     "scribbles": as_scribbles,
 }
-"""The ways to take labels, by name."""
+"""The ways to take labels, by name; each returns the ids of the objects that were taken."""

@@ -120,6 +120,14 @@ class Binding:
         if object_id != BACKGROUND:
             self.paper.selected_label = object_id
 
+    @property
+    def tool(self) -> str:
+        """What a drag does now: "draw" a stroke, "paint" a mask, or "" where no layer for that is the active one."""
+        active = self.viewer.layers.selection.active
+        if active is self.paper:
+            return "paint"
+        return "" if self.strokes.object_of(active) is None else "draw"
+
     def paint_for(self, object_id: int) -> None:
         """Make the layer in which masks are painted the active one, with its brush."""
         self.mend()

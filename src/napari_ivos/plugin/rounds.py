@@ -95,7 +95,9 @@ class Rounds(Work):
         self._live()[1].show_frame(frame)
 
     def next_frame(self) -> None:
-        """Go to the frame whose masks are the worst, and say whose mask it is; it is drawn next, if any is drawn."""
+        """Go to the frame whose masks are the worst, and say whose mask it is; unless one paints, it is drawn next."""
+        from napari.layers import Labels
+
         session, binding = self._live()
         frame = session.suggest_frame()
         if frame is None:
@@ -107,7 +109,7 @@ class Rounds(Work):
         worst = min(known, key=lambda i: known[i], default=None)
         if worst is None:
             return
-        if binding.strokes.object_of(self.viewer.layers.selection.active) is not None:
+        if not isinstance(self.viewer.layers.selection.active, Labels):  # in which one paints
             self.select(worst)
         said = f"Frame {frame}: the least sure is {alive[worst]} ({known[worst]:.2f})."
         self.notice(f"{said} Draw where it is wrong; if all is right, say so (Frame is right).")

@@ -346,7 +346,7 @@ class DrawSection(Section):
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
-        self.now = _words(tip="For whom your next stroke counts.")
+        self.now = _words(tip="What a drag in the picture does now.")
         self.now.setTextFormat(Qt.TextFormat.RichText)
         self.body.addWidget(self.now)
         self.grid((following, ground))
@@ -368,9 +368,13 @@ class DrawSection(Section):
         tip = "Begin with masks of Cellpose, StarDist or another plugin, or with what you painted."
         self.body.addWidget(Fold("From a Labels layer", tip, _form(self.labels, self.how), take))
 
-    def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool) -> None:
-        """Say for whom a stroke would be."""
-        if chosen is not None:
+    def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool, tool: str) -> None:
+        """Say what a drag of the mouse would do, and for whom."""
+        if tool == "paint":
+            said = "You paint masks, in the colour of napari's brush."
+        elif began and not tool:
+            said = "Another layer is active: click an object in the table to draw it."
+        elif chosen is not None:
             swatch = f'<span style="color: {escape(chosen.colour)}">■</span>&nbsp;<b>{escape(chosen.name)}</b>'
             said = f"{swatch} is locked: nothing changes it." if chosen.locked else f"You draw {swatch}."
         elif selected == BACKGROUND:

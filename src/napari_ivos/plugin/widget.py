@@ -295,10 +295,16 @@ class IvosWidget(QWidget):
         self.review.show_learned(len(annotated), sorted(desk.review.accepted))
         for part in (self.objects.timeline, self.objects.legend):
             part.setVisible(bool(desk.review.objects))
-        chosen = next((o for o in desk.review.objects if o.id == desk.selected), None)
-        self.draw.show_now(chosen, desk.selected, desk.session is not None)
+        self._show_tool()
         self._show_session()
         self._frame_changed()
+
+    def _show_tool(self) -> None:
+        """Say what a drag of the mouse does."""
+        desk = self.desk
+        chosen = next((o for o in desk.review.objects if o.id == desk.selected), None)
+        tool = "" if desk.binding is None else desk.binding.tool
+        self.draw.show_now(chosen, desk.selected, desk.session is not None, tool)
 
     def _show_commands(self) -> None:
         """Let buttons be usable, or say why they aren't."""
@@ -348,6 +354,7 @@ class IvosWidget(QWidget):
             object_id = binding.strokes.object_of(self.viewer.layers.selection.active)
             if object_id is not None and object_id != self.desk.selected:
                 self.desk.safely(self.desk.select, object_id)
+            self._show_tool()
 
     def _notice(self, text: str, kind: str) -> None:
         self.banner.setText(text)
