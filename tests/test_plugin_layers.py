@@ -54,6 +54,21 @@ def test_removing_an_object_hides_and_empties_its_layer(desks):
     assert layer.visible
 
 
+@pytest.mark.parametrize("way", ["remove", "undo"])
+def test_when_the_chosen_object_goes_the_pen_is_another_ones(desks, way):
+    """After deleting an object, or taking back that it was added, the next stroke is the now chosen object's."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.add_object()
+    if way == "remove":
+        desk.remove_object(2)
+    else:
+        desk.undo()
+    assert desk.selected == 1
+    scene.drawn_at(desk, 4)
+    assert [(s.object_id, s.frame) for s in desk.session.strokes()] == [(1, 2), (1, 4)]
+
+
 def test_two_viewers_have_their_own_sessions(desks):
     """What happens at one desk leaves the other alone."""
     one, two = desks(), desks()

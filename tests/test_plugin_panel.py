@@ -208,6 +208,24 @@ def test_the_panel_says_what_a_drag_does(window):
     assert viewer.layers.selection.active.mode == "add_path"
 
 
+def test_the_plane_that_start_would_take_is_said(window, qtbot):
+    """With z beside time the words follow slider and axis; from the start on they name the plane that is segmented."""
+    planes = np.repeat(scene.movie()[:, None], 5, axis=1)
+    viewer, widget = window(data=planes, start=False)
+    words = widget.stack.words
+    viewer.dims.set_point(1, 3)
+    assert words.text() == "8 frames of 60 × 80 px, z = 3"
+    widget.stack.frames.value = 1
+    viewer.dims.set_point(0, 6)
+    assert words.text() == "5 frames of 60 × 80 px, t = 6"
+    widget.stack.frames.value = 0
+    viewer.dims.set_point(1, 2)
+    plugin_mouse.start(qtbot, widget)
+    viewer.dims.set_point(1, 4)
+    assert words.text() == "8 frames of 60 × 80 px, z = 2"
+    assert dict(widget.desk.binding.layout.held) == {1: 2}
+
+
 @pytest.mark.parametrize("direction", ["backward", "both"])
 def test_only_a_chosen_range_is_changed(window, qtbot, direction):
     """Who sets first and last frame means it: no other frame is touched, in whatever direction."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from magicgui.widgets import ComboBox
 
     from napari_ivos.plugin.desk import Desk
+    from napari_ivos.plugin.geometry import Layout
     from napari_ivos.plugin.sections import DrawSection, StackSection
 
 NOTHING = "Open an image: File > Open, or File > Open Sample."
@@ -27,6 +28,7 @@ class Choosing:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._offered: tuple[Any, ...] = ()
+        self._layout: Layout | None = None
 
     def images(self, widget: object = None) -> list[tuple[str, Any]]:
         """Layers that can be segmented, by name."""
@@ -62,6 +64,7 @@ class Choosing:
         if offered == self._offered:
             return
         keep, self._offered = offered[:2] == self._offered[:2], offered
+        self._layout = None
         if image is None:
             stack.show_layout(None, NOTHING, [])
             return
@@ -71,6 +74,22 @@ class Choosing:
             stack.show_layout(None, str(error), [])
         else:
             stack.show_layout(layout, layout.words, like, keep)
+            self._layout = layout
+            self.show_place(stack)
+
+    def show_place(self, stack: StackSection) -> None:
+        """Say which frames are segmented: those of the work that has begun, or those that Start would take now."""
+        image, layout, axis = stack.image.value, self._layout, stack.frames.value
+        if layout is None:
+            return
+        binding = self._desk.binding
+        if binding is not None and binding.image is image and axis in (binding.layout.frame, None):
+            layout = binding.layout
+        else:
+            layout = layout if axis is None else layout.with_frames_along(axis)
+            layout = layout.held_at(geometry.place_shown(self._desk.viewer, image))
+        if stack.words.text() != layout.words:
+            stack.words.setText(layout.words)
 
 
 def _offer(box: ComboBox, layers: list[Any]) -> None:

@@ -139,6 +139,7 @@ class IvosWidget(QWidget):
         desk.noticed.connect(self._notice)
         desk.progressed.connect(self._progress)
         self.stack.image.changed.connect(self._image_changed)
+        self.stack.frames.changed.connect(self._axis_changed)
         for section in self.sections:
             for name, button in section.buttons.items():
                 button.changed.connect(_calling(self, "_pressed", name))
@@ -337,7 +338,11 @@ class IvosWidget(QWidget):
         self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
         self.save.buttons["save_project"].visible = session.path is None
 
+    def _axis_changed(self, event: object = None) -> None:
+        self.choosing.show_place(self.stack)
+
     def _frame_changed(self, event: object = None) -> None:
+        self.choosing.show_place(self.stack)
         if self.desk.session is not None and not self.desk.closed:
             frame = self.desk.frame
             self.objects.timeline.show_frame(frame)

@@ -386,10 +386,13 @@ class Work:
         """After undo, redo and the like: show everything again."""
         session, binding = self._live()
         objects = [o.id for o in session.objects]
-        if self.selected not in (BACKGROUND, *objects):
+        gone = self.selected not in (BACKGROUND, *objects)
+        if gone:
             self.selected = objects[0] if objects else None
         self._sync()
         binding.colour()
+        if gone and self.selected is not None and binding.tool == "draw":
+            binding.draw_for(self.selected)  # in place of the layer that has just been hidden
         binding.refresh()
         self._reviewed()
         self.changed.emit()
