@@ -346,8 +346,8 @@ class Session:
         patches = annotating.cut_out(image, wanted)
         if not patches:
             raise InputError(
-                f"The labels for frame {frame} hold no object: all are 0. To say that objects are not on it, name them: "
-                "objects=[1, 2]."
+                f"The labels for frame {frame} hold no object: all are 0. To say that objects are not on it, name "
+                "them: objects=[1, 2]."
             )
         chosen = None if spreads is None else {int(i) for i in spreads}
         starts = None if chosen is None else {i: i in chosen for i in patches}
