@@ -176,6 +176,24 @@ def test_a_large_result_is_painted_in_the_part_in_view(begin, further):
     assert scene.overlap(mask(desk.session, 2)[:34], scene.square(2)[:34]) > 0.7
 
 
+@pytest.mark.parametrize("further", [(), (2,)], ids=["TYX", "TCYX"])
+def test_a_large_result_is_compared_with_what_was_before(begin, further):
+    """Pyramid and part both show what was, neither is painted in, and both show the result again."""
+    desk = begin(*further)
+    draw(desk, 2)
+    desk.propagate("forward", stop=4)
+    desk.wait()
+    y, x = (p + c + 8 for p, c in zip(PLACE, scene.corner(2), strict=True))
+    place, paper = (2, *(0,) * len(further), y, x), desk.binding.paper
+    world = desk.binding.image.data_to_world(place)
+    for before, value in ((False, 1), (True, 0), (False, 1)):
+        desk.show_before(before)
+        assert np.asarray(desk.binding.labels.data[0][place]) == value
+        assert paper.data[tuple(int(v) for v in np.rint(paper.world_to_data(world)))] == value
+        assert paper.editable is not before
+        assert not desk.binding.labels.editable
+
+
 def test_the_part_goes_along_with_the_view(begin):
     """While it is the active layer the part follows the view, but not a small move, nor while strokes are drawn."""
     desk = begin()
