@@ -128,6 +128,12 @@ def test_an_unexpected_error_leaves_a_report(monkeypatch, tmp_path: Path, capsys
         ("\\\\server\\share\\x.tif", "x.tif"),
         ("../up/x.tif", "x.tif"),
         ("values array([1, 2,\n 3]) found", "values array(...) found"),
+        (f"bad values {np.arange(100).reshape(10, 10)}, all", "bad values [...] all"),
+        (f"bad values {np.linspace(0, 1e-7, 2000)}", "bad values [...] "),
+        ("bad values [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10", "bad values [...] "),
+        (f"bad values {list(np.arange(9) / 7)} seen", "bad values [...] seen"),
+        ("row b'\\x00\\x01\\x02\\x03\\x00' seen", "row b'...' seen"),
+        ("header=b'hell' of shape (3, 2, 30, 40)", "header=b'hell' of shape (3, 2, 30, 40)"),
         ("5 of 6 (0..5)", "5 of 6 (0..5)"),
     ],
 )

@@ -30,9 +30,14 @@ PACKAGES = (
 )
 """Whose versions matter."""
 _MESSAGE = 600
+_LOOKED_AT = 4000  # letters of a text that are looked at, whose pixels take time to find
 _QUOTED = re.compile(r"(['\"])([^'\"\n]*[\\/][^'\"\n]*)\1")
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]*(?:[^\s\\/'\":,;()<>|]+[\\/])+([^\s\\/'\":,;()<>|]*)")
 _ARRAY = re.compile(r"\b(array|tensor)\(.*?\)(?=[\s,.;)\]]|$)", re.DOTALL)
+_NUMBER = r"(?:np\.\w+\()?(?:[-+]?[\d.]+(?:e[-+]?\d+)?|[-+]?nan|[-+]?inf|True|False)"
+_NUMBERS = re.compile(rf"(?<![\[(])[\[(][\s\[(]*+(?:{_NUMBER}[\s,\[\]()]++){{7,}}+(?:{_NUMBER})?")
+"""Printed arrays and lists; a shape has fewer numbers."""
+_BYTES = re.compile(r"\bb('(?:[^'\\]|\\.){9,}(?:'|$)|\"(?:[^\"\\]|\\.){9,}(?:\"|$))", re.DOTALL)
 
 
 def versions() -> dict[str, str]:
@@ -62,15 +67,17 @@ def scrub(text: str, known: Sequence[str] = ()) -> str:
     Parameters
     ----------
     text : str
+        Its first 4000 letters count.
     known : sequence of str
         Paths that may be in it; found even where they hold spaces.
     """
+    text = text[:_LOOKED_AT]
     places = {str(part) for path in known for part in _around(path)}
     places |= {str(Path.cwd()), str(Path.home()), tempfile.gettempdir(), sys.prefix}
     for place in sorted(places, key=len, reverse=True):
         if len(place) > 1:
             text = text.replace(place + "/", "").replace(place + "\\", "").replace(place, _name(place))
-    text = _ARRAY.sub(r"\1(...)", text)
+    text = _BYTES.sub("b'...'", _NUMBERS.sub("[...] ", _ARRAY.sub(r"\1(...)", text)))
     text = _QUOTED.sub(lambda found: f"{found[1]}{_name(found[2])}{found[1]}", text)
     text = _PATH.sub(lambda found: found[1], text)
     for name in {Path.home().name, _user()}:
