@@ -495,7 +495,7 @@ def test_objects_are_known_as_they_were(session) -> None:
     assert [[o.name for o in session.objects_after(s.number)] for s in session.log] == [
         ["a"],
         ["b"],
-        ["b", "b.2", "b.3"],
+        ["b", "b.1", "b.2"],
     ]
 
 

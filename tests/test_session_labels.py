@@ -113,7 +113,7 @@ def test_a_window_is_composed_alone(session, monkeypatch: pytest.MonkeyPatch) ->
     """Reading a part of a frame composes that part only, until the whole frame is at hand."""
     asked = []
     original = labels.composed
-    monkeypatch.setattr(labels, "composed", lambda p, f, w: (asked.append(w.shape), original(p, f, w))[1])
+    monkeypatch.setattr(labels, "composed", lambda p, f, w, last: (asked.append(w.shape), original(p, f, w, last))[1])
     session._cache.forget()
     session.labels[3, 10:20, 30:50]
     session.labels[3, 10, 30]

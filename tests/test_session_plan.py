@@ -21,7 +21,7 @@ def track(frames: range, within: range = EVERYTHING, start: int | None = None) -
 def test_a_track_goes_on_where_its_masks_end(frames: range) -> None:
     """What a pass has written without a gap is done; what lies behind a gap isn't."""
     resumed = track(frames)
-    resumed.resume({frames[0]: True, frames[1]: False, frames[3]: True})
+    resumed.resume({frames[0]: 0.9, frames[1]: None, frames[3]: 0.9})
     assert resumed.reached == 2
     assert list(resumed.planned) == list(frames[2:])
     assert resumed.settled(frames[1])
@@ -43,23 +43,38 @@ def test_an_object_is_lost_after_so_many_empty_frames() -> None:
     """`LOST_FRAMES` frames without a mask, in a row, end the search; one mask among them starts the count again."""
     lost = track(range(100))
     for _ in range(LOST_FRAMES - 1):
-        lost.note(False)
-    lost.note(True)
+        lost.note(None)
+    lost.note(0.0)
     for _ in range(LOST_FRAMES):
         assert not lost.lost
-        lost.note(False)
+        lost.note(None)
     assert lost.lost
     assert lost.reached == 2 * LOST_FRAMES
 
 
 def test_a_resumed_track_is_lost_where_the_first_run_lost_it() -> None:
     """Masks faded in behind the frame where an object was lost don't bring it back."""
-    written = {t: t >= LOST_FRAMES for t in range(20)}
+    written = {t: 0.9 if t >= LOST_FRAMES else None for t in range(20)}
     resumed = track(range(50))
     resumed.resume(written)
     assert resumed.lost
     assert resumed.reached == LOST_FRAMES
     assert len(resumed.planned) == 50 - LOST_FRAMES
+
+
+def test_a_doubted_mask_is_the_last_where_that_is_asked_for() -> None:
+    """A mask of a quality below `doubted` ends the search behind it, at once and after a stop; by default none does."""
+    patient, strict, resumed = track(range(50)), track(range(50)), track(range(50))
+    strict.doubted = resumed.doubted = 0.2
+    for t in (patient, strict):
+        for quality in (0.9, 0.2, 0.19):
+            assert not t.lost
+            t.note(quality)
+    resumed.resume({0: 0.9, 1: 0.2, 2: 0.19, 3: 0.9})
+    assert not patient.lost
+    assert strict.lost
+    assert resumed.lost
+    assert strict.reached == resumed.reached == 3
 
 
 def test_the_two_tracks_of_a_span_know_each_other() -> None:

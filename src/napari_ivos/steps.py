@@ -28,6 +28,9 @@ Reader = Callable[[Box], Float]
 
 LOST_FRAMES = 8
 """An object that is empty on this many frames in a row is absent until it is annotated again."""
+DOUBTED = 0.2
+"""Where objects end for good (see `session.stacks.shows_sections`), one whose mask is of a lower quality than this has
+ended: behind it the mask would go over to whatever comes in at that place."""
 AT_ONCE = 64
 """Objects whose regions are read and held at the same time; a predictor makes no larger batches."""
 THREADS_AT_MOST = 8

@@ -567,17 +567,19 @@ class Project:
             ).fetchall()
         return [row[0] for row in found]
 
-    def progress(self, object_id: int, frames: range, direction: int, round_number: int) -> dict[int, bool]:
-        """Frames that a pass has written in a round, and whether a mask is on them."""
+    def progress(self, object_id: int, frames: range, direction: int, round_number: int) -> dict[int, float | None]:
+        """Frames that a pass has written in a round, and the quality of the mask on each; None where there is none."""
         low, high = min(frames), max(frames)
         with self._storage.reading() as connection:
             found = connection.execute(
-                "SELECT p.frame, p.filled, MAX(p.step * 4 - p.stage) FROM patches AS p CROSS JOIN steps AS s "
-                "ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.direction = ? "
+                "SELECT p.frame, p.filled, p.quality, MAX(p.step * 4 - p.stage) FROM patches AS p "
+                "CROSS JOIN steps AS s ON s.id = p.step "
+                "WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.direction = ? "
                 "AND s.state = 1 AND s.round = ? GROUP BY p.frame",
                 (object_id, low, high, direction, round_number),
             ).fetchall()
-        return {frame: filled > 0 for frame, filled, _ in self._sound(found, "iir", "masks")}
+        sound = self._sound(found, "iirr", "masks")
+        return {frame: float(quality) if filled > 0 else None for frame, filled, quality, _ in sound}
 
     def filled_before(self, object_id: int, frames: range, round_number: int) -> set[int]:
         """Frames on which rounds before this one left a mask of an object."""

@@ -415,13 +415,13 @@ class Sharing:
 
     def _note(self, part: Part, direction: int, frames: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
         """Bring a part's tracks as far as its last lot has come."""
-        filled = {(row[2], row[3]): row[7] > 0 for row in rows}
+        found = {(row[2], row[3]): float(row[8]) if row[7] > 0 else None for row in rows}
         tracks = [t for t in part.tracks if t.direction == direction]
         for frame in frames:
             for track in tracks:
                 key = frame, track.object_id
-                if not track.lost and key in filled and frame in track.planned:
-                    track.note(filled[key])
+                if not track.lost and key in found and frame in track.planned:
+                    track.note(found[key])
                     if track.lost:
                         self.sweep.find_leftovers(track)
 

@@ -39,6 +39,8 @@ class Track:
         Where it is lost: frames on which something is still to be changed.
     other : Track or None
         In a span between two frames of one round, the track that comes from the other side.
+    doubted : float
+        Quality below which a mask is the object's last one; 0: it is looked for behind it whatever it is worth.
     """
 
     object_id: int
@@ -49,23 +51,24 @@ class Track:
     lost: bool = False
     leftovers: set[int] = field(default_factory=set)
     other: Track | None = None
+    doubted: float = 0.0
 
     @property
     def direction(self) -> int:
         return self.way.frames.step
 
-    def resume(self, written: Mapping[int, bool]) -> None:
-        """Come as far as the masks (frame: whether there is one) that this pass has left in this round."""
+    def resume(self, written: Mapping[int, float | None]) -> None:
+        """Come as far as the masks (frame: as for `note`) that this pass has left in this round."""
         for frame in self.way.frames:
             if self.lost or frame not in written:
                 return
             self.note(written[frame])
 
-    def note(self, filled: bool) -> None:
-        """One more frame of the way is done."""
+    def note(self, quality: float | None) -> None:
+        """One more frame of the way is done: with a mask of this quality, or without one (None)."""
         self.reached += 1
-        self.empties = 0 if filled else self.empties + 1
-        self.lost = self.empties >= LOST_FRAMES
+        self.empties = self.empties + 1 if quality is None else 0
+        self.lost = self.empties >= LOST_FRAMES or (quality is not None and quality < self.doubted)
 
     @property
     def planned(self) -> range:

@@ -41,6 +41,15 @@ class Stack(Protocol):
     def close(self) -> None: ...
 
 
+def shows_sections(stack: Stack) -> bool:
+    """Whether objects end for good, as in sections through a solid and mostly under a microscope: along Z, or in grey.
+
+    In a film of the world, which is in colour, they are hidden and come back.
+    """
+    facts = stack.describe()
+    return facts.get("open", {}).get("frame_axis") == "Z" or len(facts.get("channels", ())) == 1
+
+
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")
 """What a project keeps of how its stack was opened."""
 

@@ -14,6 +14,7 @@ from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Wr
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
+from napari_ivos.session.stacks import shows_sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -146,8 +147,10 @@ class Sweep:
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
+        doubted = steps.DOUBTED if shows_sections(self._stack) else 0.0
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
+            track.doubted = doubted if track.way.bound is Bound.OPEN else 0.0
             frames = track.way.frames
             track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
         for track in tracks:
@@ -254,10 +257,10 @@ class Sweep:
                 patches.append(written)
         if patches:
             self._write(frame, patches, time.perf_counter() - started)
-        filled = {p.object_id: p.filled > 0 for p in patches}
+        quality = {p.object_id: p.quality if p.filled > 0 else None for p in patches}
         for track in here:
             if not track.lost:
-                track.note(filled[track.object_id])
+                track.note(quality[track.object_id])
                 if track.lost:
                     self.find_leftovers(track)
         return any(p.stage is not Stage.HELD for p in patches)

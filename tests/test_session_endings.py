@@ -1,0 +1,105 @@
+"""Where an object ends for good: in grey stacks and along Z, behind a mask that is doubted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_ivos.frames import open_frames
+from napari_ivos.predictor import FakePredictor
+from napari_ivos.scribbles import Scribbles, Stroke
+from napari_ivos.session import Session
+from napari_ivos.steps import DOUBTED
+
+FRAMES, DIM = 12, 6
+GROUND, BRIGHT = 60, 200
+HARDLY = (GROUND + BRIGHT) // 2 + 5
+"""Nearly as like the ground as the object: the mask is there, and worth little."""
+
+
+def stack(axes: str = "TYX") -> np.ndarray:
+    """A bright square that is dim on one frame: grey, or the same grey in three channels."""
+    frames = np.full((FRAMES, 64, 80), GROUND, np.uint8)
+    frames[:, 20:44, 30:54] = BRIGHT
+    frames[DIM, 20:44, 30:54] = HARDLY
+    return np.repeat(frames[..., None], 3, -1) if "C" in axes else frames
+
+
+def stroke(frame: int) -> Scribbles:
+    return Scribbles(frame, [Stroke(1, [(32, 36), (32, 48)])])
+
+
+def found(session: Session) -> list[int]:
+    """Frames on which the object has a mask."""
+    return [t for t in range(FRAMES) if session.labels[t].any()]
+
+
+def start(axes: str = "TYX") -> Session:
+    return Session(open_frames(stack(axes), axes=axes), FakePredictor())
+
+
+@pytest.mark.parametrize(("axes", "ends"), [("TYX", True), ("ZYX", True), ("ZYXC", True), ("TYXC", False)])
+def test_behind_a_doubted_mask_an_object_has_ended_unless_it_is_a_film(axes: str, ends: bool) -> None:
+    """The doubted mask stays, and is the last in grey stacks and along Z; in a film in colour the search goes on."""
+    with start(axes) as session:
+        session.interact(stroke(2))
+        reported = [result.frame for result in session.propagate()]
+        assert session.quality[DIM, 0] < DOUBTED
+        assert found(session) == list(range(DIM + 1 if ends else FRAMES))
+        assert sorted(reported) == [t for t in found(session) if t != 2]
+        assert list(session.propagate()) == []
+
+
+def test_backward_it_ends_as_well() -> None:
+    """From the last frame the search ends before the dim one."""
+    with start() as session:
+        session.interact(stroke(FRAMES - 1))
+        list(session.propagate())
+        assert found(session) == list(range(DIM, FRAMES))
+
+
+def test_between_two_annotated_frames_an_object_does_not_end() -> None:
+    """What is there before and after a dim frame is there in between."""
+    with start() as session:
+        session.interact(stroke(2))
+        session.interact(stroke(10))
+        list(session.propagate())
+        assert found(session) == list(range(FRAMES))
+
+
+def test_an_object_that_ended_begins_again_where_it_is_drawn() -> None:
+    """A later round's stroke behind the end brings it back, and leaves what is before the first annotated frame."""
+    with start() as session:
+        session.interact(stroke(2))
+        list(session.propagate())
+        before = [session.labels[t].copy() for t in range(3)]
+        session.interact(stroke(9))
+        list(session.propagate())
+        assert found(session) == list(range(FRAMES))
+        assert all(np.array_equal(session.labels[t], was) for t, was in enumerate(before))
+
+
+@pytest.mark.parametrize("stop", [DIM, DIM + 1, DIM + 2])
+def test_a_stop_around_the_end_changes_nothing(tmp_path, stop: int) -> None:
+    """Propagated in two parts and by two sessions, an object ends where it ended in one."""
+    path = tmp_path / "work.ivos"
+    with Session(open_frames(stack(), axes="TYX"), FakePredictor(), project=path) as session:
+        session.interact(stroke(2))
+        list(session.propagate(stop=stop))
+    with Session.open(path, frames=open_frames(stack(), axes="TYX"), model=FakePredictor()) as session:
+        list(session.propagate())
+        assert found(session) == list(range(DIM + 1))
+
+
+def test_what_an_earlier_round_left_behind_the_end_goes(tmp_path) -> None:
+    """Where a later round says that the object ended, masks of earlier rounds behind it are taken away."""
+    frames = stack()
+    frames[DIM] = frames[DIM - 1]
+    with Session(open_frames(frames, axes="TYX"), FakePredictor()) as session:
+        session.interact(stroke(1))
+        list(session.propagate())
+        assert found(session) == list(range(FRAMES))
+        frames[DIM] = stack()[DIM]
+        session.interact(stroke(4))
+        list(session.propagate())
+        assert found(session) == list(range(DIM + 1))
