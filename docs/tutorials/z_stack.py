@@ -68,8 +68,9 @@ session.export("z_stack_round_1.png", "contact-sheet", count=12)
 #
 # ## Where the bodies end
 #
-# In a stack, objects begin and end, and a mask that is carried on past the end of its body is the usual fault. On which
-# planes did each body get pixels, and on which is it really?
+# In a stack, objects begin and end, and a mask that is carried on past the end of its body is the usual fault. The
+# program takes an object to have ended behind a mask that it doubts, which is not always in time. On which planes did
+# each body get pixels, and on which is it really?
 
 # %%
 labels = np.asarray(session.labels)
