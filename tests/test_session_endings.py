@@ -9,7 +9,7 @@ from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.scribbles import Scribbles, Stroke
 from napari_ivos.session import Session
-from napari_ivos.steps import DOUBTED
+from napari_ivos.steps import DOUBTED_GREY
 
 FRAMES, DIM = 12, 6
 GROUND, BRIGHT = 60, 200
@@ -44,7 +44,7 @@ def test_behind_a_doubted_mask_an_object_has_ended_unless_it_is_a_film(axes: str
     with start(axes) as session:
         session.interact(stroke(2))
         reported = [result.frame for result in session.propagate()]
-        assert session.quality[DIM, 0] < DOUBTED
+        assert session.quality[DIM, 0] < DOUBTED_GREY
         assert found(session) == list(range(DIM + 1 if ends else FRAMES))
         assert sorted(reported) == [t for t in found(session) if t != 2]
         assert list(session.propagate()) == []

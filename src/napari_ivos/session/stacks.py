@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from napari_ivos.errors import InputError, ProjectError
+from napari_ivos.steps import DOUBTED_GREY, DOUBTED_SECTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +42,16 @@ class Stack(Protocol):
     def close(self) -> None: ...
 
 
-def shows_sections(stack: Stack) -> bool:
-    """Whether objects end for good, as in sections through a solid and mostly under a microscope: along Z, or in grey.
+def doubted_in(stack: Stack) -> float:
+    """Quality below which a mask is its object's last in this stack; 0: none is, for what is hidden comes back.
 
-    In a film of the world, which is in colour, they are hidden and come back.
+    That is so in a film of the world, which is in colour. Sections through a solid have ends, and under a microscope,
+    which sees in grey, little comes back.
     """
     facts = stack.describe()
-    return facts.get("open", {}).get("frame_axis") == "Z" or len(facts.get("channels", ())) == 1
+    if facts.get("open", {}).get("frame_axis") == "Z":
+        return DOUBTED_SECTION
+    return DOUBTED_GREY if len(facts.get("channels", ())) == 1 else 0.0
 
 
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")

@@ -14,7 +14,7 @@ from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Wr
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
-from napari_ivos.session.stacks import shows_sections
+from napari_ivos.session.stacks import doubted_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,7 +147,7 @@ class Sweep:
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
-        doubted = steps.DOUBTED if shows_sections(self._stack) else 0.0
+        doubted = doubted_in(self._stack)
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
             track.doubted = doubted if track.way.bound is Bound.OPEN else 0.0
