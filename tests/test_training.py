@@ -660,6 +660,26 @@ def test_models_on_the_way_are_kept_and_say_their_hours(data: Path, tmp_path: Pa
     assert describe(tmp_path / "model_0.80h.safetensors")["hours"] == "0.80"
 
 
+def test_the_mean_of_two_models_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scripts/average.py` gives a file that loads, with half the sum of the weights; two architectures are refused."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    from average import average
+
+    for name, size in (("a", 64), ("b", 64), ("c", 96)):
+        architecture = Architecture(**{**TINY, "size": size})
+        (tmp_path / name).write_bytes(to_bytes(*new_networks(architecture), architecture, steps="5", hours="0.5"))
+    (tmp_path / "mean.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"]))
+    a, b, mean = (load_file(tmp_path / name) for name in ("a", "b", "mean.safetensors"))
+    weight = next(key for key, value in a.items() if value.ndim == 4)
+    half = (a[weight].double() + b[weight].double()) / 2
+    assert torch.allclose(mean[weight].double(), half, atol=1e-3)
+    assert not torch.equal(a[weight], b[weight])
+    assert describe(tmp_path / "mean.safetensors")["hours"] == "1.00"
+    assert load_model(tmp_path / "mean.safetensors", device="cpu").size == 64
+    with pytest.raises(InputError, match="2 architectures"):
+        average([tmp_path / "a", tmp_path / "c"])
+
+
 def test_a_log_drops_what_comes_after_the_checkpoint(tmp_path: Path) -> None:
     """A run that goes on from step 2 finds rows up to step 2 only; a cut last line goes, another file is refused."""
     log = journal.Journal(tmp_path)

@@ -1,0 +1,58 @@
+"""The mean of several models' weights: ``python scripts/average.py OUTPUT MODEL MODEL [MODEL ...]``.
+
+Models that were trained on from one another lie close together; their mean is often as good as the best of them in
+everything (Wortsman et al. 2022, model soups). All must be of one architecture. OUTPUT is a model of this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from napari_ivos import InputError
+from napari_ivos.training.train import write_whole
+
+
+def average(models: list[Path]) -> bytes:
+    """A model file whose weights are the mean of these models'.
+
+    Raises
+    ------
+    InputError
+        Models of different architectures.
+    """
+    notes = []
+    for path in models:
+        with safe_open(path, "pt") as file:
+            notes.append(dict(file.metadata() or {}))
+    kinds = {note.get("architecture") for note in notes}
+    if len(kinds) > 1:
+        raise InputError(
+            f"The models are of {len(kinds)} architectures, {sorted(map(str, kinds))}; give models of one."
+        )
+    weights = [load_file(path) for path in models]
+    mean = {}
+    for key, first in weights[0].items():
+        values = torch.stack([w[key].double() for w in weights])
+        mean[key] = values.mean(0).to(first.dtype) if first.is_floating_point() else first
+    steps = " and ".join(note.get("steps", "?") for note in notes)
+    hours = sum(float(note.get("hours", 0)) for note in notes)
+    return save(mean, {**notes[0], "steps": steps, "hours": f"{hours:.2f}"})
+
+
+def main() -> None:
+    """Read, average, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
+    options = parser.parse_args()
+    write_whole(options.output, average(options.models))
+    print(f"{options.output}: the mean of {len(options.models)} models")
+
+
+if __name__ == "__main__":
+    main()
