@@ -1,4 +1,4 @@
-"""Where an object ends for good: in grey stacks and along Z, behind a mask that is doubted."""
+"""Where an object ends for good: along Z behind a doubted mask, in other grey stacks behind two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.scribbles import Scribbles, Stroke
 from napari_ivos.session import Session
-from napari_ivos.steps import DOUBTED_GREY
+from napari_ivos.steps import DOUBTED
 
 FRAMES, DIM = 12, 6
 GROUND, BRIGHT = 60, 200
@@ -17,11 +17,11 @@ HARDLY = (GROUND + BRIGHT) // 2 + 5
 """Nearly as like the ground as the object: the mask is there, and worth little."""
 
 
-def stack(axes: str = "TYX") -> np.ndarray:
-    """A bright square that is dim on one frame: grey, or the same grey in three channels."""
+def stack(axes: str = "TYX", dim: int = 2) -> np.ndarray:
+    """A bright square that is dim on some frames: grey, or the same grey in three channels."""
     frames = np.full((FRAMES, 64, 80), GROUND, np.uint8)
     frames[:, 20:44, 30:54] = BRIGHT
-    frames[DIM, 20:44, 30:54] = HARDLY
+    frames[DIM : DIM + dim, 20:44, 30:54] = HARDLY
     return np.repeat(frames[..., None], 3, -1) if "C" in axes else frames
 
 
@@ -34,18 +34,27 @@ def found(session: Session) -> list[int]:
     return [t for t in range(FRAMES) if session.labels[t].any()]
 
 
-def start(axes: str = "TYX") -> Session:
-    return Session(open_frames(stack(axes), axes=axes), FakePredictor())
+def start(axes: str = "TYX", dim: int = 2) -> Session:
+    return Session(open_frames(stack(axes, dim), axes=axes), FakePredictor())
 
 
-@pytest.mark.parametrize(("axes", "ends"), [("TYX", True), ("ZYX", True), ("ZYXC", True), ("TYXC", False)])
-def test_behind_a_doubted_mask_an_object_has_ended_unless_it_is_a_film(axes: str, ends: bool) -> None:
-    """The doubted mask stays, and is the last in grey stacks and along Z; in a film in colour the search goes on."""
-    with start(axes) as session:
+@pytest.mark.parametrize(
+    ("axes", "dim", "masks"),
+    [
+        ("ZYX", 2, DIM + 1),
+        ("ZYXC", 1, DIM + 1),
+        ("TYX", 2, DIM + 2),
+        ("TYX", 1, FRAMES),
+        ("TYXC", 2, FRAMES),
+    ],
+)
+def test_behind_doubted_masks_an_object_has_ended_unless_it_is_a_film(axes: str, dim: int, masks: int) -> None:
+    """The doubted masks stay, and are the last: one along Z, two in grey; in a film in colour the search goes on."""
+    with start(axes, dim) as session:
         session.interact(stroke(2))
         reported = [result.frame for result in session.propagate()]
-        assert session.quality[DIM, 0] < DOUBTED_GREY
-        assert found(session) == list(range(DIM + 1 if ends else FRAMES))
+        assert session.quality[DIM, 0] < DOUBTED
+        assert found(session) == list(range(masks))
         assert sorted(reported) == [t for t in found(session) if t != 2]
         assert list(session.propagate()) == []
 
@@ -79,7 +88,7 @@ def test_an_object_that_ended_begins_again_where_it_is_drawn() -> None:
         assert all(np.array_equal(session.labels[t], was) for t, was in enumerate(before))
 
 
-@pytest.mark.parametrize("stop", [DIM, DIM + 1, DIM + 2])
+@pytest.mark.parametrize("stop", [DIM, DIM + 1, DIM + 2, DIM + 3])
 def test_a_stop_around_the_end_changes_nothing(tmp_path, stop: int) -> None:
     """Propagated in two parts and by two sessions, an object ends where it ended in one."""
     path = tmp_path / "work.ivos"
@@ -88,18 +97,18 @@ def test_a_stop_around_the_end_changes_nothing(tmp_path, stop: int) -> None:
         list(session.propagate(stop=stop))
     with Session.open(path, frames=open_frames(stack(), axes="TYX"), model=FakePredictor()) as session:
         list(session.propagate())
-        assert found(session) == list(range(DIM + 1))
+        assert found(session) == list(range(DIM + 2))
 
 
 def test_what_an_earlier_round_left_behind_the_end_goes(tmp_path) -> None:
     """Where a later round says that the object ended, masks of earlier rounds behind it are taken away."""
     frames = stack()
-    frames[DIM] = frames[DIM - 1]
+    frames[DIM : DIM + 2] = frames[DIM - 1]
     with Session(open_frames(frames, axes="TYX"), FakePredictor()) as session:
         session.interact(stroke(1))
         list(session.propagate())
         assert found(session) == list(range(FRAMES))
-        frames[DIM] = stack()[DIM]
+        frames[DIM : DIM + 2] = stack()[DIM]
         session.interact(stroke(4))
         list(session.propagate())
-        assert found(session) == list(range(DIM + 1))
+        assert found(session) == list(range(DIM + 2))

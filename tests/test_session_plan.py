@@ -8,7 +8,7 @@ from napari_ivos.merging import Bound, Pass, passes
 from napari_ivos.regions import Box
 from napari_ivos.session.plan import Frames, Track, pair
 from napari_ivos.session.sweep import AHEAD_WASTE, join
-from napari_ivos.steps import LOST_FRAMES
+from napari_ivos.steps import DOUBTED, LOST_FRAMES
 
 EVERYTHING = range(1000)
 
@@ -62,19 +62,18 @@ def test_a_resumed_track_is_lost_where_the_first_run_lost_it() -> None:
     assert len(resumed.planned) == 50 - LOST_FRAMES
 
 
-def test_a_doubted_mask_is_the_last_where_that_is_asked_for() -> None:
-    """A mask of a quality below `doubted` ends the search behind it, at once and after a stop; by default none does."""
-    patient, strict, resumed = track(range(50)), track(range(50)), track(range(50))
-    strict.doubted = resumed.doubted = 0.2
-    for t in (patient, strict):
-        for quality in (0.9, 0.2, 0.19):
-            assert not t.lost
-            t.note(quality)
-    resumed.resume({0: 0.9, 1: 0.2, 2: 0.19, 3: 0.9})
-    assert not patient.lost
-    assert strict.lost
-    assert resumed.lost
-    assert strict.reached == resumed.reached == 3
+@pytest.mark.parametrize(("most", "reached"), [(0, 9), (1, 3), (2, 8), (3, 9)])
+def test_doubted_masks_in_a_row_are_the_last_where_that_is_asked_for(most: int, reached: int) -> None:
+    """So many masks below `DOUBTED` in a row end the search, at once and after a stop; by default none do."""
+    qualities = [0.9, DOUBTED, 0.19, 0.9, 0.0, None, 0.1, 0.0, 0.0]
+    unbroken, resumed = track(range(50)), track(range(50))
+    unbroken.most_doubts = resumed.most_doubts = most
+    for quality in qualities:
+        if not unbroken.lost:
+            unbroken.note(quality)
+    resumed.resume(dict(enumerate(qualities)))
+    assert unbroken.reached == resumed.reached == reached
+    assert unbroken.lost == resumed.lost == (most > 0)
 
 
 def test_the_two_tracks_of_a_span_know_each_other() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_ivos.merging import Bound, Pass
-from napari_ivos.steps import LOST_FRAMES
+from napari_ivos.steps import DOUBTED, LOST_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,8 +39,10 @@ class Track:
         Where it is lost: frames on which something is still to be changed.
     other : Track or None
         In a span between two frames of one round, the track that comes from the other side.
-    doubted : float
-        Quality below which a mask is the object's last one; 0: it is looked for behind it whatever it is worth.
+    doubts : int
+        How many of the last masks are doubted.
+    most_doubts : int
+        So many in a row are the object's last masks; 0: it is looked for behind them whatever they are worth.
     """
 
     object_id: int
@@ -51,7 +53,8 @@ class Track:
     lost: bool = False
     leftovers: set[int] = field(default_factory=set)
     other: Track | None = None
-    doubted: float = 0.0
+    doubts: int = 0
+    most_doubts: int = 0
 
     @property
     def direction(self) -> int:
@@ -68,7 +71,8 @@ class Track:
         """One more frame of the way is done: with a mask of this quality, or without one (None)."""
         self.reached += 1
         self.empties = self.empties + 1 if quality is None else 0
-        self.lost = self.empties >= LOST_FRAMES or (quality is not None and quality < self.doubted)
+        self.doubts = self.doubts + 1 if quality is not None and quality < DOUBTED else 0
+        self.lost = self.empties >= LOST_FRAMES or 0 < self.most_doubts <= self.doubts
 
     @property
     def planned(self) -> range:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from napari_ivos.errors import InputError, ProjectError
-from napari_ivos.steps import DOUBTED_GREY, DOUBTED_SECTION
+from napari_ivos.steps import DOUBTS_GREY, DOUBTS_SECTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,16 +42,16 @@ class Stack(Protocol):
     def close(self) -> None: ...
 
 
-def doubted_in(stack: Stack) -> float:
-    """Quality below which a mask is its object's last in this stack; 0: none is, for what is hidden comes back.
+def doubts_that_end(stack: Stack) -> int:
+    """How many doubted masks in a row are an object's last in this stack; 0: none are, for what is hidden comes back.
 
     That is so in a film of the world, which is in colour. Sections through a solid have ends, and under a microscope,
     which sees in grey, little comes back.
     """
     facts = stack.describe()
     if facts.get("open", {}).get("frame_axis") == "Z":
-        return DOUBTED_SECTION
-    return DOUBTED_GREY if len(facts.get("channels", ())) == 1 else 0.0
+        return DOUBTS_SECTION
+    return DOUBTS_GREY if len(facts.get("channels", ())) == 1 else 0
 
 
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")

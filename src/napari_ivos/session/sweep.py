@@ -14,7 +14,7 @@ from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Wr
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
-from napari_ivos.session.stacks import doubted_in
+from napari_ivos.session.stacks import doubts_that_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,10 +147,10 @@ class Sweep:
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
-        doubted = doubted_in(self._stack)
+        most = doubts_that_end(self._stack)
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
-            track.doubted = doubted if track.way.bound is Bound.OPEN else 0.0
+            track.most_doubts = most if track.way.bound is Bound.OPEN else 0
             frames = track.way.frames
             track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
         for track in tracks:
