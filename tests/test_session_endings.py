@@ -100,15 +100,16 @@ def test_a_stop_around_the_end_changes_nothing(tmp_path, stop: int) -> None:
         assert found(session) == list(range(DIM + 2))
 
 
-def test_what_an_earlier_round_left_behind_the_end_goes(tmp_path) -> None:
-    """Where a later round says that the object ended, masks of earlier rounds behind it are taken away."""
+@pytest.mark.parametrize(("axes", "masks"), [("ZYX", DIM + 1), ("TYX", FRAMES)])
+def test_what_an_earlier_round_left_behind_the_end_goes_in_sections_only(axes: str, masks: int) -> None:
+    """Where a later round says that the object ended, masks of earlier rounds behind it go along Z, and stay else."""
     frames = stack()
     frames[DIM : DIM + 2] = frames[DIM - 1]
-    with Session(open_frames(frames, axes="TYX"), FakePredictor()) as session:
+    with Session(open_frames(frames, axes=axes), FakePredictor()) as session:
         session.interact(stroke(1))
         list(session.propagate())
         assert found(session) == list(range(FRAMES))
         frames[DIM : DIM + 2] = stack()[DIM]
         session.interact(stroke(4))
         list(session.propagate())
-        assert found(session) == list(range(DIM + 2))
+        assert found(session) == list(range(masks))

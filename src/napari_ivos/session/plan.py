@@ -72,7 +72,12 @@ class Track:
         self.reached += 1
         self.empties = self.empties + 1 if quality is None else 0
         self.doubts = self.doubts + 1 if quality is not None and quality < DOUBTED else 0
-        self.lost = self.empties >= LOST_FRAMES or 0 < self.most_doubts <= self.doubts
+        self.lost = self.empties >= LOST_FRAMES or self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether doubted masks were the object's last."""
+        return 0 < self.most_doubts <= self.doubts
 
     @property
     def planned(self) -> range:

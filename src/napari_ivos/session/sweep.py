@@ -15,6 +15,7 @@ from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
 from napari_ivos.session.stacks import doubts_that_end
+from napari_ivos.steps import DOUBTS_SECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,6 +95,7 @@ class Sweep:
         self._written = written
         self._looked = looked
         self._shape = project.shape[1:]
+        self._most_doubts = doubts_that_end(stack)
         self._step: int | None = None
         self._finished = 0
         self._worked = 0
@@ -147,10 +149,9 @@ class Sweep:
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
         absent = self._absent_starts(tracks)
-        most = doubts_that_end(self._stack)
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
-            track.most_doubts = most if track.way.bound is Bound.OPEN else 0
+            track.most_doubts = self._most_doubts if track.way.bound is Bound.OPEN else 0
             frames = track.way.frames
             track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
         for track in tracks:
@@ -173,9 +174,12 @@ class Sweep:
         return absent
 
     def find_leftovers(self, track: Track) -> None:
-        """Note the frames on which a lost object still has a mask that has to go, or to be averaged."""
+        """Note the frames on which a lost object still has a mask that has to go, or to be averaged.
+
+        Behind doubted masks of a time-lapse nothing has to: what earlier rounds found there may be right.
+        """
         ahead = track.way.frames[track.reached :]
-        if len(ahead) == 0:
+        if len(ahead) == 0 or (track.ended and self._most_doubts > DOUBTS_SECTION):
             return
         number = self._task.round
         left = self._project.filled_before(track.object_id, ahead, number)
