@@ -260,7 +260,7 @@ def test_the_view_goes_along_only_where_that_is_chosen(window, qtbot):
 
 
 def test_progress_and_time_left_are_in_the_panel_and_in_naparis_activity_dock(window, qtbot, monkeypatch):
-    """While frames come out both bars tell how many, the panel's how long it will still take; then both are gone."""
+    """While frames come out both bars tell how many and how long it will still take; afterwards both are gone."""
     from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
 
     monkeypatch.setattr(progress, "TELL_EVERY", 0.0)
@@ -278,6 +278,7 @@ def test_progress_and_time_left_are_in_the_panel_and_in_naparis_activity_dock(wi
     assert bar.description_label.text().startswith("propagate")
     assert bar.qt_progress_bar.value() == 3
     assert bar.qt_progress_bar.maximum() == scene.FRAMES - 1
+    assert "<" in bar.eta_label.text()
     model.gate.release(100)
     settle(qtbot, widget)
     assert not widget.going.bar.isVisible()

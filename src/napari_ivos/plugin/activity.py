@@ -60,7 +60,8 @@ class Activity:
             self.end()  # only now it is known how much there is to do
         if self._shown is None:
             mine = self._words
-            made = activity(total=progress.total or None, desc=progress.kind)
+            # words come seldom enough: each is to show, with the time left
+            made = activity(total=progress.total or None, desc=progress.kind, mininterval=0, miniters=1)
             if mine != self._words:
                 made.close()
                 return
