@@ -6,7 +6,8 @@ Prints a table: time the plugin adds at the start, from releasing the mouse to t
 second while propagating against the engine alone, and gaps of the event loop meanwhile. Everything is written to
 project files, as it is for users. Each line is printed as soon as it is measured, and what is being measured is said on
 the way; a step that takes longer than ten minutes ends the program with the stacks of its threads. Beside other load,
-run it with priority (``chrt -f 5``): all of it takes a minute and a half where nothing else runs.
+run it with priority and one thread (``OMP_NUM_THREADS=1 chrt -f 5``; of several threads in real time one waits for
+another without end, and the window with them): all of it takes a minute and a half where nothing else runs.
 """
 
 from __future__ import annotations

@@ -405,7 +405,7 @@ class ClipSource:
             return None
         ending = candidates[(areas[:, candidates] == 0).any(0)]
         target = int(rng.choice(ending if ending.size and rng.random() < ENDING_SLICES else candidates))
-        labels = np.where(ids == target, TARGET, np.where(ids > 0, 2 + ids % 200, 0)).astype(np.uint8)
+        labels = _about(ids, target)
         frames = film(rng, frames, True)
         if frames.std() < BLANK:
             return None
@@ -443,8 +443,9 @@ class ClipSource:
             nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
             size = (s.side, s.side)
             frames.append(cv2.warpAffine(image, view[:2], size, flags=linear, borderMode=cv2.BORDER_REFLECT_101))
-            ids_ = np.where(masks[k] == target, TARGET, np.where(masks[k] > 0, 2 + masks[k] % 200, 0)).astype(np.uint8)
-            labels.append(cv2.warpAffine(ids_, view[:2], size, flags=nearest, borderMode=cv2.BORDER_CONSTANT))
+            labels.append(
+                cv2.warpAffine(_about(masks[k], target), view[:2], size, flags=nearest, borderMode=cv2.BORDER_CONSTANT)
+            )
         whole = stack.name.startswith(WHOLE_STACKS)
         known = np.array([whole or (masks[k] == target).any() for k in picked])
         return Clip(film(rng, np.stack(frames), True, gentle=True), np.stack(labels), known, "real")
@@ -458,6 +459,11 @@ class ClipSource:
             return images, masks
         part = slice(-kept, None) if self.held_out else slice(-kept)
         return images[part], masks[part]
+
+
+def _about(ids: npt.NDArray[np.int32], target: int) -> UInt8:
+    """Labels of a clip from instances of any shape: `TARGET`, other objects from 2 on, background 0."""
+    return np.where(ids == target, TARGET, np.where(ids > 0, 2 + ids % 200, 0)).astype(np.uint8)
 
 
 @lru_cache(maxsize=100_000)
