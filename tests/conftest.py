@@ -80,6 +80,13 @@ def draw_clip(frames: int, shape: tuple[int, int], squares: Sequence[Square]) ->
     return Clip(video, truth)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes (`-n 2`), those of the window stay in one: there is one keyboard and mouse."""
+    for item in items:
+        if item.path.name.startswith("test_plugin"):
+            item.add_marker(pytest.mark.xdist_group("window"))
+
+
 @pytest.fixture(scope="session")
 def make_clip() -> Callable[..., Clip]:
     """Clips of coloured squares: ``make_clip(frames, shape, square(...), ...)``; two squares that pass by default."""
