@@ -115,6 +115,8 @@ def test_the_conda_recipe_has_the_same_requirements():
     names = {"dask": "dask-core", "torch": "pytorch", "opencv-python-headless": "py-opencv"}
     wanted = {names.get(name, name): bound for name, bound in requirements(PROJECT["dependencies"]).items()}
     assert requirements(asked) == wanted
+    (python,) = re.findall(r'set python_min = "([\d.]+)"', text)
+    assert PROJECT["requires-python"] == f">={python}"
 
 
 def test_the_oldest_versions_are_those_of_the_project():
