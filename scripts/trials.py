@@ -4,8 +4,8 @@
 
 Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
 picture, masks of earlier rounds shown to the network, masks averaged over mirrored input, margins of the regions in
-which an object is followed, and how masks from two annotated frames are mixed. A trial is a change from outside, to
-measure it: what pays belongs into the package.
+which an object is followed, how masks from two annotated frames are mixed, and how many doubted masks in a row end an
+object. A trial is a change from outside, to measure it: what pays belongs into the package.
 Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
@@ -173,6 +173,9 @@ def _trials() -> dict[str, Trial]:
     def moving(way: Callable[..., motion.Moved]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
         return lambda: mock.patch.object(motion, "move_along", way)
 
+    def ending(doubts: int) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        return lambda: mock.patch.object(sweep, "doubts_that_end", return_value=doubts)
+
     return {
         "as shipped": (_same, none),
         "masks stay where they were": (_same, moving(still)),
@@ -186,6 +189,9 @@ def _trials() -> dict[str, Trial]:
         "margin 3.0": (_same, follow(3.0)),
         "two-way: the nearer frame's mask": (_same, lambda: mock.patch.object(merging.Pass, "weight", nearest)),
         "two-way: by certainty": (_same, lambda: mock.patch.object(sweep, "blend", by_certainty)),
+        "objects never end": (_same, ending(0)),
+        "two doubted masks end": (_same, ending(2)),
+        "one doubted mask ends": (_same, ending(1)),
     }
 
 

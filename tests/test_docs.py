@@ -148,6 +148,14 @@ def test_mistakes_in_tutorials_are_named_with_their_line(text, said, tmp_path):
         cells.read(script)
 
 
+def test_every_picture_is_shown():
+    """No picture in the folder of the documentation is there for nothing: each is on a page or in README."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in [TOP / "README.md", *DOCS.rglob("*.md")])
+    pictures = [path for path in DOCS.rglob("*") if path.suffix in {".webp", ".svg", ".png"}]
+    assert len(pictures) > 15
+    assert [path.name for path in pictures if f"{path.parent.name}/{path.name})" not in pages] == []
+
+
 def test_pages_of_the_navigation_are_there():
     """Every page of the navigation is a file or a tutorial."""
     whole = (TOP / "mkdocs.yml").read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
 
@@ -30,6 +32,26 @@ def test_every_message_says_what_to_do() -> None:
         assert message.topic in messages.TOPICS, message
         assert len(message.advice.split()) >= 2, message
         assert message.says
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "advice"),
+    [
+        ("The device … is not there; this machine has: ….", "is not there", "Take one of those"),
+        ("… is a video, and reading videos needs PyAV. Install it: pip install av.", "needs PyAV", "Install it"),
+        ("… is damaged: it is cut short.", "it is cut short", "Restore it from a copy"),
+        ("The output folder … can't be written (…).", "can't be written", "See that there is room"),
+        ("…: there is no room left for it (disk full). Make room.", "no room left for it", "Make room"),
+        ('…: choose "step" or "round".', 'choose "step" or "round"', "Nothing was changed"),
+        ("… is of a kind that nobody foresaw.", "nobody foresaw", "Nothing was changed"),
+    ],
+    ids=["a list", "after a capital", "damage", "a full disk", "not too early", "all advice", "else its part's"],
+)
+def test_advice_fits_what_a_message_says(text: str, says: str, advice: str) -> None:
+    """The advice is the message's own, else what helps with its kind, else with its part of the package."""
+    message = messages.Message("session", "InputError", text)
+    assert says in message.says
+    assert message.advice.startswith(advice)
 
 
 def test_the_pages_are_there() -> None:

@@ -72,3 +72,38 @@ def test_ci_runs_the_test_command_of_the_readme(tmp_path):
 def test_files_that_the_readme_names_are_there(path):
     """Files named in the text exist."""
     assert (TOP / path).is_file()
+
+
+FIGURES = README.split("<!-- figures: begin -->", 1)[1].split("<!-- figures: end -->", 1)[0]
+MEASURED = [
+    ("interaction", r"mask shown: median \| (\d+) ms", r"first strokes to mask, one core \| (\d+) ms"),
+    ("frame-size", r"1,000 x 1,000 px, a frame \(median\) \| ([\d.]+) ms", r"object and frame, one core \| (\d+) ms"),
+    ("frame-size", r"in 20,000 x 20,000 px \| ([\d.]+) ms", r"in frames of 20,000 x 20,000 px \| (\d+) ms"),
+    ("scaling", r"1,000 over one at 16: ([\d.]+)", r"over one among 16, time \| ([\d.]+) times"),
+    ("scaling", r"\| 1,000 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| ([\d.]+) ", r"with 1,000 objects \| ([\d.]+) s"),
+    ("memory", r"growth .* \| (\d+) MB", r"growth of memory .* \| (\d+) MB"),
+    ("sparse", r"open 100 GB zarr \| ([\d.]+) s", r"opening a 100 GB zarr; memory then \| ([\d.]+) s"),
+    ("sparse", r"memory then \| (\d+) MB", r"opening a 100 GB zarr; memory then \| [\d.]+ s; (\d+) MB"),
+    ("sizes", r"resnet50 over compact \| ([\d.]+)", r"over `compact`, time \| (\d+) times"),
+    ("newcomer", r"its mask is there +([\d.]+) s", r"from starting napari .* \| ([\d.]+) s"),
+    ("newcomer", r"all 48 frames have it +([\d.]+) s", r"from starting napari .* s; ([\d.]+) s"),
+    ("window", r"dock opens in +([\d.]+) s", r"opening the panel in napari \| ([\d.]+) s"),
+    ("window", r"others: median +(\d+) ms", r"mouse release to mask there, 480p \(median\) \| (\d+) ms"),
+    ("window", r"([\d.]+) % under 50", r"under 50 ms \| ([\d.]+) %"),
+    ("import", r"import napari_ivos, .* \| ([\d.]+) s", r"`import napari_ivos` \| ([\d.]+) s"),
+]
+
+
+@pytest.mark.parametrize(("part", "there", "here"), MEASURED, ids=[f"{m[0]}-{i}" for i, m in enumerate(MEASURED)])
+def test_figures_are_those_of_the_last_measurement(part, there, here):
+    """Each time and size in README is what `docs/measured` has, rounded to README's digits."""
+    measured = re.search(there, (TOP / "docs" / "measured" / f"{part}.md").read_text(encoding="utf-8"))[1]
+    shown = re.search(here, FIGURES)[1]
+    digits = len(shown.partition(".")[2])
+    assert abs(float(measured) - float(shown)) <= 0.5 * 10.0**-digits + 1e-9
+
+
+def test_the_model_card_has_the_same_figures():
+    """The figures of README and of the model card are one text."""
+    card = (TOP / "src" / "napari_ivos" / "networks" / "models" / "compact.md").read_text(encoding="utf-8")
+    assert card.split("## Figures\n", 1)[1].split("\n## ", 1)[0].strip() == FIGURES.strip()

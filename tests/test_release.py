@@ -115,6 +115,8 @@ def test_the_conda_recipe_has_the_same_requirements():
     names = {"dask": "dask-core", "torch": "pytorch", "opencv-python-headless": "py-opencv"}
     wanted = {names.get(name, name): bound for name, bound in requirements(PROJECT["dependencies"]).items()}
     assert requirements(asked) == wanted
+    (python,) = re.findall(r'set python_min = "([\d.]+)"', text)
+    assert PROJECT["requires-python"] == f">={python}"
 
 
 def test_the_oldest_versions_are_those_of_the_project():
@@ -122,7 +124,7 @@ def test_the_oldest_versions_are_those_of_the_project():
     oldest = load("scripts/oldest.py").oldest((TOP / "pyproject.toml").read_text(encoding="utf-8"))
     named = {re.match(r"[\w.-]+", line)[0] for line in oldest}
     assert {re.match(r"[\w.-]+", line)[0] for line in PROJECT["dependencies"]} <= named
-    assert "zarr~=3.0.6" in oldest
+    assert "zarr~=3.1.0" in oldest
 
 
 @pytest.mark.parametrize("path", sorted((TOP / ".github").rglob("*.yml")), ids=lambda path: path.name)

@@ -40,7 +40,7 @@ import sys
 
 
 def shell(command):
-    """Run a command as in a terminal; show what it prints, the times left out."""
+    """Run a command as in a terminal; show what it prints, without the progress."""
     program, *arguments = shlex.split(command)
     launch = [sys.executable, "-m", "napari_ivos.cli"] if program == "napari-ivos" else [program]
     here = f"{Path.cwd()}/"
@@ -73,7 +73,8 @@ shell("napari-ivos batch stacks.csv --dry-run --output results")
 shell("napari-ivos batch stacks.csv --workers 2 --output results")
 
 # %% [markdown]
-# The bad line failed alone, with its reason, and the others are done. The exit code says that not all went well.
+# The bad line failed alone, with its reason, and the others are done. The exit code says that not all went well. The
+# seconds are mostly those in which the workers start and load the model: so short are these stacks.
 #
 # ## 4. What there is
 #

@@ -35,18 +35,29 @@ print(session)
 # %% [markdown]
 # ## Seed all objects from another program
 #
-# Say another plugin has segmented one frame, here frame 22, and its result is a Labels layer. A threshold plays its
-# part. In the window it is *Draw > From a Labels layer*.
+# Say another plugin has segmented one frame, here frame 22, and its result is a Labels layer. A threshold and a
+# watershed play its part. In the window it is *Draw > From a Labels layer*.
 
-# %%
+# %% [folded] The part of the other plugin
 import numpy as np
-from skimage.filters import gaussian, threshold_otsu
+from scipy.ndimage import distance_transform_edt
+from skimage.feature import peak_local_max
+from skimage.filters import gaussian, threshold_li
 from skimage.measure import label
+from skimage.segmentation import watershed
 
 smooth = gaussian(data[22].astype(float), 2)
+bright = smooth > threshold_li(smooth)
+middles = np.zeros(bright.shape, int)
+depth = gaussian(distance_transform_edt(bright), 2)
+places = peak_local_max(depth, labels=label(bright), min_distance=6)
+middles[tuple(places.T)] = range(1, len(places) + 1)
 found = np.zeros(data.shape, np.uint16)
-found[22] = label(smooth > threshold_otsu(smooth))
-layer = viewer.add_labels(found, name="of another plugin", scale=viewer.layers[0].scale)
+found[22] = watershed(-depth, middles, mask=bright)
+
+# %%
+image = viewer.layers[0]
+layer = viewer.add_labels(found, name="of another plugin", scale=image.scale, units=image.units)
 widget.go_to(22)
 widget.import_labels(layer, "masks")
 widget.wait()

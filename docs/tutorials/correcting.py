@@ -5,13 +5,14 @@
 # whose true masks are known: J below is the overlap with them, over all frames. The calls are those that the window
 # makes; what to press is said beside them.
 
-# %% [folded] Set-up: a first round from a poor start
+# %% [folded] Set-up: the clip, its true masks, and who draws
 import numpy as np
 import tifffile
 from PIL import Image
 
 import napari_ivos as ivos
 from napari_ivos.export import Content, picture
+from napari_ivos.scribbles import read_davis
 
 truth = tifffile.imread("sample_data/toy_masks.tif") == 1
 session = ivos.Session("sample_data/toy.tif", ivos.load_model(), project="toy.ivos")
@@ -38,6 +39,14 @@ def largest(mask):
     return parts == np.bincount(parts[mask]).argmax() if mask.any() else mask
 
 
+def draw(frame):
+    """Strokes that correct a frame: on the largest part that is missing, and on the largest that is too much."""
+    ours = session.labels[frame] == 1
+    missing, excess = largest(truth[frame] & ~ours), largest(ours & ~truth[frame])
+    parts = [(object_id, part) for object_id, part in ((1, missing), (0, excess)) if part.sum() > 30]
+    return ivos.Scribbles(frame, [ivos.Stroke(object_id, middle_line(part)) for object_id, part in parts])
+
+
 def show(name, *frames):
     """Frames with their masks, side by side."""
     content = Content.of(session)
@@ -45,15 +54,16 @@ def show(name, *frames):
 
 
 # %%
-session.interact(ivos.Scribbles(40, [ivos.Stroke(1, middle_line(truth[40])[:6])]))
+first = read_davis("sample_data/toy_scribbles.json", session.shape)[0]  # one stroke on the duck, one beside it
+session.interact(first)
 for _ in session.propagate():
     pass
 worst = session.suggest_frame()
-print(f"after round 1: J {overlap():.3f}; least certain: frame {worst}")
-show("correcting_1", 40, worst)
+print(f"after round 1, from frame {first.frame}: J {overlap():.3f}; least certain: frame {worst}")
+show("correcting_1", worst, 47)
 
 # %% [markdown]
-# ![The annotated frame, and the one that needs a look](correcting_1.png)
+# ![The least certain frame, and the last one](correcting_1.png)
 #
 # ## 1. Go where it is worst, not where you are
 #
@@ -62,19 +72,12 @@ show("correcting_1", 40, worst)
 # line (++k++) on what is too much.
 
 # %%
-ours = session.labels[worst] == 1
-missing, excess = largest(truth[worst] & ~ours), largest(ours & ~truth[worst])
-strokes = [ivos.Stroke(1, middle_line(missing))] if missing.sum() > 30 else []
-strokes += [ivos.Stroke(0, middle_line(excess))] if excess.sum() > 30 else []
-strokes = strokes or [ivos.Stroke(1, middle_line(truth[worst]))]
-session.interact(ivos.Scribbles(worst, strokes))
+session.interact(draw(worst))
 for _ in session.propagate():
     pass
 print(f"after round 2: J {overlap():.3f}; annotated frames: {session.annotated_frames()}")
-show("correcting_2", worst, session.suggest_frame())
 
 # %% [markdown]
-# ![After the correction](correcting_2.png)
 #
 # Is the frame that is suggested right as it is? ++h++, or `session.accept(frame)`, says so: it is not suggested again
 # until a round changes it, and a model that is adapted to the stack learns from it.
@@ -82,7 +85,23 @@ show("correcting_2", worst, session.suggest_frame())
 # Between two annotated frames both rounds are averaged: near the new one the new masks count, near the old one the old.
 # Frames that you annotated are yours: **no later round changes them**, unless you draw there again.
 #
-# ## 2. Paint where strokes don't help
+# ## 2. Look through it once yourself
+#
+# How sure the program is, is a hint. Of the last frames it is quite sure, and has taken the ball for a part of the duck
+# all the same. So play the stack once, and where a mask is wrong without a warning, draw there: here a background line
+# on the ball.
+
+# %%
+session.interact(draw(47))
+for _ in session.propagate():
+    pass
+print(f"after round 3: J {overlap():.3f}; annotated frames: {session.annotated_frames()}")
+show("correcting_2", worst, 47)
+
+# %% [markdown]
+# ![The same frames after both corrections](correcting_2.png)
+#
+# ## 3. Paint where strokes don't help
 #
 # For a mask that has to be exact, paint it: choose the result layer in napari and use its brush, eraser or fill. When
 # you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a mask from another program
@@ -94,16 +113,16 @@ session.annotate(frame, truth[frame].astype(np.uint16))
 for _ in session.propagate():
     pass
 exact = bool(((session.labels[frame] == 1) == truth[frame]).all())
-print(f"after round 3: J {overlap():.3f}; frame {frame} is exact: {exact}")
+print(f"after round 4: J {overlap():.3f}; frame {frame} is exact: {exact}")
 
 # %% [markdown]
-# ## 3. Say when an object is gone
+# ## 4. Say when an object is gone
 #
 # A mask on a frame where the object is not costs more strokes than one command: `session.end_object(1, frame)` with the
 # first frame without it (from napari's console: `dock().session`). For a cell that divides, **Divide** ends the mother
 # and starts two daughters, and the lineage goes into the exports.
 #
-# ## 4. Lock what is done
+# ## 5. Lock what is done
 #
 # A locked object can't be changed any more, by no stroke and no propagation: lock the good ones before you work on
 # their neighbours.
@@ -117,7 +136,7 @@ for _ in session.propagate():
 print(f"object 1 unchanged: {bool(((np.asarray(session.labels) == 1) == (before == 1)).all())}")
 
 # %% [markdown]
-# ## 5. Undo is free
+# ## 6. Undo is free
 #
 # ++u++ takes back a stroke, an edit or a propagation; *Undo round* a whole round. It costs the same for ten frames and
 # for ten thousand, and redo brings everything back. So try things.

@@ -73,6 +73,22 @@ figure.savefig("video_quality.png", dpi=110)
 # When an object vanishes wholly, it is looked for in its last place for some frames. If it comes back later or
 # elsewhere, scribble on it where it comes back, and propagate: that frame is a new start.
 #
+# ## Correct it
+#
+# On the last frames the mask has taken in the green ball. A background stroke on the ball, on one of these frames, and
+# another round:
+
+# %%
+session.interact(ivos.Scribbles(44, [ivos.Stroke(0, [(74, 236), (80, 250), (92, 256)])]))
+for _ in session.propagate():
+    pass
+session.export("video_round_2.png", "contact-sheet", count=12)
+
+# %% [markdown]
+# ![The same frames after the second round](video_round_2.png)
+#
+# More on this in [Correcting well](correcting.md).
+#
 # ## Take the masks with you
 #
 # An overlay video for the talk, PNGs in the layout of DAVIS for other programs, COCO for training a detector:

@@ -68,9 +68,9 @@ session.export("z_stack_round_1.png", "contact-sheet", count=12)
 #
 # ## Where the bodies end
 #
-# In a stack, objects begin and end, and a mask that is carried on past the end of its body is the usual fault. The
-# program takes an object to have ended behind a mask that it doubts, which is not always in time. On which planes did
-# each body get pixels, and on which is it really?
+# In a stack, objects begin and end. The program takes an object to have ended behind a mask that it doubts. That is not
+# always in time: a mask that is carried on past the end of its body is the usual fault, above all in dense tissue. On
+# which planes did each body get pixels, and on which is it really?
 
 # %%
 labels = np.asarray(session.labels)
@@ -80,18 +80,15 @@ for number in (1, 2, 3):
     print(f"body {number}: planes {found[0]} to {found[-1]}, really {real[0]} to {real[-1]}")
 
 # %% [markdown]
-# Where you know better, say it: first plane, and the one after the last. No mask goes beyond them, whatever is
-# propagated later.
+# Where it is wrong, say it: first plane, and the one after the last. No mask goes beyond them, whatever is propagated
+# later.
 
 # %%
 for number in (1, 2, 3):
     real = np.flatnonzero((truth == number).any(axis=(1, 2)))
     session.set_lifetime(number, start=int(real[0]), stop=int(real[-1]) + 1)
-session.export("z_stack_ends.png", "contact-sheet", count=12)
 
 # %% [markdown]
-# ![The same planes with the ends set](z_stack_ends.png)
-#
 # In napari, paint a mask away in the result layer, or end the object from the console:
 # `dock().session.end_object(1, 28)`.
 #

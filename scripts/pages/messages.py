@@ -36,8 +36,24 @@ TOPICS: dict[str, tuple[str, str]] = {
 }
 """Parts of the package by the first name below it: their title, and what to do where a message doesn't say it."""
 _VERBS = "give|open|name|choose|check|restore|close|delete|drop|take|save|convert|use|install|wait|copy|unlock|expected"
-_CUT = re.compile(rf"(?<=[a-z0-9…)'\"])\. (?=[A-Z(])|[;:,] (?=(?:{_VERBS})\b)")
-"""Where a message stops to say what is wrong, and begins to say what to do."""
+_FACTS = (
+    r"try|train|put|remove|move|cut|play|paint|quote|draw|go to|for a dask array|they must|ids|each stroke"
+    r"|frames need|at (?:least|most)|only (?:files|\.safetensors)"
+)
+_CUT = re.compile(rf"(?<=[A-Za-z0-9…)'\"])\. (?=[A-Z(…])|[;:,] (?=(?:{_VERBS})\b)|[;:] (?=(?:{_FACTS})(?![a-z]))")
+"""Where a message stops to say what is wrong, and begins to say what to do, or what would be right."""
+_ADVICE = (
+    (r"open for reading only", "Close it in the other program, or open a copy of it."),
+    (r"can't be (?:written|made|read or written)", "See that there is room, and that it may be written."),
+    (r"(?<!bytes; )(?:there are|known are|shipped:|this machine has:) …", "Take one of those that it names."),
+    (r"is damaged|is cut (?:short|off)|not finite$", "Restore it from a copy, or get it again from its origin."),
+    (r"is a folder, not a project|not a project:|not one of our projects", "Give the file of a project (.ivos)."),
+    (r"^Choose .* first", "Do so, and press the button again."),
+    (r"^The model … failed", "What was done before is kept; send the report that the message names."),
+    (r"^A worker failed", "Run the same again: what is finished is not done twice."),
+    (r"frames 0 to …|outside …:|contrast must be|reaches out of", "Correct the argument that is named."),
+)
+"""What to do about messages of one kind, by a part of what they say; for the others `TOPICS` has it."""
 _ELSEWHERE = {"steps": "session", "merging": "session", "predictor": "networks", "regions": "session", "errors": "cli"}
 
 
@@ -51,14 +67,18 @@ class Message:
 
     @property
     def says(self) -> str:
-        """Its first sentence."""
-        return _CUT.split(self.text, maxsplit=1)[0].rstrip(" .:;")
+        """What is wrong: all before the advice, which a message without another word is not cut for."""
+        said = _CUT.split(self.text, maxsplit=1)[0].rstrip(" .:;")
+        return said if re.search("[A-Za-z]", said) else self.text.rstrip(" .")
 
     @property
     def advice(self) -> str:
-        """What follows, else what helps with messages of this part."""
-        rest = self.text[len(_CUT.split(self.text, maxsplit=1)[0]) :].lstrip(" .:;,")
-        return rest[:1].upper() + rest[1:] if len(rest.split()) > 1 else TOPICS[self.topic][1]
+        """What follows, else what helps with messages of this kind or part."""
+        rest = self.text[len(self.says) :].lstrip(" .:;,")
+        if len(rest.split()) > 1:
+            return rest[:1].upper() + rest[1:]
+        known = (advice for pattern, advice in _ADVICE if re.search(pattern, self.says))
+        return next(known, TOPICS[self.topic][1])
 
 
 def messages() -> list[Message]:
