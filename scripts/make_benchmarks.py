@@ -86,7 +86,7 @@ def _rounds(said: str, folder: Path) -> str:
     return _preformatted((folder / "report" / "benchmark.txt").read_text(encoding="utf-8"), folder)
 
 
-PLAY = ["benchmark", "sample_data", "--methods", "ivos,copy"]
+PLAY = ["benchmark", "sample_data", "--methods", "ivos,walker,forest,copy"]
 PLAY += ["--rounds", "4", "--every", "4", "--no-boundary", "--output", "report"]
 PARTS = {
     "demo": Part("Both samples", "napari-ivos demo", [*PROGRAM, "demo", "--json", "--quiet"], _demo),

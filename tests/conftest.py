@@ -81,7 +81,7 @@ def draw_clip(frames: int, shape: tuple[int, int], squares: Sequence[Square]) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes (`-n 2`), those of the window stay in one: there is one keyboard and mouse."""
+    """Where tests run in several processes, those of the window stay in one: there is one keyboard and one mouse."""
     for item in items:
         if item.path.name.startswith("test_plugin"):
             item.add_marker(pytest.mark.xdist_group("window"))

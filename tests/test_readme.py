@@ -90,6 +90,8 @@ MEASURED = [
     ("window", r"dock opens in +([\d.]+) s", r"opening the panel in napari \| ([\d.]+) s"),
     ("window", r"others: median +(\d+) ms", r"mouse release to mask there, 480p \(median\) \| (\d+) ms"),
     ("window", r"([\d.]+) % under 50", r"under 50 ms \| ([\d.]+) %"),
+    ("demo", r"cells \(simulated\) \| ([\d.]+)", r"cells ([\d.]+), toy"),
+    ("demo", r"toy \(simulated\) \| ([\d.]+)", r"toy ([\d.]+)\."),
     ("import", r"import napari_ivos, .* \| ([\d.]+) s", r"`import napari_ivos` \| ([\d.]+) s"),
 ]
 
