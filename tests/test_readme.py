@@ -89,6 +89,7 @@ MEASURED = [
     ("newcomer", r"all 48 frames have it +([\d.]+) s", r"from starting napari .* s; ([\d.]+) s"),
     ("window", r"dock opens in +([\d.]+) s", r"opening the panel in napari \| ([\d.]+) s"),
     ("window", r"others: median +(\d+) ms", r"mouse release to mask there, 480p \(median\) \| (\d+) ms"),
+    ("window", r"of the engine alone +([\d.]+)", r"over the engine alone \| ([\d.]+)"),
     ("window", r"([\d.]+) % under 50", r"under 50 ms \| ([\d.]+) %"),
     ("demo", r"cells \(simulated\) \| ([\d.]+)", r"cells ([\d.]+), toy"),
     ("demo", r"toy \(simulated\) \| ([\d.]+)", r"toy ([\d.]+)\."),
