@@ -17,6 +17,8 @@ from napari_ivos.frames import contrast as contrasts
 from napari_ivos.frames.axes import check_axes, guess_axes, lay_out, letters_of_names
 from napari_ivos.frames.blocks import ByteCache
 from napari_ivos.regions import Box
+from napari_ivos.session.stacks import doubts_that_end
+from napari_ivos.steps import DOUBTS_GREY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -444,6 +446,35 @@ def test_eight_bit_colours_are_shown_as_they_are() -> None:
         assert np.array_equal(stack.read(2), values[2, ..., :3].astype(np.float32) / 255)
     with open_frames(np.moveaxis(values, 3, 1).copy(), axes="TCYX") as stack:
         assert stack.contrast[0] != (0.0, 255.0)
+
+
+def test_grey_pictures_stored_in_colours_are_seen_as_grey_ones() -> None:
+    """A grey stack repeated to RGB, with a codec's rounding and a black first frame, is read as the grey one is."""
+    draw = np.random.default_rng(5)
+    grey = draw.integers(60, 90, (4, 40, 50), dtype=np.uint8)
+    grey[0] = 0
+    stored = np.repeat(grey[..., None], 3, axis=3)
+    with open_frames(grey) as one, open_frames(stored) as three:
+        assert (one.colourless, three.colourless) == (True, True)
+        assert three.contrast == one.contrast * 3
+        assert np.array_equal(one.read(2), three.read(2))
+        assert doubts_that_end(three) == doubts_that_end(one) == DOUBTS_GREY
+    rounded = np.repeat(draw.integers(0, 250, (4, 40, 50, 1), dtype=np.uint8), 3, axis=3)
+    rounded[..., 0] += draw.integers(0, 3, rounded.shape[:3], dtype=np.uint8)
+    with open_frames(rounded) as stack:
+        assert stack.colourless
+
+
+def test_a_little_colour_on_one_frame_makes_a_colour_stack() -> None:
+    """Grey frames with one red spot on the last are in colour: shown as they are, and no object ends by doubt."""
+    stored = np.repeat(np.random.default_rng(6).integers(60, 90, (4, 40, 50, 1), dtype=np.uint8), 3, axis=3)
+    stored[3, :8, :8, 0] = 200
+    with open_frames(stored) as stack:
+        assert not stack.colourless
+        assert stack.contrast == ((0.0, 255.0),) * 3
+        assert doubts_that_end(stack) == 0
+    with open_frames(np.zeros((2, 40, 50, 3), np.uint8)) as nothing:
+        assert not nothing.colourless, "where nothing shows, nothing is known"
 
 
 def test_hot_pixels_do_not_set_the_contrast() -> None:

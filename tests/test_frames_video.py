@@ -22,8 +22,8 @@ BITS = 8
 
 
 def picture(number: int) -> np.ndarray[Any, Any]:
-    """Frame that shows its number as bright and dark bars, one for each bit."""
-    values = np.full((H, W, 3), 90, np.uint8)
+    """Frame that shows its number as bright and dark bars, one for each bit, on a brown ground."""
+    values = np.full((H, W, 3), (120, 90, 60), np.uint8)
     for bit in range(BITS):
         values[8:40, bit * 16 : bit * 16 + 16] = 235 if number >> bit & 1 else 20
     return values

@@ -26,6 +26,10 @@ CELL = 256
 """Side of the part of a chunk that counts, in pixels."""
 VALUES_PER_CELL = 16_384
 """Values that are kept of it."""
+TINT = 0.03
+"""Channels that differ by more than this share of a sample's range make colour, not a codec's rounding."""
+TINTED = 0.005
+"""Share of pixels with colour from which a sample is in colour."""
 _PLASTIC = (0.7548776662466927, 0.5698402909980532)
 """Steps of the sequence that spreads points most evenly over a square."""
 
@@ -47,6 +51,15 @@ def thin(values: Array) -> Array:
     """At most about `VALUES_PER_CELL` of an (h, w, c) array's pixels, evenly, as (n, c)."""
     step = max(1, math.isqrt(values.shape[0] * values.shape[1] // VALUES_PER_CELL))
     return values[::step, ::step].reshape(-1, values.shape[2])
+
+
+def in_colour(values: Array) -> bool:
+    """Whether a sample of (n, c) values of any real dtype is in colour: its channels differ at some of the pixels."""
+    known = values[np.isfinite(values).all(axis=1)].astype(np.float64)
+    if known.size == 0:
+        return False
+    least, most = known.min(axis=1), known.max(axis=1)
+    return bool(np.mean(most - least > TINT * (most.max() - least.min())) > TINTED)
 
 
 def measure(values: Array) -> tuple[Range, bool, list[str]]:

@@ -22,7 +22,7 @@ from napari_ivos.regions import Box
 from napari_ivos.untrusted import check_room
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -91,6 +91,7 @@ class FrameStack:
         self._contrast = contrast
         self._contrast_known = contrast is not None
         self._contrast_lock = threading.RLock()
+        self._colourless: bool | None = None
         self._ahead = ReadAhead()
         self._closed = threading.Event()
         self._fingerprint: str | None = None
@@ -149,7 +150,8 @@ class FrameStack:
         """(low, high) for each shown channel: the source's values that become 0 and 1.
 
         Measured at first use from at most 64 chunks spread over time and space, or as set. 8-bit colour pictures are
-        shown as they are: (0, 255). Where the sample was constant, the first region read that is not sets it.
+        shown as they are: (0, 255), if there is colour in them (see `colourless`). Where the sample was constant, the
+        first region read that is not sets it.
         """
         with self._contrast_lock:
             if self._contrast is None:
@@ -169,19 +171,41 @@ class FrameStack:
         with self._contrast_lock:
             return len(self.contrast) > 0 and self._contrast_known
 
+    @property
+    def colourless(self) -> bool:
+        """Whether what is shown is grey: one channel, or red, green and blue that are the same all over a sample.
+
+        Grey pictures are often stored in colours, as by a microscope's film export.
+        """
+        with self._contrast_lock:
+            if self._colourless is None:
+                self._colourless = len(self.channels) == 1 or (self._layout.coloured and self._all_grey())
+            return self._colourless
+
+    def _all_grey(self) -> bool:
+        """Whether no sample is in colour, though some show something; reading ends at the first that is."""
+        shows = False
+        for some in self._samples():
+            if contrasts.in_colour(some):
+                return False
+            shows |= bool(some.size) and bool((some != some.flat[0]).any())
+        return shows
+
     def _measure(self) -> tuple[tuple[Range, ...], bool]:
         plain = self._source.as_is
         if self.dtype.kind == "b":
             plain = (0.0, 1.0)
         elif self._layout.coloured and self.dtype == np.uint8:
             plain = (0.0, 255.0)
-        if plain is not None:
+        grey = self._layout.coloured and len(self.channels) > 1 and self.colourless
+        if plain is not None and not grey:
             return (plain,) * len(self.channels), True
-        samples = self._sample()
+        samples = list(self._samples())
         if not samples:
             self._note("no sampled frame could be read; the contrast is set by the first region that can.")
             return ((0.0, 1.0),) * len(self.channels), False
-        return self._measured(np.concatenate(samples))
+        ranges, final = self._measured(np.concatenate(samples))
+        return ((ranges[0],) * len(ranges) if grey else ranges), final
 
     def _measured(self, values: Array) -> tuple[tuple[Range, ...], bool]:
         """Ranges of (n, c) values; they are final if any channel is."""
@@ -192,7 +216,7 @@ class FrameStack:
                 self._note(note if len(results) == 1 else f"channel {channel}: {note}")
         return tuple(result[0] for result in results), any(result[1] for result in results)
 
-    def _sample(self) -> list[Array]:
+    def _samples(self) -> Iterator[Array]:
         """Pixels of at most `CHUNKS_AT_MOST` chunks, (n, c) each; unreadable frames are left out with a note."""
         frames, height, width = self.shape
         rows, columns = (
@@ -201,17 +225,16 @@ class FrameStack:
         chunks = contrasts.CHUNKS_AT_MOST // self._reads_per_region()
         chosen = np.unique(np.linspace(0, frames - 1, min(frames, contrasts.FRAMES_AT_MOST)).round().astype(int))
         per_frame = max(1, chunks // len(chosen))
-        samples = []
         for order, frame in enumerate(chosen.tolist()):
             cells = contrasts.spread_cells((len(rows), len(columns)), per_frame, start=order * per_frame)
             for row, column in cells:
                 box = Box(rows[row][0], columns[column][0], rows[row][1], columns[column][1])
                 try:
-                    samples.append(contrasts.thin(self._shown(frame, box, through_blocks=False)))
+                    shown = self._shown(frame, box, through_blocks=False)
                 except FrameReadError as error:
                     self._note(f"left out of the contrast: {error}")
                     break
-        return samples
+                yield contrasts.thin(shown)
 
     @property
     def _picture_axes(self) -> tuple[int, int]:

@@ -46,12 +46,13 @@ def doubts_that_end(stack: Stack) -> int:
     """How many doubted masks in a row are an object's last in this stack; 0: none are, for what is hidden comes back.
 
     That is so in a film of the world, which is in colour. Sections through a solid have ends, and under a microscope,
-    which sees in grey, little comes back.
+    which sees in grey (whether or not that is stored in colours), little comes back.
     """
     facts = stack.describe()
     if facts.get("open", {}).get("frame_axis") == "Z":
         return DOUBTS_SECTION
-    return DOUBTS_GREY if len(facts.get("channels", ())) == 1 else 0
+    grey = getattr(stack, "colourless", len(facts.get("channels", ())) == 1)
+    return DOUBTS_GREY if grey else 0
 
 
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")
