@@ -13,7 +13,7 @@ import torch
 
 from napari_ivos import Predictor, WeightsError, load_model, steps
 from napari_ivos.networks import weights
-from napari_ivos.networks.blocks import Architecture, MobileNetV2Encoder, make_encoder
+from napari_ivos.networks.blocks import Architecture, KeptPlanes, MobileNetV2Encoder, make_encoder
 from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes
 from napari_ivos.networks.planes import crop
 from napari_ivos.networks.propagation import FeatureAggregation
@@ -291,10 +291,21 @@ def test_networks_with_residual_masks_begin_by_handing_a_mask_on_as_it_is() -> N
     known = 2 * mask - 1
     image = torch.rand(1, 3, 64, 64)
     logits, reference = first(image, torch.cat([known, torch.zeros(1, 2, 64, 64)], 1))
-    assert torch.equal(logits[0] > 0, torch.nn.functional.avg_pool2d(mask, 2) > 0)
+    assert torch.equal(logits[0] > 0, mask > 0)
     propagated = second(image, torch.cat([known, torch.zeros_like(known)], 1), [reference], torch.ones(1, 1).bool())
     for out in propagated:
         assert torch.equal(out > 0, torch.nn.functional.adaptive_avg_pool2d(mask, out.shape[-1]) > 0.5)
+
+
+def test_a_thin_line_of_a_kept_mask_is_neither_widened_nor_lost() -> None:
+    """One pixel's line, narrower than any feature of the networks, goes through as it is, to the pixel."""
+    kept = KeptPlanes((2.0,), fine=True)
+    line = torch.full((1, 1, 64, 64), -1.0)
+    line[..., 31] = 1
+    logits = [torch.zeros(1, 1, side, side) for side in (32, 16, 8, 4)]
+    finest, *coarse = kept(logits, line)
+    assert torch.equal(finest > 0, line > 0)
+    assert [x.shape[-1] for x in coarse] == [16, 8, 4]
 
 
 @pytest.mark.parametrize(

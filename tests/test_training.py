@@ -491,6 +491,8 @@ def test_corrections_tell_misses_from_false_alarms() -> None:
         ("data = 'd'\noutput = 'o'\n[[stages]]\nsize = 128", r"\[\[stages\]\] 1: the key 'steps' is missing"),
         ("data = 'd'\noutput = 'o'\n[[stages]]\nsteps = 4\n[stages.clips]\nside = 'x'", "1 .clips.: side"),
         ("data = 'd'\noutput = 'o'\nstages = 3", r"expected tables \[\[stages\]\]"),
+        ("data = 'd'\noutput = 'o'\nfrozen = 'interaction.'", r"expected list\[str\]"),
+        ("data = 'd'\noutput = 'o'\nfrozen = ['']", "expected beginnings of parameters' names"),
     ],
 )
 def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -577,6 +579,38 @@ def test_thirty_steps_lower_the_loss_and_the_weights_round_trip(data: Path, tmp_
         torch.testing.assert_close(value, trainer.average[f"interaction.{key}"], atol=1e-3, rtol=1e-3)
     scores = trainer.validate(ClipSource(data, settings.clips, held_out=True))
     assert set(scores) == {"close", "propagated", "corrected", "again"}
+
+
+def test_what_is_frozen_keeps_its_weights_and_the_rest_learns(data: Path, tmp_path: Path) -> None:
+    """A step moves no parameter whose name begins as said, and others; a name that there is not is an error."""
+    frozen = ["interaction.encoder.", "propagation."]
+    settings = settings_for(data, tmp_path, frozen=frozen, batch=2, corrections=1.0)
+    trainer = train.Trainer(settings)
+    before = {k: v.clone() for k, v in trainer.networks.state_dict().items()}
+    batch = train.ClipDataset(ClipSource(data, settings.clips), settings, 0)[0]
+    trainer.advance(batch, trainer.rollout())
+    moved = {k for k, v in trainer.networks.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved
+    assert not [k for k in moved if k.startswith(tuple(frozen))]
+    assert any(k.startswith("interaction.decoder.") for k in moved)
+    with pytest.raises(InputError, match="no parameter's name begins with 'decoder'"):
+        train.Trainer(settings_for(data, tmp_path, frozen=["decoder"]))
+    with pytest.raises(InputError, match="nothing is left to learn"):
+        train.Trainer(settings_for(data, tmp_path, frozen=["interaction.", "propagation."]))
+
+
+@pytest.mark.parametrize("finished", [0.0, 1.0], ids=["as segmented", "true"])
+def test_finished_masks_are_the_truth(data: Path, tmp_path: Path, monkeypatch, finished: float) -> None:
+    """Fresh networks' masks stay what they are, or are the truth to the pixel where users are said to finish all."""
+    for share in ("EXACT", "SPOILED", "SPOILED_TORN", "WEATHERED"):
+        monkeypatch.setattr(rollout, share, 0.0)
+    settings = settings_for(data, tmp_path, finished=finished, batch=4, corrections=1.0)
+    trainer = train.Trainer(settings)
+    loop = trainer.rollout()
+    trainer.advance(train.ClipDataset(ClipSource(data, settings.clips), settings, 0)[0], loop)
+    right = [track.jaccard(t) == 1 for track in loop.tracks for t in track.annotated]
+    assert len(right) > len(loop.tracks), "some clips were corrected on a second frame"
+    assert set(right) == {bool(finished)}
 
 
 def test_stages_change_the_region_in_mid_run_and_across_a_stop(data: Path, tmp_path: Path) -> None:

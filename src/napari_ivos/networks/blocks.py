@@ -302,15 +302,25 @@ class KeptPlanes(nn.Module):
     ----------
     weights : sequence of float
         The weights to begin with, one a plane, in logits.
+    fine : bool
+        Whether the finest logits are brought to the planes' own resolution before, so that a thin stroke counts just
+        where it was drawn.
     """
 
-    def __init__(self, weights: Sequence[float]) -> None:
+    def __init__(self, weights: Sequence[float], fine: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weights).view(1, -1, 1, 1))
+        self.fine = fine
 
     def forward(self, logits: Sequence[Tensor], planes: Tensor) -> list[Tensor]:
-        """Logits (B, 1, s, s) and planes (B, E, S, S) to logits of the same shapes."""
+        """Logits (B, 1, s, s), finest first, and planes (B, E, S, S) to logits of the same shapes.
+
+        The finest become (B, 1, S, S) where this is `fine`.
+        """
         kept = ((planes * SHARPENING).clamp(-1, 1) * self.weight).sum(1, keepdim=True)  # (B, 1, S, S)
+        if self.fine:
+            finest = F.interpolate(logits[0], planes.shape[-1], mode="bilinear", align_corners=False)
+            logits = [finest, *logits[1:]]
         return [x + F.adaptive_avg_pool2d(kept, x.shape[-1]) for x in logits]
 
 

@@ -44,7 +44,7 @@ class InteractionNetwork(nn.Module):
         self.encoder = make_encoder(a.encoder, PLANES)
         c2, c4, c8, c16, c32 = self.encoder.channels
         self.decoder = TopDown((c32, c16, c8, c4, c2 + 3 + PLANES), a)
-        self.kept = KeptPlanes(KEPT) if a.residual_masks else None
+        self.kept = KeptPlanes(KEPT, fine=True) if a.residual_masks else None
         self.key = nn.Conv2d(c16, a.key, 1)
         self.value = nn.Conv2d(c16 + 1, a.width, 1)
 
@@ -61,7 +61,7 @@ class InteractionNetwork(nn.Module):
         Returns
         -------
         list of (B, 1, s, s) tensor
-            Logits at strides 2, 4, 8, 16.
+            Logits at strides 2, 4, 8, 16; with residual masks the finest at 1.
         ReferenceTensors
         """
         f2, f4, f8, f16, f32 = self.encoder(image, planes)

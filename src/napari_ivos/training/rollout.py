@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 Rng = np.random.Generator
 JITTER = 0.5
 """Share of looks whose region is moved and resized by chance, so that it cuts the object or is far too wide."""
-PAINTED = 0.12
-"""Share of clips that start from a painted mask instead of strokes."""
 EXACT = 0.4
-"""Share of annotated frames whose true mask is handed on to the neighbours, as if the user had painted it or corrected
-it until it was right: a good mask must stay good from frame to frame."""
+"""Share of the annotated frames that are not finished (see `RolloutSettings`) whose true mask is handed on to the
+neighbours all the same: a good mask must stay good from frame to frame."""
 WEATHERED = 0.6
 """Share of propagations that begin with a mask as it is after some frames on which nothing moved: what the network
 makes of its own mask again and again must stay what it was."""
@@ -50,6 +48,12 @@ SPOILED_TORN = 0.5
 """The same of masks in several parts, as behind a post: what shows on its other side must be found across the gap."""
 SMALLEST_PART = 0.1
 """Parts of a mask that are smaller than this share of it are crumbs."""
+ONCE_MORE = 0.5
+"""Chance that a corrected frame is corrected again at once, each time, as long as something is wrong with it."""
+MOST_LOOKS = 4
+"""So many corrections of one frame at most."""
+PARTS_STROKED = (1, 2, 2, 4, 8)
+"""Of so many wrong parts, each way, a correction strokes at most; one of these by chance."""
 SAME_FRAME = 0.2
 """Share of second rounds that correct the first round's frame."""
 
@@ -64,10 +68,14 @@ class RolloutSettings:
         Whether a second round corrects the first.
     jitter : bool
         Whether regions are disturbed (training) or as in use (validation).
+    finished : float
+        Share of annotated frames whose mask is true in training, painted or corrected until it was right: it stays as
+        it is, and it is what the reference shows.
     """
 
     corrections: bool = True
     jitter: bool = True
+    finished: float = 0.12
 
 
 @dataclass(eq=False)
@@ -162,7 +170,7 @@ class Rollout:
 
     def _first_round(self, tracks: Sequence[Track]) -> ReferenceTensors:
         """Wide look at the strokes, then a close one; a few tracks start from a painted mask."""
-        painted = [self.rng.random() < PAINTED for _ in tracks]
+        painted = [self._finished(track, track.start) for track in tracks]
         looks: list[Box] = []
         for track in tracks:
             t = track.start
@@ -188,8 +196,16 @@ class Rollout:
         for k, track in enumerate(tracks):
             track.patches[track.start] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
             self._score("close", track, track.start)
-            self._make_exact(track, track.start)
+            if painted[k]:
+                track.patches[track.start] = Patch.from_mask(track.truth[track.start])
+            else:
+                self._make_exact(track, track.start)
         return reference
+
+    def _finished(self, track: Track, t: int) -> bool:
+        """Whether the user leaves a true mask on this frame."""
+        chosen = self.rng.random() < self.settings.finished
+        return chosen and self.settings.jitter and bool(track.clip.known[t]) and bool(track.truth[t].any())
 
     def _make_exact(self, track: Track, t: int) -> None:
         """Put the truth in the place of an annotated frame's mask, in a share of the clips of training."""
@@ -340,12 +356,29 @@ class Rollout:
         return motion.move_along(mask, near, here)
 
     def _second_round(self, tracks: Sequence[Track], first: ReferenceTensors) -> None:
-        """Correct each clip's worst frame (or its first one again), and carry the correction on."""
-        at, looks = [], []
-        for track in tracks:
-            t = self._worst(track)
-            at.append(t)
-            wrong = corrections(track.truth[t], track.mask(t), self.rng)
+        """Correct each clip's worst frame (or its first one again), some more than once, and carry it on."""
+        at = [self._worst(track) for track in tracks]
+        finished = [self._finished(track, t) for track, t in zip(tracks, at, strict=True)]
+        second = self._correct(tracks, at, finished)
+        looks = 1
+        while self.settings.jitter and looks < MOST_LOOKS and self.rng.random() < ONCE_MORE:
+            second = self._correct(tracks, at, finished)
+            looks += 1
+        for track, t, right in zip(tracks, at, finished, strict=True):
+            if right:
+                track.patches[t] = Patch.from_mask(track.truth[t])
+            else:
+                self._make_exact(track, t)
+        if second.key.requires_grad or any(p.requires_grad for p in self.propagation.parameters()):
+            self._carry(tracks, at, [first, second], "again")
+
+    def _correct(self, tracks: Sequence[Track], at: Sequence[int], finished: Sequence[bool]) -> ReferenceTensors:
+        """Stroke what is wrong on these frames and look at all of them again; a finished one is shown as it is."""
+        looks: list[Box] = []
+        before: list[Patch | None] = []
+        for track, t, right in zip(tracks, at, finished, strict=True):
+            most = int(self.rng.choice(PARTS_STROKED))
+            wrong = corrections(track.truth[t], track.mask(t), self.rng, most)
             track.strokes[t] = track.strokes.get(t, []) + wrong
             if t not in track.annotated:
                 track.annotated.append(t)
@@ -356,13 +389,13 @@ class Rollout:
                 track.patches[t].box if around is None else regions.region_around(around, regions.CLOSE, track.shape)
             )
             looks.append(self._disturb(region, track.shape))
-        before: list[Patch | None] = [track.patches[t] for track, t in zip(tracks, at, strict=True)]
-        p, second = self._interact(tracks, at, looks, before, "corrected")
-        for k, track in enumerate(tracks):
-            track.patches[at[k]] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
-            self._score("corrected", track, at[k])
-            self._make_exact(track, at[k])
-        self._carry(tracks, at, [first, second], "again")
+            before.append(Patch.from_mask(track.truth[t]) if right else track.patches[t])
+        p, reference = self._interact(tracks, at, looks, before, "corrected")
+        for k, (track, t) in enumerate(zip(tracks, at, strict=True)):
+            track.patches[t] = Patch.from_probability(looks[k], p[k], Origin.SCRIBBLED)
+            if not finished[k]:
+                self._score("corrected", track, t)
+        return reference
 
     def _worst(self, track: Track) -> int:
         free = [t for t in range(len(track.truth)) if t not in track.annotated and track.clip.known[t]]

@@ -18,6 +18,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "bool": (bool,),
     "dict[str, Any]": (dict,),
+    "list[str]": (list,),
 }
 
 
@@ -59,6 +60,9 @@ class TrainingSettings:
         .safetensors (ResNet); empty: from scratch.
     start_from : str
         A model of this package to start from; empty: none.
+    frozen : list of str
+        What keeps the weights that it starts with: beginnings of parameters' names, such as "interaction." or
+        "interaction.encoder."; empty: everything learns.
     steps : int
         Optimiser steps in the whole run; with stages, their sum.
     hours : float
@@ -82,6 +86,8 @@ class TrainingSettings:
         convolutions, and only where it computes bfloat16 itself).
     corrections : float
         Share of steps with a second, correcting round.
+    finished : float
+        Share of annotated frames whose mask is true, as if it was painted or corrected until it was right.
     processes : int
         Processes that make each step together, each `batch / processes` of its clips. For GPUs: they share what a step
         does on the CPU, and several GPUs. The same seed and number of processes give the same clips.
@@ -115,6 +121,7 @@ class TrainingSettings:
     overrides: dict[str, Any] = field(default_factory=dict)
     imagenet: str = ""
     start_from: str = ""
+    frozen: list[str] = field(default_factory=list)
     steps: int = 20000
     hours: float = 0.0
     batch: int = 8
@@ -127,6 +134,7 @@ class TrainingSettings:
     average: float = 0.998
     amp: bool = False
     corrections: float = 0.6
+    finished: float = 0.12
     processes: int = 1
     workers: int = 1
     threads: int = 1
@@ -193,6 +201,8 @@ class TrainingSettings:
         batch, processes = (checked.get(key, getattr(cls, key)) for key in ("batch", "processes"))
         if processes < 1 or batch < 1 or batch % processes:
             raise InputError(f"{name}: a batch of {batch} clips can't be shared evenly by {processes} processes.")
+        if not all(isinstance(prefix, str) and prefix for prefix in checked.get("frozen", [])):
+            raise InputError(f"{name}: frozen = {checked['frozen']!r}; expected beginnings of parameters' names.")
         return cls(**checked, clips=clips, stages=stages)
 
     def to_dict(self) -> dict[str, Any]:

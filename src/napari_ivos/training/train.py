@@ -34,7 +34,7 @@ from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, Trac
 from napari_ivos.training.sharing import Share, sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_ivos.training.settings import TrainingSettings
 
@@ -108,11 +108,13 @@ class Trainer:
         self.interaction, self.propagation = new_networks(self.architecture)
         self.networks = nn.ModuleDict({"interaction": self.interaction, "propagation": self.propagation})
         self._initialise()
+        _freeze(self.networks, settings.frozen)
         self.networks.to(self.device)
         channels_last(self.networks)
         self.average = {k: v.detach().clone() for k, v in self.networks.state_dict().items()}
-        encoder = [p for n, p in self.networks.named_parameters() if ".encoder." in n and ".planes." not in n]
-        rest = [p for n, p in self.networks.named_parameters() if not (".encoder." in n and ".planes." not in n)]
+        learned = [(n, p) for n, p in self.networks.named_parameters() if p.requires_grad]
+        encoder = [p for n, p in learned if ".encoder." in n and ".planes." not in n]
+        rest = [p for n, p in learned if not (".encoder." in n and ".planes." not in n)]
         groups = [{"params": rest, "share": 1.0}, {"params": encoder, "share": settings.encoder_rate}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
@@ -163,7 +165,7 @@ class Trainer:
         corrected = bool(rng.random() < s.corrections)  # or not in all processes alike
         if not self.share.first:
             rng = np.random.default_rng([s.seed, self.step, 7, self.share.rank])
-        outcome = rollout.run(clips, rng, RolloutSettings(corrections=corrected))
+        outcome = rollout.run(clips, rng, RolloutSettings(corrections=corrected, finished=s.finished))
         loss = outcome.loss
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -320,6 +322,25 @@ def _architecture(settings: TrainingSettings) -> Architecture:
     if type(architecture.size) is not int or architecture.size % 32 or not 64 <= architecture.size <= 512:
         raise InputError(f"[overrides]: size = {architecture.size!r}; expected 64 to 512, a multiple of 32.")
     return architecture
+
+
+def _freeze(networks: nn.Module, prefixes: Sequence[str]) -> None:
+    """Let all parameters whose names begin like one of these keep their weights.
+
+    Raises
+    ------
+    InputError
+        A beginning that no name has, or nothing is left to learn.
+    """
+    names = [name for name, _ in networks.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            known = sorted({".".join(name.split(".")[:2]) + "." for name in names})
+            raise InputError(f"frozen: no parameter's name begins with {prefix!r}; known are {', '.join(known)}.")
+    for name, p in networks.named_parameters():
+        p.requires_grad_(not name.startswith(tuple(prefixes)))
+    if not any(p.requires_grad for p in networks.parameters()):
+        raise InputError(f"frozen = {list(prefixes)}: nothing is left to learn.")
 
 
 def _begin_as(network: nn.Module, start: nn.Module, name: str) -> None:

@@ -1,0 +1,157 @@
+"""What becomes of masks: corrected again and again on one frame, and handed on from an exact one.
+
+``python scripts/drift.py DEV [DEV ...] [--model FILE]``
+
+A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
+of the strokes' points whose pixel then has their label. Then what one frame on is left of a *true* mask that stays
+where it was, and of one moved along by optical flow alone. Last, J one, four and eight frames on from a true mask that
+the networks carry, with a reference that shows it: the same frame again and again (``still``), and from frame to frame
+(``moving``). Three frames of each sequence begin, with at most eight objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_ivos import Stroke, load_model, motion, open_frames, steps
+from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read_sequence
+from napari_ivos.merging import Patch, compose, sample
+from napari_ivos.regions import Box, region_around
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_ivos.frames import FrameStack
+    from napari_ivos.predictor import Predictor
+
+AHEAD = 8
+CORRECTIONS = 3
+OBJECTS = 8
+Mask = npt.NDArray[np.bool_]
+
+
+def jaccard(found: Mask, true: Mask) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(found | true)
+    return np.count_nonzero(found & true) / union if union else 1.0
+
+
+class Scene:
+    """One sequence, as the networks see it, and some of its objects."""
+
+    def __init__(self, path: Path, model: Predictor) -> None:
+        sequence = read_sequence(path)
+        self.name, self.group, self.model = path.name, sequence.group, model
+        self.labels = np.asarray(sequence.labels).astype(np.int32)
+        self.stack: FrameStack = open_frames(sequence.frames)
+        self.shape = self.stack.shape[1:]
+
+    def begins(self) -> list[int]:
+        """Three frames that have enough frames after them."""
+        last = max(len(self.labels) - 1 - AHEAD, 0)
+        return sorted({0, last // 2, last})
+
+    def ids(self, frame: int) -> list[int]:
+        """The objects that count on a frame."""
+        return [int(i) for i in np.unique(self.labels[frame]) if i][:OBJECTS]
+
+    def scores(self, patches: Mapping[int, Patch], frame: int) -> float:
+        """Mean J of the patches' objects that are on a frame."""
+        drawn = compose(patches, Box(0, 0, *self.shape))
+        truth = self.labels[frame]
+        there = [jaccard(drawn == i, truth == i) for i in patches if (truth == i).any()]
+        return float(np.mean(there)) if there else np.nan
+
+    def corrected(self, frame: int) -> list[tuple[float, float]]:
+        """(J, share of the strokes that are obeyed) after first strokes and after each correction."""
+        ids, truth = self.ids(frame), self.labels[frame]
+        truth = np.where(np.isin(truth, ids), truth, 0)
+        strokes = list(first_scribbles(truth, frame, np.random.default_rng(0)).strokes)
+        patches: dict[int, Patch] = {}
+        out = []
+        for _ in range(CORRECTIONS + 1):
+            found = steps.segment(partial(self.stack.read, frame), self.shape, self.model, strokes, patches, ids)
+            patches = {i: one.patch for i, one in found.items()}
+            drawn = compose(patches, Box(0, 0, *self.shape))
+            out.append((self.scores(patches, frame), obeyed(strokes, drawn)))
+            strokes += correct(truth, drawn.astype(truth.dtype), frame).strokes
+        return out
+
+    def carried(self, begin: int, still: bool) -> list[float]:
+        """J on each of the frames after `begin`, from its true masks; `still`: the same frame again and again."""
+        ids = self.ids(begin)
+        patches = {i: Patch.from_mask(self.labels[begin] == i) for i in ids}
+        learned = steps.learn(partial(self.stack.read, begin), self.shape, self.model, patches)
+        references = {i: [learned[i], learned[i]] for i in learned}  # two: as behind a correction
+        out = []
+        for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
+            here, near = (begin, begin) if still else (begin + k, begin + k - 1)
+            read, read_near = partial(self.stack.read, here), partial(self.stack.read, near)
+            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near)
+            out.append(self.scores(patches, here))
+        return out + [np.nan] * (AHEAD - len(out))
+
+    def plain(self, begin: int) -> tuple[float, float]:
+        """Mean J one frame on of the true masks where they were, and moved along by optical flow."""
+        side = (self.model.size, self.model.size)
+        stayed, moved = [], []
+        for i in self.ids(begin):
+            before, after = self.labels[begin] == i, self.labels[begin + 1] == i
+            if not after.any():
+                continue
+            stayed.append(jaccard(before, after))
+            patch = Patch.from_mask(before)
+            region = region_around(patch.box, 1.8, self.shape)
+            near, here = self.stack.read(begin, region), self.stack.read(begin + 1, region)
+            mask = motion.move_along(sample(patch, region, side), near, here).mask
+            back = sample(Patch.from_probability(region, mask, patch.origin), region, region.shape)
+            moved.append(jaccard(back >= 0.5, after[region.slices]))
+        return (float(np.mean(stayed)), float(np.mean(moved))) if stayed else (np.nan, np.nan)
+
+
+def obeyed(strokes: Sequence[Stroke], drawn: npt.NDArray[np.integer]) -> float:
+    """Share of the strokes' points, inside the image, that have their stroke's label."""
+    right = []
+    for stroke in strokes:
+        at = np.rint(stroke.points).astype(int)
+        at = at[((at >= 0) & (at < drawn.shape)).all(axis=1)]
+        right += list(drawn[tuple(at.T)] == stroke.object_id)
+    return float(np.mean(right)) if right else 1.0
+
+
+def main() -> None:
+    """Print both tables, and their means over each group."""
+    parser = argparse.ArgumentParser(description="What becomes of masks.")
+    parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
+    parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
+    options = parser.parse_args()
+    model = load_model(options.model) if options.model else load_model()
+    rows: dict[str, list[npt.NDArray[np.float64]]] = {}
+    print("J after first strokes and each correction | strokes obeyed | one frame on: stays, moved | still | moving")
+    for path in (p for root in options.data for p in find_sequences(root)):
+        scene = Scene(path, model)
+        begins = scene.begins()
+        corrected = np.mean([scene.corrected(t) for t in begins], axis=0)
+        plain = np.nanmean([scene.plain(t) for t in begins], axis=0)
+        carried = [np.nanmean([scene.carried(t, still) for t in begins], axis=0)[[0, 3, 7]] for still in (True, False)]
+        row = np.concatenate([*corrected.T, plain, *carried])
+        rows.setdefault(scene.group, []).append(row)
+        tell(scene.name, row)
+    for group, own in rows.items():
+        tell(f"mean, {group}", np.nanmean(own, axis=0))
+
+
+def tell(name: str, row: npt.NDArray[np.float64]) -> None:
+    """One line: the parts of a row, of 4, 4, 2, 3 and 3 numbers."""
+    parts = np.split(row, [4, 8, 10, 13])
+    print(f"{name:24s}", " | ".join(" ".join(f"{x:.3f}" for x in part) for part in parts), flush=True)
+
+
+if __name__ == "__main__":
+    main()
