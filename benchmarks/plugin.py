@@ -8,7 +8,7 @@ that sees them fires 500 times a second in Python and would take part of the spe
 files, as it is for users. Each line is printed as soon as it is measured, and what is being measured is said on
 the way; a step that takes longer than ten minutes ends the program with the stacks of its threads. Beside other load,
 run it with priority and one thread (``OMP_NUM_THREADS=1 chrt -f 5``; of several threads in real time one waits for
-another without end, and the window with them): all of it takes a minute and a half where nothing else runs.
+another without end, and the window with them): all of it takes four minutes where nothing else runs.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How quick the window is.")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
     parser.add_argument("--frames", type=int, default=120, help="of the movie; at least 48")
-    parser.add_argument("--turns", type=int, default=3, help="propagations in the window and alone, in turns")
+    parser.add_argument("--turns", type=int, default=9, help="propagations in the window and alone, in turns")
     arguments = parser.parse_args()
     import napari
 
