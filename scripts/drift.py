@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from napari_ivos import Stroke, load_model, motion, open_frames, steps
 from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read_sequence
+from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
-from napari_ivos.regions import Box, region_around
+from napari_ivos.regions import FOLLOW, MASK_LEVEL, Box, region_around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
 AHEAD = 8
 CORRECTIONS = 3
 OBJECTS = 8
-Mask = npt.NDArray[np.bool_]
-
-
-def jaccard(found: Mask, true: Mask) -> float:
-    """Intersection over union; 1 where both are empty."""
-    union = np.count_nonzero(found | true)
-    return np.count_nonzero(found & true) / union if union else 1.0
 
 
 class Scene:
@@ -65,7 +59,7 @@ class Scene:
         """Mean J of the patches' objects that are on a frame."""
         drawn = compose(patches, Box(0, 0, *self.shape))
         truth = self.labels[frame]
-        there = [jaccard(drawn == i, truth == i) for i in patches if (truth == i).any()]
+        there = [jaccard(truth == i, drawn == i) for i in patches if (truth == i).any()]
         return float(np.mean(there)) if there else np.nan
 
     def corrected(self, frame: int) -> list[tuple[float, float]]:
@@ -105,13 +99,13 @@ class Scene:
             before, after = self.labels[begin] == i, self.labels[begin + 1] == i
             if not after.any():
                 continue
-            stayed.append(jaccard(before, after))
+            stayed.append(jaccard(after, before))
             patch = Patch.from_mask(before)
-            region = region_around(patch.box, 1.8, self.shape)
+            region = region_around(patch.box, FOLLOW, self.shape)
             near, here = self.stack.read(begin, region), self.stack.read(begin + 1, region)
             mask = motion.move_along(sample(patch, region, side), near, here).mask
             back = sample(Patch.from_probability(region, mask, patch.origin), region, region.shape)
-            moved.append(jaccard(back >= 0.5, after[region.slices]))
+            moved.append(jaccard(after[region.slices], back >= MASK_LEVEL))
         return (float(np.mean(stayed)), float(np.mean(moved))) if stayed else (np.nan, np.nan)
 
 
@@ -126,7 +120,7 @@ def obeyed(strokes: Sequence[Stroke], drawn: npt.NDArray[np.integer]) -> float:
 
 
 def main() -> None:
-    """Print both tables, and their means over each group."""
+    """Print a line a sequence, and the means over each group."""
     parser = argparse.ArgumentParser(description="What becomes of masks.")
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")

@@ -49,7 +49,7 @@ SPOILED_TORN = 0.5
 SMALLEST_PART = 0.1
 """Parts of a mask that are smaller than this share of it are crumbs."""
 ONCE_MORE = 0.5
-"""Chance that a corrected frame is corrected again at once, each time, as long as something is wrong with it."""
+"""Chance that the corrected frames are corrected again at once, each time; what is right gets no more strokes."""
 MOST_LOOKS = 4
 """So many corrections of one frame at most."""
 PARTS_STROKED = (1, 2, 2, 4, 8)
@@ -369,7 +369,8 @@ class Rollout:
                 track.patches[t] = Patch.from_mask(track.truth[t])
             else:
                 self._make_exact(track, t)
-        if second.key.requires_grad or any(p.requires_grad for p in self.propagation.parameters()):
+        learns = second.key.requires_grad or any(p.requires_grad for p in self.propagation.parameters())
+        if learns or not self.settings.jitter:  # training skips what nothing would learn from
             self._carry(tracks, at, [first, second], "again")
 
     def _correct(self, tracks: Sequence[Track], at: Sequence[int], finished: Sequence[bool]) -> ReferenceTensors:
