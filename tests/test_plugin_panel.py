@@ -157,7 +157,10 @@ def test_a_stroke_is_moved_with_the_mouse_and_deleted_with_a_key(window, qtbot):
     layer.mode = "select"
     grip = scene.line(2)[5]
     drag(viewer, [grip, grip + (1, 0), grip + (2, 0), grip + (4, 0), grip + (5, 0)])
-    qtbot.waitUntil(lambda: bool((widget.session.strokes()[0].points != before).any()), timeout=PATIENCE)
+    # A moved stroke is taken back and drawn anew, one after the other: in between there is none.
+    qtbot.waitUntil(
+        lambda: any((stroke.points != before).any() for stroke in widget.session.strokes()), timeout=PATIENCE
+    )
     settle(qtbot, widget)
     (moved,) = widget.session.strokes()
     shift = moved.points - before
