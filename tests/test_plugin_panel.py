@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ivos.plugin import dock, preferences, progress
+from napari_ivos.plugin import desks, dock, preferences, progress
 from napari_ivos.plugin.dialogs import ExportDialog
 from napari_ivos.plugin.sections import KEYS, Fold
 from napari_ivos.plugin.widget import NARROWEST
@@ -257,6 +257,35 @@ def test_the_view_goes_along_only_where_that_is_chosen(window, qtbot):
         widget.run("propagate")
         settle(qtbot, widget)
         assert widget.desk.frame == seen
+
+
+def test_frames_that_come_out_fast_are_taken_in_together_and_the_last_word_at_once(window, qtbot, monkeypatch):
+    """The window works once for many frames, and does not wait when the propagation is over."""
+    monkeypatch.setattr(desks, "SOON_MS", 600_000)
+    viewer, widget = window(model := scene.Gated())
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    labels, most = widget.session.labels, scene.FRAMES - 1
+    for count in range(1, most):
+        model.gate.release()
+        qtbot.waitUntil(lambda count=count: sum(labels[t].any() for t in range(len(labels))) > count, timeout=PATIENCE)
+    assert widget.desk.frames_done <= 1  # one may have come with the word that it began
+    model.gate.release()
+    qtbot.waitUntil(lambda: widget.desk.engine.idle, timeout=PATIENCE)
+    assert widget.desk.frames_done == most
+    assert all(widget.desk.review.at(t) for t in range(scene.FRAMES))
+
+
+def test_a_frame_that_nothing_follows_is_taken_in_soon(window, qtbot, monkeypatch):
+    """The next frame may take long: what is done shows without it."""
+    monkeypatch.setattr(desks, "SOON_MS", 50)
+    viewer, widget = window(model := scene.Gated())
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    model.gate.release(2)
+    qtbot.waitUntil(lambda: widget.desk.frames_done == 2, timeout=PATIENCE)
+    model.gate.release(100)
+    settle(qtbot, widget)
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class Activity:
     def _in_dock(self, progress: Progress) -> None:
         from napari.utils import progress as activity
 
+        if progress.kind == "propagate" and not progress.total:
+            return  # known with the first frame; napari draws its window several times for each bar that it makes
         if self._shown is not None and progress.total and not self._shown.total:
             self.end()  # only now it is known how much there is to do
         if self._shown is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QObject, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
 from napari_ivos.plugin.desk import Desk
@@ -19,24 +20,42 @@ _desks: dict[int, tuple[Desk, Bridge]] = {}
 """The desk of each viewer that is open, by `id`: closing its dock loses nothing."""
 
 
+SOON_MS = 100
+"""Frames that come out faster than this are taken in together: each call of the window takes time from the networks."""
+
+
 class Bridge(QObject):
     """Brings the engine's bell from its thread into the window's."""
 
-    rung = Signal()
+    rung = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
         self.desk: weakref.ref[Desk] | None = None
-        self.rung.connect(self._handle, Qt.ConnectionType.QueuedConnection)
+        self.rung.connect(self._answer, Qt.ConnectionType.QueuedConnection)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._handle)
+        self._handled = time.monotonic()
 
-    def ring(self) -> None:
-        """Ask for `Desk.handle`; from any thread."""
+    def ring(self, urgent: bool) -> None:
+        """Ask for `Desk.handle`, at once or soon; from any thread."""
         try:
-            self.rung.emit()
+            self.rung.emit(urgent)
         except RuntimeError:  # the window is gone
             LOG.debug("a bell rang after the window was closed")
 
+    def _answer(self, urgent: bool) -> None:
+        desk = None if self.desk is None else self.desk()
+        left = SOON_MS - round(1000 * (time.monotonic() - self._handled))
+        if urgent or left <= 0 or (desk is not None and desk.follow):
+            self._handle()
+        elif not self._soon.isActive():
+            self._soon.start(left)
+
     def _handle(self) -> None:
+        self._soon.stop()
+        self._handled = time.monotonic()
         desk = None if self.desk is None else self.desk()
         if desk is not None:
             desk.safely(desk.handle)

@@ -67,10 +67,11 @@ class Engine:
     Parameters
     ----------
     ring : callable
-        Called from any thread when there is something to `take`; must return at once.
+        Called from any thread when there is something to `take`, with whether that is urgent: one frame more of many
+        is not. Must return at once.
     """
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, ring: Callable[[bool], None]) -> None:
         self._ring = ring
         self._lock = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -212,8 +213,9 @@ class Engine:
             first = not self._events
             self._events.append(event)
             silent = self._closing
-        if first and not silent:
-            self._ring()
+        urgent = event.kind != "item"
+        if (first or urgent) and not silent:
+            self._ring(urgent)
 
 
 def as_ours(error: Exception) -> IvosError:

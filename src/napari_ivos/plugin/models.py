@@ -31,7 +31,7 @@ class Models(Work):
         Name and device of the model that is loaded when a session begins and there is none.
     """
 
-    def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
+    def __init__(self, viewer: ViewerModel, ring: Callable[[bool], None] | None = None) -> None:
         super().__init__(viewer, ring)
         self.adapting = Adapting(self)
         self.engines = [self.adapting.engine, *self.engines]

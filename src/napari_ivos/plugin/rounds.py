@@ -38,7 +38,7 @@ class Rounds(Work):
         Whether the view goes along with a propagation.
     """
 
-    def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
+    def __init__(self, viewer: ViewerModel, ring: Callable[[bool], None] | None = None) -> None:
         super().__init__(viewer, ring)
         self.follow = False
         self._last = Meter()

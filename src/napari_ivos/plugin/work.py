@@ -79,7 +79,7 @@ class Work:
     noticed = Signal(str, str)
     progressed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, ring: Callable[[], None] | None = None) -> None:
+    def __init__(self, viewer: ViewerModel, ring: Callable[[bool], None] | None = None) -> None:
         self.viewer = viewer
         self._ring = ring
         self._bell = threading.Event()
@@ -103,11 +103,11 @@ class Work:
 
     # -- the loop
 
-    def ring(self) -> None:
-        """Ask for `handle`; from any thread."""
+    def ring(self, urgent: bool = True) -> None:
+        """Ask for `handle`, at once or soon; from any thread."""
         self._bell.set()
         if self._ring is not None and not self.closed:
-            self._ring()
+            self._ring(urgent)
 
     def handle(self) -> None:
         """Take in what the engines did and what the user drew; for the bell.
