@@ -5,7 +5,7 @@
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
 of the strokes' points whose pixel then has their label. Then what one frame on is left of a *true* mask that stays
 where it was, and of one moved along by optical flow alone. Last, J one, four and eight frames on from a true mask that
-the networks carry, with a reference that shows it: the same frame again and again (``still``), and from frame to frame
+the networks carry as they do a painted one: the same frame again and again (``still``), and from frame to frame
 (``moving``). Three frames of each sequence begin, with at most eight objects.
 """
 
@@ -82,12 +82,12 @@ class Scene:
         ids = self.ids(begin)
         patches = {i: Patch.from_mask(self.labels[begin] == i) for i in ids}
         learned = steps.learn(partial(self.stack.read, begin), self.shape, self.model, patches)
-        references = {i: [learned[i], learned[i]] for i in learned}  # two: as behind a correction
+        references = {i: [learned[i]] for i in learned}
         out = []
         for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
             here, near = (begin, begin) if still else (begin + k, begin + k - 1)
             read, read_near = partial(self.stack.read, here), partial(self.stack.read, near)
-            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near)
+            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near, ids)
             out.append(self.scores(patches, here))
         return out + [np.nan] * (AHEAD - len(out))
 

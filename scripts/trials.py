@@ -148,8 +148,8 @@ def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours
         return _LOOK(self, frame, direction, here, neighbours)
 
 
-def let_go(found: npt.NDArray[np.float32], moved: object) -> npt.NDArray[np.float32]:
-    """The network's answer as it is, also behind frames that were corrected."""
+def let_go(found: npt.NDArray[np.float32], moved: object, trusted: bool) -> npt.NDArray[np.float32]:
+    """The network's answer as it is."""
     return found
 
 
@@ -182,6 +182,11 @@ def _trials() -> dict[str, Trial]:
         "masks move, changes unsaid": (_same, moving(unsaid)),
         "masks of earlier rounds shown": (_same, lambda: mock.patch.object(sweep.Sweep, "_look", showing_earlier)),
         "moved masks not held on to": (_same, lambda: mock.patch.object(motion, "keep_unchanged", let_go)),
+        "those of first strokes not held on to": (_same, lambda: mock.patch.object(motion, "FIRST", 0.0)),
+        "those of first strokes held on to as others": (
+            _same,
+            lambda: mock.patch.object(motion, "FIRST", motion.TRUSTED),
+        ),
         "mirrored as well": (Mirrored, none),
         "margin by motion, 2.0 and 2 x motion": (_same, by_motion(2.0, 2.0)),
         "margin by motion, 2.4 and 1 x motion": (_same, by_motion(2.4, 1.0)),

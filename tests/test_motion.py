@@ -248,42 +248,64 @@ def test_a_neighbour_that_cannot_be_read_stops_the_round_by_name(tmp_path) -> No
         np.testing.assert_array_equal(np.asarray(session.labels[1]), before)
 
 
-def test_a_mask_is_held_on_to_where_nothing_changed() -> None:
-    """Without change 70 % of the moved mask is in the answer; where the picture changed much, nothing of it."""
+@pytest.mark.parametrize(("trusted", "share"), [(True, 0.9), (False, 0.63)])
+def test_a_mask_is_held_on_to_where_nothing_changed(trusted: bool, share: float) -> None:
+    """Without change most of the moved mask is in the answer; where the picture changed much, nothing of it."""
     found = np.zeros((4, 4), np.float32)
     change = np.zeros((4, 4), np.float32)
     change[2:] = 1.0
-    kept = motion.keep_unchanged(found, motion.Moved(np.ones((4, 4), np.float32), change))
-    np.testing.assert_allclose(kept[:2], 0.7, rtol=1e-6)
+    kept = motion.keep_unchanged(found, motion.Moved(np.ones((4, 4), np.float32), change), trusted)
+    np.testing.assert_allclose(kept[:2], share, rtol=1e-6)
     np.testing.assert_allclose(kept[2:], 0.0, atol=1e-6)
     assert kept.dtype == np.float32
 
 
-@pytest.mark.parametrize(("references", "held"), [(1, False), (2, True)])
-def test_only_corrected_masks_are_held_on_to(references: int, held: bool) -> None:
-    """A network that finds nothing loses an object of first strokes; a corrected one stays where nothing changed."""
+class Blind(FakePredictor):
+    """Finds nothing on any frame to which masks are carried."""
 
-    class Blind(FakePredictor):
-        follows_motion = True
+    follows_motion = True
 
-        def propagate(self, requests):
-            return [np.zeros_like(r.neighbour) for r in requests]
+    def propagate(self, requests):  # type: ignore[no-untyped-def]
+        return [np.zeros_like(r.neighbour) for r in requests]
 
+
+@pytest.mark.parametrize(("references", "exact", "held"), [(1, (), False), (2, (), True), (1, (1,), True)])
+def test_corrected_and_exact_masks_are_held_on_to_more(references: int, exact: tuple[int, ...], held: bool) -> None:
+    """Two frames on, a network that finds nothing has lost an object of first strokes; others are still there."""
     blind = Blind(64)
     frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
     mask = np.zeros((80, 90), bool)
     mask[20:50, 30:60] = True
-    learned = steps.learn(lambda b: frame[b.slices], (80, 90), blind, {1: Patch.from_mask(mask)})[1]
-    found = steps.propagate(
-        lambda b: frame[b.slices],
-        (80, 90),
-        blind,
-        {1: Patch.from_mask(mask)},
-        {},
-        {1: [learned] * references},
-        lambda b: frame[b.slices],
-    )
-    assert (found[1].extent is not None) == held
+    patches = {1: Patch.from_mask(mask)}
+    learned = steps.learn(lambda b: frame[b.slices], (80, 90), blind, patches)[1]
+    for _ in range(2):
+        patches = steps.propagate(
+            lambda b: frame[b.slices],
+            (80, 90),
+            blind,
+            patches,
+            {},
+            {1: [learned] * references},
+            lambda b: frame[b.slices],
+            exact,
+        )
+    assert (patches[1].extent is not None) == held
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_a_painted_mask_is_held_on_to_in_its_first_round(painted: bool) -> None:
+    """On a still picture it stays although the network finds nothing there; what first strokes gave is soon gone."""
+    picture = (world(side=128) * 255).astype(np.uint8)
+    with ivos.Session(ivos.open_frames(np.stack([picture] * 4), axes="TYXC"), Blind(64)) as session:
+        if painted:
+            mask = np.zeros(session.shape[1:], np.int32)
+            mask[50:80, 30:60] = 1
+            session.annotate(0, mask)
+        else:
+            session.interact(Scribbles(0, [Stroke(1, np.array([[60.0, 40.0], [60.0, 80.0]]))]))
+        assert session.labels[0].any()
+        list(session.propagate())
+        assert [bool(session.labels[t].any()) for t in (1, 2, 3)] == [True, painted, painted]
 
 
 def test_a_session_shows_no_masks_from_before_a_correction() -> None:

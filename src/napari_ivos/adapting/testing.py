@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_ivos import steps
-from napari_ivos.merging import overlap
+from napari_ivos.merging import Origin, overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from napari_ivos.adapting.material import Material
     from napari_ivos.merging import Patch
@@ -76,8 +76,9 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         carried = {i: patch for i, (patch, _) in way.items()}
         references = _learn(start, carried, predictor, stack)
         direction = 1 if trial.frame > start else -1
+        exact = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
         for frame in range(start + direction, trial.frame + direction, direction):
-            carried = _carry(frame, frame - direction, carried, references, predictor, stack)
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack, exact)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
@@ -94,6 +95,7 @@ def _carry(
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
+    exact: Collection[int],
 ) -> dict[int, Patch]:
     return steps.propagate(
         lambda box: stack.read(frame, box),
@@ -103,4 +105,5 @@ def _carry(
         {},
         references,
         lambda box: stack.read(near, box),
+        exact,
     )

@@ -43,6 +43,8 @@ class Track:
         How many of the last masks are doubted.
     most_doubts : int
         So many in a row are the object's last masks; 0: it is looked for behind them whatever they are worth.
+    exact : bool
+        The mask that it starts from was painted or imported.
     """
 
     object_id: int
@@ -55,6 +57,7 @@ class Track:
     other: Track | None = None
     doubts: int = 0
     most_doubts: int = 0
+    exact: bool = False
 
     @property
     def direction(self) -> int:

@@ -148,9 +148,10 @@ class Sweep:
             within = dict.fromkeys(self._task.directions, self._task.within)
             tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
         pair(tracks)
-        absent = self._absent_starts(tracks)
+        absent, exact = self._starts(tracks)
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
+            track.exact = (track.object_id, track.way.start) in exact
             track.most_doubts = self._most_doubts if track.way.bound is Bound.OPEN else 0
             frames = track.way.frames
             track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
@@ -159,9 +160,9 @@ class Sweep:
                 self.find_leftovers(track)
         return tracks
 
-    def _absent_starts(self, tracks: Sequence[Track]) -> set[tuple[int, int]]:
-        """(object, frame) of annotations that say that the object isn't there."""
-        absent = set()
+    def _starts(self, tracks: Sequence[Track]) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+        """(object, frame) of annotations that say that the object isn't there, and of those that are exact masks."""
+        absent, exact = set(), set()
         wanted: dict[int, set[int]] = {}
         for track in tracks:
             wanted.setdefault(track.way.start, set()).add(track.object_id)
@@ -171,7 +172,9 @@ class Sweep:
                 row = rows.get(object_id)
                 if row is None or (row.origin is Origin.PAINTED and not row.filled):
                     absent.add((object_id, frame))
-        return absent
+                elif row.origin is Origin.PAINTED:
+                    exact.add((object_id, frame))
+        return absent, exact
 
     def find_leftovers(self, track: Track) -> None:
         """Note the frames on which a lost object still has a mask that has to go, or to be averaged.
@@ -320,6 +323,7 @@ class Sweep:
                 {},
                 references,
                 lambda box: self._stack.read(frame - direction, box),
+                {t.object_id for t in here if t.exact},
             )
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
