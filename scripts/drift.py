@@ -4,9 +4,10 @@
 
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
 of the strokes' points whose pixel then has their label. Then what one frame on is left of a *true* mask that stays
-where it was, and of one moved along by optical flow alone. Last, J one, four and eight frames on from a true mask that
-the networks carry as they do a painted one: the same frame again and again (``still``), and from frame to frame
-(``moving``). Three frames of each sequence begin, with at most eight objects.
+where it was, and one, four and eight frames on of one moved along by optical flow alone. Last, J one, four and eight
+frames on from a true mask that the networks carry as they do a painted one: the same frame again and again (``still``),
+and from frame to frame (``moving``); ``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most
+eight objects.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from napari_ivos import Stroke, load_model, motion, open_frames, steps
 from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read_sequence
 from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
-from napari_ivos.regions import FOLLOW, MASK_LEVEL, Box, region_around
+from napari_ivos.regions import FOLLOW, Box, region_around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,22 +92,21 @@ class Scene:
             out.append(self.scores(patches, here))
         return out + [np.nan] * (AHEAD - len(out))
 
-    def plain(self, begin: int) -> tuple[float, float]:
-        """Mean J one frame on of the true masks where they were, and moved along by optical flow."""
+    def plain(self, begin: int) -> list[float]:
+        """Mean J one frame on of true masks where they were; then 1..8 frames on, moved by optical flow alone."""
         side = (self.model.size, self.model.size)
-        stayed, moved = [], []
-        for i in self.ids(begin):
-            before, after = self.labels[begin] == i, self.labels[begin + 1] == i
-            if not after.any():
-                continue
-            stayed.append(jaccard(after, before))
-            patch = Patch.from_mask(before)
-            region = region_around(patch.box, FOLLOW, self.shape)
-            near, here = self.stack.read(begin, region), self.stack.read(begin + 1, region)
-            mask = motion.move_along(sample(patch, region, side), near, here).mask
-            back = sample(Patch.from_probability(region, mask, patch.origin), region, region.shape)
-            moved.append(jaccard(after[region.slices], back >= MASK_LEVEL))
-        return (float(np.mean(stayed)), float(np.mean(moved))) if stayed else (np.nan, np.nan)
+        ids = self.ids(begin)
+        patches = {i: Patch.from_mask(self.labels[begin] == i) for i in ids}
+        out = [self.scores(patches, begin + 1)]
+        for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
+            for i, patch in patches.items():
+                if patch.extent is not None:
+                    region = region_around(patch.extent, FOLLOW, self.shape)
+                    near, here = self.stack.read(begin + k - 1, region), self.stack.read(begin + k, region)
+                    moved = motion.move_along(sample(patch, region, side), near, here)
+                    patches[i] = Patch.from_probability(region, moved.mask, patch.origin)
+            out.append(self.scores(patches, begin + k))
+        return out + [np.nan] * (AHEAD + 1 - len(out))
 
 
 def obeyed(strokes: Sequence[Stroke], drawn: npt.NDArray[np.integer]) -> float:
@@ -124,15 +124,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What becomes of masks.")
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
+    parser.add_argument("--trusted", type=float, default=motion.TRUSTED, help="how much such masks are held on to")
     options = parser.parse_args()
+    motion.TRUSTED = options.trusted
     model = load_model(options.model) if options.model else load_model()
     rows: dict[str, list[npt.NDArray[np.float64]]] = {}
-    print("J after first strokes and each correction | strokes obeyed | one frame on: stays, moved | still | moving")
+    print("J after first strokes and each correction | strokes obeyed | stays; moved by flow | still | moving")
     for path in (p for root in options.data for p in find_sequences(root)):
         scene = Scene(path, model)
         begins = scene.begins()
         corrected = np.mean([scene.corrected(t) for t in begins], axis=0)
-        plain = np.nanmean([scene.plain(t) for t in begins], axis=0)
+        plain = np.nanmean([scene.plain(t) for t in begins], axis=0)[[0, 1, 4, 8]]
         carried = [np.nanmean([scene.carried(t, still) for t in begins], axis=0)[[0, 3, 7]] for still in (True, False)]
         row = np.concatenate([*corrected.T, plain, *carried])
         rows.setdefault(scene.group, []).append(row)
@@ -142,8 +144,8 @@ def main() -> None:
 
 
 def tell(name: str, row: npt.NDArray[np.float64]) -> None:
-    """One line: the parts of a row, of 4, 4, 2, 3 and 3 numbers."""
-    parts = np.split(row, [4, 8, 10, 13])
+    """One line: the parts of a row, of 4, 4, 4, 3 and 3 numbers."""
+    parts = np.split(row, [4, 8, 12, 15])
     print(f"{name:24s}", " | ".join(" ".join(f"{x:.3f}" for x in part) for part in parts), flush=True)
 
 

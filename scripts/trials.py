@@ -140,15 +140,24 @@ def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours
     """A sweep's look at a frame in which the network sees what earlier rounds left there, as in the papers."""
     previous = self._previous(frame, here)
 
-    def shown(read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any) -> dict[int, Patch]:
+    def shown(
+        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any, exact: Any
+    ) -> dict[int, Patch]:
         own = {i: p for i, p in previous.items() if i in references}
-        return _PROPAGATE(read, shape, model, near, own, references, beside)
+        return _PROPAGATE(read, shape, model, near, own, references, beside, exact)
 
     with mock.patch.object(steps, "propagate", shown):
         return _LOOK(self, frame, direction, here, neighbours)
 
 
-def let_go(found: npt.NDArray[np.float32], moved: object, trusted: bool) -> npt.NDArray[np.float32]:
+def holding(
+    read: Any, shape: Any, model: Any, near: Any, previous: Any, references: Any, beside: Any, _: Any
+) -> dict[int, Patch]:
+    """Carry masks as if all of them came from exact ones."""
+    return _PROPAGATE(read, shape, model, near, previous, references, beside, references)
+
+
+def let_go(found: npt.NDArray[np.float32], moved: object) -> npt.NDArray[np.float32]:
     """The network's answer as it is."""
     return found
 
@@ -182,11 +191,7 @@ def _trials() -> dict[str, Trial]:
         "masks move, changes unsaid": (_same, moving(unsaid)),
         "masks of earlier rounds shown": (_same, lambda: mock.patch.object(sweep.Sweep, "_look", showing_earlier)),
         "moved masks not held on to": (_same, lambda: mock.patch.object(motion, "keep_unchanged", let_go)),
-        "those of first strokes not held on to": (_same, lambda: mock.patch.object(motion, "FIRST", 0.0)),
-        "those of first strokes held on to as others": (
-            _same,
-            lambda: mock.patch.object(motion, "FIRST", motion.TRUSTED),
-        ),
+        "those of first strokes held on to, too": (_same, lambda: mock.patch.object(steps, "propagate", holding)),
         "mirrored as well": (Mirrored, none),
         "margin by motion, 2.0 and 2 x motion": (_same, by_motion(2.0, 2.0)),
         "margin by motion, 2.4 and 1 x motion": (_same, by_motion(2.4, 1.0)),

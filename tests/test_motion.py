@@ -248,14 +248,13 @@ def test_a_neighbour_that_cannot_be_read_stops_the_round_by_name(tmp_path) -> No
         np.testing.assert_array_equal(np.asarray(session.labels[1]), before)
 
 
-@pytest.mark.parametrize(("trusted", "share"), [(True, 0.9), (False, 0.63)])
-def test_a_mask_is_held_on_to_where_nothing_changed(trusted: bool, share: float) -> None:
+def test_a_mask_is_held_on_to_where_nothing_changed() -> None:
     """Without change most of the moved mask is in the answer; where the picture changed much, nothing of it."""
     found = np.zeros((4, 4), np.float32)
     change = np.zeros((4, 4), np.float32)
     change[2:] = 1.0
-    kept = motion.keep_unchanged(found, motion.Moved(np.ones((4, 4), np.float32), change), trusted)
-    np.testing.assert_allclose(kept[:2], share, rtol=1e-6)
+    kept = motion.keep_unchanged(found, motion.Moved(np.ones((4, 4), np.float32), change))
+    np.testing.assert_allclose(kept[:2], 0.9, rtol=1e-6)
     np.testing.assert_allclose(kept[2:], 0.0, atol=1e-6)
     assert kept.dtype == np.float32
 
@@ -270,7 +269,7 @@ class Blind(FakePredictor):
 
 
 @pytest.mark.parametrize(("references", "exact", "held"), [(1, (), False), (2, (), True), (1, (1,), True)])
-def test_corrected_and_exact_masks_are_held_on_to_more(references: int, exact: tuple[int, ...], held: bool) -> None:
+def test_only_corrected_and_exact_masks_are_held_on_to(references: int, exact: tuple[int, ...], held: bool) -> None:
     """Two frames on, a network that finds nothing has lost an object of first strokes; others are still there."""
     blind = Blind(64)
     frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
@@ -294,7 +293,7 @@ def test_corrected_and_exact_masks_are_held_on_to_more(references: int, exact: t
 
 @pytest.mark.parametrize("painted", [True, False])
 def test_a_painted_mask_is_held_on_to_in_its_first_round(painted: bool) -> None:
-    """On a still picture it stays although the network finds nothing there; what first strokes gave is soon gone."""
+    """On a still picture it stays although the network finds nothing there; what first strokes gave is gone."""
     picture = (world(side=128) * 255).astype(np.uint8)
     with ivos.Session(ivos.open_frames(np.stack([picture] * 4), axes="TYXC"), Blind(64)) as session:
         if painted:
@@ -305,7 +304,7 @@ def test_a_painted_mask_is_held_on_to_in_its_first_round(painted: bool) -> None:
             session.interact(Scribbles(0, [Stroke(1, np.array([[60.0, 40.0], [60.0, 80.0]]))]))
         assert session.labels[0].any()
         list(session.propagate())
-        assert [bool(session.labels[t].any()) for t in (1, 2, 3)] == [True, painted, painted]
+        assert [bool(session.labels[t].any()) for t in (1, 2, 3)] == [painted] * 3
 
 
 def test_a_session_shows_no_masks_from_before_a_correction() -> None:

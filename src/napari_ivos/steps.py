@@ -307,7 +307,7 @@ def propagate(
         masks are handed on where they were.
     exact : collection of int, optional
         Objects that come from a mask that was painted or imported. Where the picture does not change, their masks are
-        held on to more than others, and so are those of objects with several references, which were corrected.
+        held on to, and so are those of objects with several references, which were corrected.
 
     Returns
     -------
@@ -339,9 +339,8 @@ def propagate(
             answers = predictor.propagate(requests)
             for (i, region), request, answer in zip(some, requests, answers, strict=True):
                 p = answer
-                if request.change is not None:
-                    trusted = i in exact or len(references[i]) > 1
-                    p = motion.keep_unchanged(answer, motion.Moved(request.neighbour, request.change), trusted)
+                if request.change is not None and (i in exact or len(references[i]) > 1):
+                    p = motion.keep_unchanged(answer, motion.Moved(request.neighbour, request.change))
                 found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
                 if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
                     again[i] = regions.grow(region, image_shape)
