@@ -124,9 +124,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What becomes of masks.")
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
-    parser.add_argument("--trusted", type=float, default=motion.TRUSTED, help="how much such masks are held on to")
+    parser.add_argument("--trusted", type=float, default=motion.FIRM.most, help="how much such masks are held on to")
     options = parser.parse_args()
-    motion.TRUSTED = options.trusted
+    motion.FIRM = motion.FIRM._replace(most=options.trusted)
     model = load_model(options.model) if options.model else load_model()
     rows: dict[str, list[npt.NDArray[np.float64]]] = {}
     print("J after first strokes and each correction | strokes obeyed | stays; moved by flow | still | moving")

@@ -37,9 +37,27 @@ PRESENT = 0.5
 """A mask without any probability from here on moves nowhere."""
 
 
-TRUSTED, UNSETTLED = 0.9, 0.06
-"""How much of the moved mask goes into the network's answer where the picture did not change at all, and the change of
-brightness (0..1) at which that has fallen to 1/e of it.
+class Hold(NamedTuple):
+    """How a mask is held on to where the picture does not change.
+
+    Attributes
+    ----------
+    most : float
+        The moved mask's share in the answer where nothing changed.
+    unsettled : float
+        The change of brightness (0..1) at which that has fallen to 1/e of it.
+    power : float
+        Of the change in the exponential function: 2 falls off as a Gaussian does.
+    """
+
+    most: float
+    unsettled: float
+    power: float
+
+
+FIRM, LOOSE = Hold(0.9, 0.06, 2.0), Hold(0.7, 0.05, 1.0)
+"""For exact masks, and for corrected ones in films in colour; for corrected ones in grey stacks, in which a picture
+that looks unchanged says less: there a firm hold cost J 0.02 after eight rounds on sections in EM.
 """
 
 
@@ -89,7 +107,7 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
     return Moved(np.asarray(moved, np.float32), np.asarray(change, np.float32))
 
 
-def keep_unchanged(found: Float, moved: Moved) -> Float:
+def keep_unchanged(found: Float, moved: Moved, hold: Hold = FIRM) -> Float:
     """Hold on to a mask that can be trusted where the picture shows no change.
 
     The network's answer alone loses a little of a good mask on each frame, thin parts first.
@@ -102,13 +120,15 @@ def keep_unchanged(found: Float, moved: Moved) -> Float:
         The network's answer, 0..1.
     moved : Moved
         The neighbouring frame's mask where this frame shows it.
+    hold : Hold
+        How firmly.
 
     Returns
     -------
     (S, S) float32 array
-        A mean of both in 0..1, the moved mask's weight falling off with the change as a Gaussian does.
+        A mean of both in 0..1, the moved mask's weight ``most * exp(-(change / unsettled) ** power)``.
     """
-    weight = TRUSTED * np.exp(-np.square(moved.change / UNSETTLED))
+    weight = hold.most * np.exp(-((moved.change / hold.unsettled) ** hold.power))
     return np.asarray(found + weight * (moved.mask - found), np.float32)
 
 

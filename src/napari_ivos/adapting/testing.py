@@ -76,9 +76,9 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         carried = {i: patch for i, (patch, _) in way.items()}
         references = _learn(start, carried, predictor, stack)
         direction = 1 if trial.frame > start else -1
-        exact = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
+        firm = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
         for frame in range(start + direction, trial.frame + direction, direction):
-            carried = _carry(frame, frame - direction, carried, references, predictor, stack, exact)
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
@@ -95,7 +95,7 @@ def _carry(
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
-    exact: Collection[int],
+    firm: Collection[int],
 ) -> dict[int, Patch]:
     return steps.propagate(
         lambda box: stack.read(frame, box),
@@ -105,5 +105,5 @@ def _carry(
         {},
         references,
         lambda box: stack.read(near, box),
-        exact,
+        firm,
     )
