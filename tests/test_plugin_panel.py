@@ -259,6 +259,11 @@ def test_the_view_goes_along_only_where_that_is_chosen(window, qtbot):
         assert widget.desk.frame == seen
 
 
+def reviewed(widget) -> list[int]:
+    """Frames on which the window knows the first object's quality."""
+    return [t for t in range(scene.FRAMES) if not np.isnan(widget.desk.review.at(t).get(1, np.nan))]
+
+
 def test_frames_that_come_out_fast_are_taken_in_together_and_the_last_word_at_once(window, qtbot, monkeypatch):
     """The window works once for many frames, and does not wait when the propagation is over."""
     monkeypatch.setattr(desks, "SOON_MS", 600_000)
@@ -273,7 +278,7 @@ def test_frames_that_come_out_fast_are_taken_in_together_and_the_last_word_at_on
     model.gate.release()
     qtbot.waitUntil(lambda: widget.desk.engine.idle, timeout=PATIENCE)
     assert widget.desk.frames_done == most
-    assert all(widget.desk.review.at(t) for t in range(scene.FRAMES))
+    assert reviewed(widget) == list(range(scene.FRAMES))
 
 
 def test_a_frame_that_nothing_follows_is_taken_in_soon(window, qtbot, monkeypatch):
@@ -284,8 +289,11 @@ def test_a_frame_that_nothing_follows_is_taken_in_soon(window, qtbot, monkeypatc
     widget.run("propagate")
     model.gate.release(2)
     qtbot.waitUntil(lambda: widget.desk.frames_done == 2, timeout=PATIENCE)
+    assert widget.desk.engine.busy  # at the third frame, which waits
+    assert reviewed(widget) == [2, 3, 4]
     model.gate.release(100)
     settle(qtbot, widget)
+    assert widget.desk.frames_done == scene.FRAMES - 1
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

@@ -107,12 +107,12 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
     return Moved(np.asarray(moved, np.float32), np.asarray(change, np.float32))
 
 
-def keep_unchanged(found: Float, moved: Moved, hold: Hold = FIRM) -> Float:
+def keep_unchanged(found: Float, moved: Moved, hold: Hold) -> Float:
     """Hold on to a mask that can be trusted where the picture shows no change.
 
-    The network's answer alone loses a little of a good mask on each frame, thin parts first.
-    Exact masks carried over 1, 4 and 8 frames have J 0.86, 0.80 and 0.75 with this and 0.84, 0.76 and 0.73 without on
-    videos. Masks from first strokes alone are not good enough: the network repairs them on the way.
+    The network's answer alone loses a little of a good mask on each frame, thin parts first: exact masks carried over
+    1, 4 and 8 frames of videos have J 0.86, 0.80 and 0.75 with this, and 0.84, 0.76 and 0.73 without. Masks from first
+    strokes alone are not good enough to be held on to: the network repairs them on the way.
 
     Parameters
     ----------

@@ -328,7 +328,7 @@ class Sweep:
 
     def _firm(self, here: Sequence[Track]) -> set[int]:
         """Objects whose masks are held on to firmly: exact ones, and in films in colour also corrected ones."""
-        in_colour = self._most_doubts == 0
+        in_colour = self._most_doubts == 0  # see `doubts_that_end`
         return {t.object_id for t in here if t.exact or (in_colour and len(self._references[t.object_id]) > 1)}
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
