@@ -1,13 +1,16 @@
 """What becomes of masks: corrected again and again on one frame, and handed on from an exact one.
 
-``python scripts/drift.py DEV [DEV ...] [--model FILE]``
+``python scripts/drift.py DEV [DEV ...] [--model FILE] [--true N]``
 
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
-of the strokes' points whose pixel then has their label. Then what one frame on is left of a *true* mask that stays
-where it was, and one, four and eight frames on of one moved along by optical flow alone. Last, J one, four and eight
+of the strokes' points whose pixel then has their label. Then what is left of a *true* mask: on its own frame, at the
+resolution of the networks' region (no mask of theirs can be better); one frame on, where it was; one, four and eight
+frames on, moved along by optical flow alone. Last, J one, four and eight
 frames on from a true mask that the networks carry as they do a painted one: the same frame again and again (``still``),
 and from frame to frame (``moving``); ``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most
 eight objects.
+
+With ``--true N`` instead: J over the whole stack with true masks on N frames of it, as a session spreads them.
 """
 
 from __future__ import annotations
@@ -20,14 +23,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos import Stroke, load_model, motion, open_frames, steps
+from napari_ivos import Session, Stroke, load_model, motion, open_frames, steps
 from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read_sequence
 from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
-from napari_ivos.regions import FOLLOW, Box, region_around
+from napari_ivos.regions import CLOSE, FOLLOW, Box, region_around
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari_ivos.frames import FrameStack
     from napari_ivos.predictor import Predictor
@@ -93,11 +96,15 @@ class Scene:
         return out + [np.nan] * (AHEAD - len(out))
 
     def plain(self, begin: int) -> list[float]:
-        """Mean J one frame on of true masks where they were; then 1..8 frames on, moved by optical flow alone."""
+        """Mean J of true masks: coarse as a region's, one frame on where they were, 1..8 frames on moved by flow."""
         side = (self.model.size, self.model.size)
         ids = self.ids(begin)
         patches = {i: Patch.from_mask(self.labels[begin] == i) for i in ids}
-        out = [self.scores(patches, begin + 1)]
+        coarse = {}
+        for i, patch in patches.items():
+            region = region_around(patch.box, CLOSE, self.shape)
+            coarse[i] = Patch.from_probability(region, sample(patch, region, side), patch.origin)
+        out = [self.scores(coarse, begin), self.scores(patches, begin + 1)]
         for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
             for i, patch in patches.items():
                 if patch.extent is not None:
@@ -106,7 +113,19 @@ class Scene:
                     moved = motion.move_along(sample(patch, region, side), near, here)
                     patches[i] = Patch.from_probability(region, moved.mask, patch.origin)
             out.append(self.scores(patches, begin + k))
-        return out + [np.nan] * (AHEAD + 1 - len(out))
+        return out + [np.nan] * (AHEAD + 2 - len(out))
+
+    def spread(self, count: int) -> float:
+        """J over all frames, with true masks on `count` of them, evenly spaced."""
+        frames = sorted({int((k + 0.5) * len(self.labels) / count) for k in range(count)})
+        ids = self.ids(frames[0])
+        with Session(self.stack, self.model) as session:
+            for frame in frames:
+                session.annotate(frame, np.where(np.isin(self.labels[frame], ids), self.labels[frame], 0), ids)
+            for _ in session.propagate():
+                pass
+            found = [self.scores(session.masks(t), t) for t in range(len(self.labels))]
+        return float(np.nanmean(found))
 
 
 def obeyed(strokes: Sequence[Stroke], drawn: npt.NDArray[np.integer]) -> float:
@@ -125,16 +144,22 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
     parser.add_argument("--trusted", type=float, default=motion.FIRM.most, help="how much such masks are held on to")
+    parser.add_argument(
+        "--true", type=int, default=0, metavar="N", help="true masks on N frames of whole stacks"
+    )
     options = parser.parse_args()
     motion.FIRM = motion.FIRM._replace(most=options.trusted)
     model = load_model(options.model) if options.model else load_model()
+    scenes = (Scene(p, model) for root in options.data for p in find_sequences(root))
+    if options.true:
+        tell_spread(scenes, options.true)
+        return
     rows: dict[str, list[npt.NDArray[np.float64]]] = {}
-    print("J after first strokes and each correction | strokes obeyed | stays; moved by flow | still | moving")
-    for path in (p for root in options.data for p in find_sequences(root)):
-        scene = Scene(path, model)
+    print("J of first strokes, corrections | strokes obeyed | true: coarse, stays, moved by flow | still | moving")
+    for scene in scenes:
         begins = scene.begins()
         corrected = np.mean([scene.corrected(t) for t in begins], axis=0)
-        plain = np.nanmean([scene.plain(t) for t in begins], axis=0)[[0, 1, 4, 8]]
+        plain = np.nanmean([scene.plain(t) for t in begins], axis=0)[[0, 1, 2, 5, 9]]
         carried = [np.nanmean([scene.carried(t, still) for t in begins], axis=0)[[0, 3, 7]] for still in (True, False)]
         row = np.concatenate([*corrected.T, plain, *carried])
         rows.setdefault(scene.group, []).append(row)
@@ -143,9 +168,20 @@ def main() -> None:
         tell(f"mean, {group}", np.nanmean(own, axis=0))
 
 
+def tell_spread(scenes: Iterable[Scene], count: int) -> None:
+    """J of each stack with true masks on `count` frames, and the means over each group."""
+    groups: dict[str, list[float]] = {}
+    for scene in scenes:
+        found = scene.spread(count)
+        groups.setdefault(scene.group, []).append(found)
+        print(f"{scene.name:24s} {found:.3f}", flush=True)
+    for group, own in groups.items():
+        print(f"mean, {group:18s} {np.mean(own):.3f}")
+
+
 def tell(name: str, row: npt.NDArray[np.float64]) -> None:
-    """One line: the parts of a row, of 4, 4, 4, 3 and 3 numbers."""
-    parts = np.split(row, [4, 8, 12, 15])
+    """One line: the parts of a row, of 4, 4, 5, 3 and 3 numbers."""
+    parts = np.split(row, [4, 8, 13, 16])
     print(f"{name:24s}", " | ".join(" ".join(f"{x:.3f}" for x in part) for part in parts), flush=True)
 
 
