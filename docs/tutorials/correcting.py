@@ -15,7 +15,7 @@ from napari_ivos.export import Content, picture
 from napari_ivos.scribbles import read_davis
 
 truth = tifffile.imread("sample_data/toy_masks.tif") == 1
-session = ivos.Session("sample_data/toy.tif", ivos.load_model(), project="toy.ivos")
+session = ivos.Session("sample_data/toy.tif", ivos.load_model(), project="toy_correcting.ivos")
 
 
 def overlap():

@@ -28,7 +28,7 @@ with av.open("toy.mp4", "w") as made:
 import napari_ivos as ivos
 from napari_ivos.scribbles import read_davis
 
-session = ivos.Session("toy.mp4", ivos.load_model(), project="toy.ivos")
+session = ivos.Session("toy.mp4", ivos.load_model(), project="toy_video.ivos")
 first = read_davis("sample_data/toy_scribbles.json", session.shape)[0]
 for stroke in first.strokes:
     print(f"frame {first.frame}, object {stroke.object_id}: a stroke of {len(stroke.points)} points")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.batch.deaf import deaf, held
@@ -103,7 +103,8 @@ def run_batch(
     manifest : path or Manifest
         CSV or JSON; see `napari_ivos.batch.read_manifest`.
     client : distributed.Client, optional
-        The cluster. Without: workers of this machine, for the time of the call.
+        The cluster. Without: workers of this machine, for the time of the call; in a script that takes
+        ``if __name__ == "__main__":`` around it, because they import the script.
     output : path, optional
         Folder for all results; by default as the manifest says, else "NAME_results" beside it.
     model : str, path or Predictor, optional
@@ -141,8 +142,8 @@ def run_batch(
     BatchInterrupted
         Ctrl-C, which waits for the frames that the workers have in hand; a second one does not.
     """
-    if find_spec("distributed") is None:
-        raise InputError("Not installed: distributed. Run: pip install 'napari-ivos[distributed]'.")
+    if client is None:
+        _refuse_in_worker()
     job = manifest if isinstance(manifest, Manifest) else read_manifest(manifest, output)
     source = ModelSource.of(model, device)
     begun = time.perf_counter()
@@ -232,6 +233,15 @@ def local_cluster(workers: int | None = None) -> Iterator[Any]:
     finally:
         with deaf():  # a further Ctrl-C would leave workers behind
             opened.close()
+
+
+def _refuse_in_worker() -> None:
+    """Refuse to start workers from a worker that is starting, which runs the script that started it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "Workers run the script that starts them: put the call of run_batch, in a script, below "
+            "if __name__ == '__main__':"
+        )
 
 
 def _default_workers() -> int:

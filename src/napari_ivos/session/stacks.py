@@ -48,11 +48,21 @@ def doubts_that_end(stack: Stack) -> int:
     That is so in a film of the world, which is in colour. Sections through a solid have ends, and under a microscope,
     which sees in grey (whether or not that is stored in colours), little comes back.
     """
-    facts = stack.describe()
-    if facts.get("open", {}).get("frame_axis") == "Z":
-        return DOUBTS_SECTION
-    grey = getattr(stack, "colourless", len(facts.get("channels", ())) == 1)
-    return DOUBTS_GREY if grey else 0
+    if in_colour(stack):
+        return 0
+    return DOUBTS_SECTION if _along_z(stack) else DOUBTS_GREY
+
+
+def in_colour(stack: Stack) -> bool:
+    """Whether a stack is a film in colour: not one along Z, nor a grey one, also if that is stored in colours."""
+    grey = getattr(stack, "colourless", None)
+    if grey is None:
+        grey = len(stack.describe().get("channels", ())) == 1
+    return not grey and not _along_z(stack)
+
+
+def _along_z(stack: Stack) -> bool:
+    return bool(stack.describe().get("open", {}).get("frame_axis") == "Z")
 
 
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")
@@ -133,7 +143,7 @@ def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any
     if tuple(stack.shape) != tuple(shape):
         raise InputError(
             f"{stack.name} has {_words(stack.shape)}; this project was made from {name} with {_words(shape)}. "
-            "Give that stack as frames=."
+            "Give that stack: as frames= in Python, as INPUT or --frames on the command line."
         )
     if not force and stack.fingerprint() != kept.get("fingerprint"):
         raise ProjectError(
