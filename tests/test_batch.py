@@ -350,6 +350,16 @@ def test_ctrl_c_ends_parcels_after_the_frame_at_hand(lay_out, tmp_path, client):
         np.testing.assert_array_equal(here, there)
 
 
+def test_a_script_that_its_workers_would_run_again_is_told_so(lay_out, tmp_path):
+    """A call without `if __name__ == "__main__"` around it ends with an error that names that line."""
+    manifest = lay_out(1)
+    script = tmp_path / "plain.py"
+    script.write_text(f"import napari_ivos\nnapari_ivos.run_batch({str(manifest)!r}, workers=1)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode
+    assert "if __name__ == '__main__':" in done.stderr
+
+
 def test_ctrl_c_is_held_while_workers_start():
     """Pressed in the middle, it is heard at the end, and as before from then on; unpressed, nothing happens."""
     before, done = signal.getsignal(signal.SIGINT), []

@@ -474,6 +474,24 @@ def test_a_missing_extra_is_named(command, extra, run, monkeypatch):
     assert f"napari-ivos[{extra}]" in error
 
 
+def test_a_batch_without_its_extra_says_how_to_install_it(folder):
+    """From the command line and from Python, where the package that the extra brings is missing."""
+    (folder / "stacks.csv").write_text("input\nmovie.tif\n")
+    hidden = "import sys; sys.modules['distributed'] = None"
+    called = [
+        "from napari_ivos.cli.program import main; sys.exit(main(['batch', 'stacks.csv']))",
+        "from napari_ivos.cli.program import main; sys.exit(main(['batch', 'stacks.csv', '--dry-run']))",
+        "import napari_ivos; napari_ivos.run_batch('stacks.csv')",
+    ]
+    for program in called:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{hidden}; {program}"], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "napari-ivos[distributed]" in done.stderr
+        assert "should not be" not in done.stderr
+
+
 # ---------------------------------------------------------------------------------------------------- other commands
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from napari_ivos import Session, open_frames
 from napari_ivos.errors import FrameReadError, InputError
-from napari_ivos.export import FORMATS, Content, decode_rle, encode_rle, export, format_of, picture
+from napari_ivos.export import FORMATS, Content, check_target, decode_rle, encode_rle, export, format_of, picture
 from napari_ivos.export import content as contents
 from napari_ivos.export.coco import run_lengths
 from napari_ivos.export.images import Tracks, davis_palette
@@ -188,6 +188,14 @@ def test_a_session_exports_itself(labels, movie, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------- writing
+
+
+def test_a_video_without_pyav_is_refused_before_the_work(monkeypatch, tmp_path):
+    """Where PyAV is missing, the place of a video is refused when it is looked at, not after a long job."""
+    monkeypatch.setattr("napari_ivos.export.pictures.find_spec", lambda name: None)
+    check_target(tmp_path / "table.csv")
+    with pytest.raises(InputError, match=r"napari-ivos\[video\]"):
+        check_target(tmp_path / "overlay.mp4")
 
 
 def test_formats_are_known_by_their_endings():

@@ -258,7 +258,11 @@ def test_the_work_is_told_as_a_script_and_as_sentences(desks):
     compile(script, "script", "exec")
     assert "ivos.Stroke(1, [(14.0, 21.0)" in script
     assert "session.propagate(" in script
-    assert "1 scribbles on 1 of 8 frames" in desk.methods_text()
+    assert "1 scribble on 1 of 8 frames in 1 round of" in desk.methods_text()
+    mask = np.zeros(desk.session.shape[1:], np.int32)
+    mask[2:9, 2:9] = 1
+    desk.session.annotate(5, mask)
+    assert "1 scribble and 1 painted or imported mask on 2 of 8 frames" in desk.methods_text()
 
 
 def run_script(text: str, folder, monkeypatch) -> np.ndarray:

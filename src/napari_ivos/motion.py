@@ -108,9 +108,10 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
 def hold_of(exact: bool, corrected: bool, colour: bool) -> Hold | None:
     """How the masks of an object are held on to on their way from an annotated frame; None: not at all.
 
-    In grey stacks a picture that looks unchanged says less: there the next firmer hold cost corrected masks J 0.02 after
-    eight rounds on sections in EM, and true ones, four to nine frames apart, as much on nuclei and cells. In films in
-    colour `EXACT` gave true masks on eight frames J 0.013 more than `FIRM`, which serves corrected ones better.
+    In grey stacks a picture that looks unchanged says less: there the next firmer hold cost corrected masks J 0.02
+    after eight rounds on sections in EM, and true ones, four to nine frames apart, as much on nuclei and cells. In
+    films in colour `EXACT` gave true masks on eight frames J 0.013 more than `FIRM`, which serves corrected ones
+    better.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ import numpy as np
 from napari_ivos.adapting import testing
 from napari_ivos.adapting.material import Material
 from napari_ivos.errors import InputError
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
@@ -70,8 +71,8 @@ class AdaptReport:
 
     def __str__(self) -> str:
         learned = (
-            f"Learned from {self.masks} masks of {self.objects} object{'s' * (self.objects != 1)} "
-            f"({self.frames} annotated frame{'s' * (self.frames != 1)}) in {self.seconds:.0f} s"
+            f"Learned from {self.masks} masks of {counted(self.objects, 'object')} "
+            f"({counted(self.frames, 'annotated frame')}) in {self.seconds:.0f} s"
         )
         learned += "." if self.steps >= self.planned else f", {self.steps} of {self.planned} steps (time limit)."
         if self.before is None or self.after is None:

@@ -12,6 +12,7 @@ from napari_ivos.batch.model import ModelSource
 from napari_ivos.batch.summary import table
 from napari_ivos.errors import IvosError
 from napari_ivos.session.starts import read_starts
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ class Outlook:
         counts: Counter[str] = Counter(s.state for s in self.stacks)
         told = ", ".join(f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state])
         frames = sum(s.shape[0] for s in self.stacks if s.shape is not None and s.state in ("new", "begun"))
-        return f"{len(self.stacks)} stacks: {told}; {frames} frames; results would go to {self.output}."
+        return f"{counted(len(self.stacks), 'stack')}: {told}; {frames} frames; results would go to {self.output}."
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, JSON-able."""

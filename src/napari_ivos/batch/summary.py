@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_ivos.errors import InputError
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,8 @@ class Summary:
         told = ", ".join(f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state])
         frames = sum(s.frames for s in self.stacks)
         rate = f", {frames / self.seconds:.2f} frames/s" if frames and self.seconds else ""
-        return f"{len(self.stacks)} stacks: {told or 'nothing to do'}; {frames} frames in {self.seconds:.1f} s{rate}."
+        count = counted(len(self.stacks), "stack")
+        return f"{count}: {told or 'nothing to do'}; {frames} frames in {self.seconds:.1f} s{rate}."
 
     def as_csv(self) -> str:
         """A table for spreadsheets: a line a stack."""

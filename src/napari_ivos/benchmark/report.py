@@ -19,6 +19,7 @@ import numpy.typing as npt
 from napari_ivos.benchmark.datasets import read_sequence
 from napari_ivos.benchmark.metrics import area_under_curve, value_at
 from napari_ivos.errors import InputError
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -146,7 +147,9 @@ def text_table(results: Sequence[Result], failures: Sequence[Failure] = ()) -> s
         each.append([*cells, f"over time in round {r.overtime}" if r.overtime else ""])
     settings = results[0].settings
     frames = "every frame" if settings.every == 1 else f"every {settings.every}th frame"
-    title = f"Mean J after each of {n} rounds; {frames}; score: {settings.score} objects; {len(results)} plays."
+    title = (
+        f"Mean J after each of {counted(n, 'round')}; {frames}; score: {settings.score} objects; {len(results)} plays."
+    )
     return "\n".join([title, "", *_columns(rows), "", *_columns(each), *_failure_lines(failures)]) + "\n"
 
 

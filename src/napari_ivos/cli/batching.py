@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_ivos.batch import BatchInterrupted, Progress, look_ahead, read_manifest, run_batch
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.errors import InputError
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +32,7 @@ def batch(options: argparse.Namespace, output: Output) -> Summary:
         The user stopped it.
     """
     manifest = read_manifest(options.manifest, options.output)
-    output.note(f"{len(manifest.entries)} stacks; results go to {manifest.output}")
+    output.note(f"{counted(len(manifest.entries), 'stack')}; results go to {manifest.output}")
     with _client(options.scheduler) as client, output.progress("frames", 0) as show:
         stopping: list[str] = []
 

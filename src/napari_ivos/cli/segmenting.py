@@ -20,6 +20,7 @@ from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session.starts import new_masks, new_strokes, read_starts
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -238,7 +239,7 @@ def summary(facts: Mapping[str, Any]) -> str:
     frames, objects = facts["shape"][0], facts["objects"]
     each = facts["seconds_per_object_and_frame"]
     time_ = "nothing was left to do" if each is None else f"{each * 1000:.0f} ms an object and frame"
-    line = f"{len(objects)} objects on {frames} frames: {facts['seconds']:.1f} s, {time_}."
+    line = f"{counted(len(objects), 'object')} on {counted(frames, 'frame')}: {facts['seconds']:.1f} s, {time_}."
     if facts["suggested_frame"] is not None:
         line += f" Least certain: frame {facts['suggested_frame']}."
     return line

@@ -20,6 +20,7 @@ import numpy as np
 from napari_ivos.diagnostics.report import machine, versions
 from napari_ivos.errors import IvosError
 from napari_ivos.untrusted import memory
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,7 +124,7 @@ def _device() -> Check:
     if getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
         return Check("device", "ok", "mps: Apple GPU", facts={**facts, "device": "mps"})
     facts["device"] = "cpu"
-    words = f"cpu with {threads} thread{'s' * (threads != 1)}"
+    words = f"cpu with {counted(threads, 'thread')}"
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         why = "is built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) can't use it"
         hint = (

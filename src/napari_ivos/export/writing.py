@@ -101,8 +101,10 @@ def check_target(path: str | os.PathLike[str], format: str | None = None, overwr
     Raises
     ------
     InputError
-        An unknown format, or something at `path` that is not to be replaced.
+        An unknown format, one whose package isn't installed, or something at `path` that is not to be replaced.
     """
+    if format_of(path, format).name == "video":
+        pictures.need_pyav()
     _check_free(Path(path), format_of(path, format), overwrite)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -261,7 +262,7 @@ def _shown(count: int, name: str, asked: Sequence[int] | None) -> tuple[tuple[in
     chosen = tuple(int(channel) for channel in asked)
     if not 1 <= len(chosen) <= SHOWN_AT_MOST or not all(0 <= channel < count for channel in chosen):
         raise InputError(
-            f"channels={chosen} can't be shown: {name} has {count} channel{'s' * (count != 1)} (0 to {count - 1}); "
+            f"channels={chosen} can't be shown: {name} has {counted(count, 'channel')} (0 to {count - 1}); "
             "give one, two or three of them."
         )
     return chosen, []

@@ -10,6 +10,7 @@ from napari_ivos.plugin import importing, projects, scripting, telling
 from napari_ivos.plugin.drawing import patiently
 from napari_ivos.plugin.engine import Job
 from napari_ivos.plugin.work import Work
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -40,7 +41,7 @@ class Exchange(Work):
 
         def then(taken: tuple[int, ...]) -> None:
             self._all_changed()
-            count = f"{len(taken)} object{'s' * (len(taken) != 1)}"
+            count = counted(len(taken), "object")
             if how == "objects":
                 layer.visible = False
                 self.select(taken[0])

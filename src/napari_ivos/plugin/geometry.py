@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.frames.axes import letters_of_names
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +98,7 @@ class Layout:
         """For people: "48 frames of 256 x 320 px, z = 3"."""
         t, h, w = self.stack_shape
         held = "".join(f", {self.letters[a].lower()} = {at}" for a, at in self.held.items() if self.shape[a] > 1)
-        return f"{t} frame{'s' * (t != 1)} of {h} × {w} px{held}"
+        return f"{counted(t, 'frame')} of {h} × {w} px{held}"
 
 
 def _laid_out(shape: tuple[int, ...], letters: str, frame: int | None, channel: int | None, rgb: bool) -> Layout:

@@ -10,6 +10,7 @@ from napari_ivos.plugin.drawing import patiently
 from napari_ivos.plugin.engine import Job
 from napari_ivos.plugin.progress import Meter
 from napari_ivos.plugin.work import Work
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -127,7 +128,7 @@ class Rounds(Work):
 
 def _told(done: int, stopped: bool) -> str:
     """What is said of a propagation that has ended."""
-    frames = f"{done} frame{'s' * (done != 1)}"
+    frames = counted(done, "frame")
     if stopped:
         return f"Stopped after {frames}: what is done is kept, and Propagate goes on with the rest."
     if not done:

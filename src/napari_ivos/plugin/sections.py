@@ -35,6 +35,7 @@ from napari_ivos.plugin.timeline import (
     Timeline,
 )
 from napari_ivos.scribbles import BACKGROUND
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -478,7 +479,7 @@ class ReviewSection(Section):
 
     def show_learned(self, annotated: int, accepted: Sequence[int]) -> None:
         """Say what adapting would learn from."""
-        yours = f"the {annotated} frame{'s' * (annotated != 1)} that you drew or painted on"
+        yours = f"the {counted(annotated, 'frame')} that you drew or painted on"
         few = ", ".join(map(str, accepted[:FRAMES_NAMED])) + " …" * (len(accepted) > FRAMES_NAMED)
         right = f"{len(accepted)} that you said {'is' if len(accepted) == 1 else 'are'} right ({few})"
         right = right if accepted else "none that you said is right"

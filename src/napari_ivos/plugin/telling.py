@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_ivos.merging import Origin
 from napari_ivos.plugin import geometry
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from napari.layers import Image, Tracks
 
     from napari_ivos.plugin.geometry import Layout
@@ -40,16 +44,27 @@ def methods_text(session: Session) -> str:
     frames, height, width = session.shape
     rounds = [r for r in session.rounds if r.strokes or r.annotated]
     strokes = sum(r.strokes for r in rounds)
-    annotated = len({f for r in rounds for f in r.annotated})
+    own = {frame: {i for r in rounds for i in r.annotated.get(frame, ())} for r in rounds for frame in r.annotated}
+    annotated = len(own)
+    painted = sum(_painted(session, frame, ids) for frame, ids in own.items())
     model = "no model" if session.model is None else f"the model {session.model.name} ({session.model.checksum[:12]})"
     count = len(session.objects)
+    drawn = counted(strokes, "scribble") if strokes or not painted else ""
+    imported = counted(painted, "painted or imported mask") if painted else ""
     return (
-        f"{count} object{'s' * (count != 1)} in a stack of {frames} frames of {height} × {width} px "
+        f"{counted(count, 'object')} in a stack of {frames} frames of {height} × {width} px "
         f"{'were' if count != 1 else 'was'} segmented interactively with napari-ivos {__version__} and {model}: "
-        f"{strokes} scribbles on {annotated} of {frames} frames in {len(rounds)} round{'s' * (len(rounds) != 1)} of "
+        f"{' and '.join(filter(None, (drawn, imported)))} on {annotated} of {frames} frames in "
+        f"{counted(len(rounds), 'round')} of "
         "scribbling, propagation and correction. The method follows S. W. Oh, J.-Y. Lee, N. Xu and S. J. Kim, Fast "
         "User-Guided Video Object Segmentation by Interaction-and-Propagation Networks, CVPR 2019."
     )
+
+
+def _painted(session: Session, frame: int, ids: Collection[int]) -> int:
+    """How many of these objects have a mask on a frame that was painted or imported."""
+    masks = session.masks(frame)
+    return sum(i in masks and masks[i].origin is Origin.PAINTED and masks[i].extent is not None for i in ids)
 
 
 def tracks(session: Session) -> tuple[Table, dict[int, list[int]]]:

@@ -36,6 +36,7 @@ from napari_ivos.session.painting import Paint, settled
 from napari_ivos.session.plan import Frames
 from napari_ivos.session.results import FrameResult, RoundInfo, summarise
 from napari_ivos.session.sweep import Sweep, Task
+from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -174,7 +175,9 @@ class Session:
         frames, height, width = self.shape
         name = "in memory" if self.path is None else self.path.name
         mode = ", read only" if self.read_only else ""
-        return f"<Session {name}: {frames} frames of {height} x {width} px, {len(self.objects)} objects{mode}>"
+        return (
+            f"<Session {name}: {frames} frames of {height} x {width} px, {counted(len(self.objects), 'object')}{mode}>"
+        )
 
     # -- one thing at a time
 
