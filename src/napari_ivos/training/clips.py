@@ -1,7 +1,7 @@
 """Clips to train on: a target object with its mask on a few frames, made from stills, cut-outs, shapes and real stacks.
 
 A clip is a pure function of its seed: the same seed gives the same clip in any process, so that a run that was stopped
-goes on as if it had not been. OpenCV does the warping: a clip takes some 30 ms of one core.
+goes on as if it had not been. OpenCV does the warping: a clip takes some 30 to 65 ms of one slow core.
 """
 
 from __future__ import annotations
