@@ -5,10 +5,9 @@
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
 of the strokes' points whose pixel then has their label. Then what is left of a *true* mask: on its own frame, at the
 resolution of the networks' region (no mask of theirs can be better); one frame on, where it was; one, four and eight
-frames on, moved along by optical flow alone. Last, J one, four and eight
-frames on from a true mask that the networks carry as they do a painted one: the same frame again and again (``still``),
-and from frame to frame (``moving``); ``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most
-eight objects.
+frames on, moved along by optical flow alone. Last, J one, four and eight frames on from a true mask that the networks
+carry as they do a painted one: the same frame again and again (``still``), and from frame to frame (``moving``);
+``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most eight objects.
 
 With ``--true N`` instead: J over the whole stack with true masks on N frames of it, as a session spreads them.
 """
@@ -28,7 +27,6 @@ from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read
 from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
 from napari_ivos.regions import CLOSE, FOLLOW, Box, region_around
-from napari_ivos.session.stacks import in_colour
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -92,14 +90,9 @@ class Scene:
         for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
             here, near = (begin, begin) if still else (begin + k, begin + k - 1)
             read, read_near = partial(self.stack.read, here), partial(self.stack.read, near)
-            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near, self.holds(ids))
+            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near, ids)
             out.append(self.scores(patches, here))
         return out + [np.nan] * (AHEAD - len(out))
-
-    def holds(self, ids: Sequence[int]) -> dict[int, motion.Hold]:
-        """How exact masks of these objects are held on to in this stack."""
-        hold = motion.hold_of(True, False, in_colour(self.stack))
-        return {} if hold is None else dict.fromkeys(ids, hold)
 
     def plain(self, begin: int) -> list[float]:
         """Mean J of true masks: coarse as a region's, one frame on where they were, 1..8 frames on moved by flow."""
@@ -149,11 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What becomes of masks.")
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
-    parser.add_argument("--trusted", type=float, help="how much such masks are held on to")
+    parser.add_argument("--trusted", type=float, default=motion.FIRM.most, help="how much such masks are held on to")
     parser.add_argument("--true", type=int, default=0, metavar="N", help="true masks on N frames of whole stacks")
     options = parser.parse_args()
-    if options.trusted is not None:
-        motion.EXACT, motion.FIRM = (h._replace(most=options.trusted) for h in (motion.EXACT, motion.FIRM))
+    motion.FIRM = motion.FIRM._replace(most=options.trusted)
     model = load_model(options.model) if options.model else load_model()
     scenes = (Scene(p, model) for root in options.data for p in find_sequences(root))
     if options.true:

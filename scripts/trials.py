@@ -141,10 +141,10 @@ def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours
     previous = self._previous(frame, here)
 
     def shown(
-        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any, holds: Any
+        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any, firm: Any
     ) -> dict[int, Patch]:
         own = {i: p for i, p in previous.items() if i in references}
-        return _PROPAGATE(read, shape, model, near, own, references, beside, holds)
+        return _PROPAGATE(read, shape, model, near, own, references, beside, firm)
 
     with mock.patch.object(steps, "propagate", shown):
         return _LOOK(self, frame, direction, here, neighbours)
@@ -154,7 +154,7 @@ def holding(
     read: Any, shape: Any, model: Any, near: Any, previous: Any, references: Any, beside: Any, _: Any
 ) -> dict[int, Patch]:
     """Carry masks as if all of them were to be held on to firmly."""
-    return _PROPAGATE(read, shape, model, near, previous, references, beside, dict.fromkeys(references, motion.FIRM))
+    return _PROPAGATE(read, shape, model, near, previous, references, beside, references)
 
 
 def let_go(found: npt.NDArray[np.float32], moved: object, hold: object) -> npt.NDArray[np.float32]:

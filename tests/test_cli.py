@@ -474,22 +474,24 @@ def test_a_missing_extra_is_named(command, extra, run, monkeypatch):
     assert f"napari-ivos[{extra}]" in error
 
 
-def test_a_batch_without_its_extra_says_how_to_install_it(folder):
-    """From the command line and from Python, where the package that the extra brings is missing."""
-    (folder / "stacks.csv").write_text("input\nmovie.tif\n")
-    hidden = "import sys; sys.modules['distributed'] = None"
-    called = [
-        "from napari_ivos.cli.program import main; sys.exit(main(['batch', 'stacks.csv']))",
-        "from napari_ivos.cli.program import main; sys.exit(main(['batch', 'stacks.csv', '--dry-run']))",
-        "import napari_ivos; napari_ivos.run_batch('stacks.csv')",
-    ]
-    for program in called:
-        done = subprocess.run(
-            [sys.executable, "-c", f"{hidden}; {program}"], cwd=folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert "napari-ivos[distributed]" in done.stderr
+def test_without_dask_distributed_only_running_a_batch_is_refused(folder):
+    """Whoever lacks the extra is told to install it by a batch; all names import, and a dry run looks at the stacks."""
+    (folder / "stacks.csv").write_text("input,scribbles\nmovie.tif,strokes.json\n")
+
+    def run(program: str) -> tuple[int, str]:
+        hidden = f"import sys; sys.modules['distributed'] = None; {program}"
+        done = subprocess.run([sys.executable, "-c", hidden], cwd=folder, capture_output=True, text=True, check=False)
         assert "should not be" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    command = "from napari_ivos.cli.program import main; sys.exit(main(['batch', 'stacks.csv'{}]))"
+    assert run("from napari_ivos import *")[0] == 0
+    code, said = run(command.format(", '--dry-run'"))
+    assert (code, "1 stack: 1 to do" in said) == (0, True), said
+    for program in (command.format(""), "import napari_ivos; napari_ivos.run_batch('stacks.csv')"):
+        code, said = run(program)
+        assert code == 1
+        assert "napari-ivos[distributed]" in said
 
 
 # ---------------------------------------------------------------------------------------------------- other commands

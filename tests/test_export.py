@@ -192,7 +192,7 @@ def test_a_session_exports_itself(labels, movie, tmp_path):
 
 def test_a_video_without_pyav_is_refused_before_the_work(monkeypatch, tmp_path):
     """Where PyAV is missing, the place of a video is refused when it is looked at, not after a long job."""
-    monkeypatch.setattr("napari_ivos.export.pictures.find_spec", lambda name: None)
+    monkeypatch.setattr("napari_ivos.export.writing.find_spec", lambda name: None)
     check_target(tmp_path / "table.csv")
     with pytest.raises(InputError, match=r"napari-ivos\[video\]"):
         check_target(tmp_path / "overlay.mp4")

@@ -248,7 +248,7 @@ def test_a_neighbour_that_cannot_be_read_stops_the_round_by_name(tmp_path) -> No
         np.testing.assert_array_equal(np.asarray(session.labels[1]), before)
 
 
-@pytest.mark.parametrize(("hold", "share"), [(motion.EXACT, 0.95), (motion.FIRM, 0.9), (motion.LOOSE, 0.7)])
+@pytest.mark.parametrize(("hold", "share"), [(motion.FIRM, 0.9), (motion.LOOSE, 0.7)])
 def test_a_mask_is_held_on_to_where_nothing_changed(hold: motion.Hold, share: float) -> None:
     """Without change most of the moved mask is in the answer; where the picture changed much, nothing of it."""
     found = np.zeros((4, 4), np.float32)
@@ -269,9 +269,9 @@ class Blind(FakePredictor):
         return [np.zeros_like(r.neighbour) for r in requests]
 
 
-@pytest.mark.parametrize("hold", [None, motion.EXACT, motion.FIRM, motion.LOOSE])
-def test_only_what_is_to_be_held_on_to_stays(hold: motion.Hold | None) -> None:
-    """A network that finds nothing loses an object, but not one that is held on to, where nothing changed."""
+@pytest.mark.parametrize(("references", "firm", "held"), [(1, (), False), (2, (), True), (1, (1,), True)])
+def test_only_corrected_and_exact_masks_are_held_on_to(references: int, firm: tuple[int, ...], held: bool) -> None:
+    """A network that finds nothing loses an object of first strokes; another one stays where nothing changed."""
     blind = Blind(64)
     frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
     mask = np.zeros((80, 90), bool)
@@ -284,37 +284,11 @@ def test_only_what_is_to_be_held_on_to_stays(hold: motion.Hold | None) -> None:
         blind,
         patches,
         {},
-        {1: [learned]},
+        {1: [learned] * references},
         lambda b: frame[b.slices],
-        {} if hold is None else {1: hold},
+        firm,
     )
-    assert (found[1].extent is not None) == (hold is not None)
-
-
-def test_exact_masks_are_held_on_to_most_and_all_less_in_grey() -> None:
-    """Painted before corrected ones, those of first strokes not at all; each less firmly in grey than in colour."""
-    hold_of = motion.hold_of
-    assert hold_of(False, False, True) is None
-    assert hold_of(False, False, False) is None
-    for corrected in (False, True):
-        assert hold_of(True, corrected, True) == motion.EXACT
-        assert hold_of(True, corrected, False) == motion.FIRM
-    assert (hold_of(False, True, True), hold_of(False, True, False)) == (motion.FIRM, motion.LOOSE)
-
-
-@pytest.mark.parametrize(("colour", "share"), [(True, 0.95), (False, 0.9)])
-def test_painted_masks_are_held_on_to_by_their_kind_of_film(colour: bool, share: float) -> None:
-    """On a still picture 95 % of a painted mask stays in colour, 90 % in grey, where the network finds nothing."""
-    picture = (world(side=128) * 255).astype(np.uint8)
-    picture[..., 1] = picture[::-1, :, 1]
-    picture = picture if colour else picture[..., :1].repeat(3, 2)
-    with ivos.Session(ivos.open_frames(np.stack([picture] * 3), axes="TYXC"), Blind(64)) as session:
-        mask = np.zeros(session.shape[1:], np.int32)
-        mask[50:80, 30:60] = 1
-        session.annotate(0, mask)
-        list(session.propagate())
-        most = int(session.masks(0)[1].probability.max())
-        assert int(session.masks(1)[1].probability.max()) / most == pytest.approx(share, abs=0.02)
+    assert (found[1].extent is not None) == held
 
 
 @pytest.mark.parametrize(("colour", "share"), [(True, 0.9), (False, 0.7)])

@@ -52,7 +52,7 @@ _ADVICE = (
     (r"^The model … failed", "What was done before is kept; send the report that the message names."),
     (r"^A worker failed", "Run the same again: what is finished is not done twice."),
     (r"no stills with masks|alpha channel|images have no mask", "Correct the folder of training data."),
-    (r"ImageNet weights", "Give the file again, as the data's README says."),
+    (r"ImageNet weights", "Give a torchvision state dict (.pth), or a .safetensors made from one."),
     (r"can't be kept", "Open the project with a model that ships, or give the file of the weights each time."),
     (r"^Not done within", "Wait, and try again; the work goes on."),
     (r"distributed\.Client", "Give a client, or none: then workers of this machine are started."),

@@ -55,8 +55,10 @@ class Hold(NamedTuple):
     power: float
 
 
-EXACT, FIRM, LOOSE = Hold(0.95, 0.12, 2.0), Hold(0.9, 0.06, 2.0), Hold(0.7, 0.05, 1.0)
-"""See `hold_of`."""
+FIRM, LOOSE = Hold(0.9, 0.06, 2.0), Hold(0.7, 0.05, 1.0)
+"""For exact masks, and for corrected ones in films in colour; for corrected ones in grey stacks, in which a picture
+that looks unchanged says less: there a firm hold cost J 0.02 after eight rounds on sections in EM.
+"""
 
 
 class Moved(NamedTuple):
@@ -105,35 +107,11 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
     return Moved(np.asarray(moved, np.float32), np.asarray(change, np.float32))
 
 
-def hold_of(exact: bool, corrected: bool, colour: bool) -> Hold | None:
-    """How the masks of an object are held on to on their way from an annotated frame; None: not at all.
-
-    In grey stacks a picture that looks unchanged says less: there the next firmer hold cost corrected masks J 0.02
-    after eight rounds on sections in EM, and true ones, four to nine frames apart, as much on nuclei and cells. In
-    films in colour `EXACT` gave true masks on eight frames J 0.013 more than `FIRM`, which serves corrected ones
-    better.
-
-    Parameters
-    ----------
-    exact : bool
-        The mask was painted or imported.
-    corrected : bool
-        The object was annotated on several frames, or several times.
-    colour : bool
-        The stack is a film in colour.
-    """
-    if exact:
-        return EXACT if colour else FIRM
-    if corrected:
-        return FIRM if colour else LOOSE
-    return None
-
-
 def keep_unchanged(found: Float, moved: Moved, hold: Hold) -> Float:
     """Hold on to a mask that can be trusted where the picture shows no change.
 
     The network's answer alone loses a little of a good mask on each frame, thin parts first: exact masks carried over
-    1, 4 and 8 frames of videos have J 0.87, 0.80 and 0.75 with this, and 0.84, 0.76 and 0.73 without. Masks from first
+    1, 4 and 8 frames of videos have J 0.86, 0.80 and 0.75 with this, and 0.84, 0.76 and 0.73 without. Masks from first
     strokes alone are not good enough to be held on to: the network repairs them on the way.
 
     Parameters

@@ -282,7 +282,7 @@ def propagate(
     previous: Mapping[int, Patch],
     references: Mapping[int, Sequence[Reference]],
     read_near: Reader | None = None,
-    holds: Mapping[int, motion.Hold] | None = None,
+    firm: Collection[int] = (),
 ) -> dict[int, Patch]:
     """Carry objects from a neighbouring frame to this one, `AT_ONCE` in a batch.
 
@@ -305,8 +305,9 @@ def propagate(
     read_near : callable, optional
         Region of the *neighbouring* frame to pixels, for a predictor that follows motion (`Following`); without it
         masks are handed on where they were.
-    holds : mapping of int to Hold, optional
-        Objects whose masks are held on to where the picture does not change, and how (`motion.hold_of`).
+    firm : collection of int, optional
+        Objects whose masks are held on to firmly where the picture does not change, such as those that come from a
+        painted mask. Those of objects with several references, which were corrected, are held on to loosely.
 
     Returns
     -------
@@ -338,8 +339,8 @@ def propagate(
             answers = predictor.propagate(requests)
             for (i, region), request, answer in zip(some, requests, answers, strict=True):
                 p = answer
-                hold = None if holds is None else holds.get(i)
-                if request.change is not None and hold is not None:
+                if request.change is not None and (i in firm or len(references[i]) > 1):
+                    hold = motion.FIRM if i in firm else motion.LOOSE
                     p = motion.keep_unchanged(answer, motion.Moved(request.neighbour, request.change), hold)
                 found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
                 if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:

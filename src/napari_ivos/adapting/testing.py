@@ -9,15 +9,12 @@ import numpy as np
 
 from napari_ivos import steps
 from napari_ivos.merging import Origin, overlap
-from napari_ivos.motion import hold_of
-from napari_ivos.session.stacks import in_colour
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from napari_ivos.adapting.material import Material
     from napari_ivos.merging import Patch
-    from napari_ivos.motion import Hold
     from napari_ivos.predictor import Predictor
     from napari_ivos.session.stacks import Stack
 
@@ -79,11 +76,9 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         carried = {i: patch for i, (patch, _) in way.items()}
         references = _learn(start, carried, predictor, stack)
         direction = 1 if trial.frame > start else -1
-        colour = in_colour(stack)
-        ways = {i: hold_of(patch.origin is Origin.PAINTED, False, colour) for i, patch in carried.items()}
-        holds = {i: hold for i, hold in ways.items() if hold is not None}
+        firm = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
         for frame in range(start + direction, trial.frame + direction, direction):
-            carried = _carry(frame, frame - direction, carried, references, predictor, stack, holds)
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
@@ -100,7 +95,7 @@ def _carry(
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
-    holds: Mapping[int, Hold],
+    firm: Collection[int],
 ) -> dict[int, Patch]:
     return steps.propagate(
         lambda box: stack.read(frame, box),
@@ -110,5 +105,5 @@ def _carry(
         {},
         references,
         lambda box: stack.read(near, box),
-        holds,
+        firm,
     )

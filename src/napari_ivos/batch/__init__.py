@@ -6,13 +6,6 @@ written by one thread of the process that started the batch, and nothing is writ
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from napari_ivos.errors import InputError
-
-if find_spec("distributed") is None:  # an extra, which nearly all of this package needs
-    raise InputError("Not installed: distributed. Run: pip install 'napari-ivos[distributed]'.")
-
 from napari_ivos.batch.manifest import COLUMNS, Entry, Manifest, read_manifest
 from napari_ivos.batch.outlook import Outlook, StackOutlook, look_ahead
 from napari_ivos.batch.running import BatchInterrupted, Progress, local_cluster, run_batch

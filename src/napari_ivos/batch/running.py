@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.batch.deaf import deaf, held
@@ -142,6 +143,8 @@ def run_batch(
     BatchInterrupted
         Ctrl-C, which waits for the frames that the workers have in hand; a second one does not.
     """
+    if find_spec("distributed") is None:
+        raise InputError("Not installed: distributed. Run: pip install 'napari-ivos[distributed]'.")
     if client is None:
         _refuse_in_worker()
     job = manifest if isinstance(manifest, Manifest) else read_manifest(manifest, output)
@@ -396,7 +399,7 @@ def _crew(client: Any, source: ModelSource, frames_a_parcel: int | None) -> Iter
 
 def _dismiss(client: Any) -> None:
     """Take the model from the workers."""
-    from napari_ivos.batch.workers import NAME
+    from napari_ivos.batch.bench import NAME
 
     if client.status != "running":
         return
@@ -421,7 +424,8 @@ def _register(client: Any, plugin: Any, name: str) -> None:
 
 def _introduce(client: Any, source: ModelSource) -> Facts:
     """Send the model to all workers, those that come later too, and wait for the first one to load it."""
-    from napari_ivos.batch.workers import NAME, ModelWorker, identify
+    from napari_ivos.batch.bench import NAME, ModelWorker
+    from napari_ivos.batch.workers import identify
 
     try:
         _register(client, ModelWorker(source), NAME)

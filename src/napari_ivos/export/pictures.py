@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from importlib.util import find_spec
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -115,12 +114,6 @@ def _enlarged(image: Picture) -> Picture:
     return np.asarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def need_pyav() -> None:
-    """Refuse to write videos where the package that does so is missing."""
-    if find_spec("av") is None:
-        raise InputError("Videos are written with PyAV, which is not installed. Run: pip install 'napari-ivos[video]'.")
-
-
 def video(content: Content, path: Path, tick: Tick, fps: float | None = None, title: str = "") -> None:
     """Write the frames with their masks as an MP4 video: H.264 where it can be written, else MPEG-4.
 
@@ -136,14 +129,13 @@ def video(content: Content, path: Path, tick: Tick, fps: float | None = None, ti
     Raises
     ------
     InputError
-        PyAV isn't installed, or a rate that is not above 0.
+        A rate that is not above 0.
     """
     if fps is None:
         facts = {} if content.frames is None else content.frames.describe()
         fps = float(facts.get("frames_per_second") or RATE)
     if not 0 < fps <= 1000:
         raise InputError(f"A video of {fps:g} frames a second can't be written; give fps above 0, at most 1000.")
-    need_pyav()
     import av
 
     first = _even(_enlarged(picture(content, 0)))

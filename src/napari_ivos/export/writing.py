@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Format:
         Folders only: pattern of the names that such a folder holds. One that holds others is never replaced.
     words : str
         What it is, in a few words.
+    module, extra : str, optional
+        A module that it needs beside the base installation, and the extra that brings it.
     """
 
     name: str
@@ -45,6 +48,13 @@ class Format:
     suffixes: tuple[str, ...]
     words: str
     entries: str | None = None
+    module: str = ""
+    extra: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether all that it needs is there."""
+        return not self.module or find_spec(self.module) is not None
 
 
 FORMATS: dict[str, Format] = {
@@ -55,7 +65,7 @@ FORMATS: dict[str, Format] = {
         Format("davis", images.davis, (), "a folder of palette PNGs, as DAVIS has them", r"\d{5,}\.png"),
         Format("coco", coco.coco, (".json",), "COCO annotations with run lengths"),
         Format("ctc", images.ctc, (), "Cell Tracking Challenge masks and tracks", r"mask\d{3,}\.tif|res_track\.txt"),
-        Format("video", pictures.video, (".mp4",), "the masks over the frames, as MP4"),
+        Format("video", pictures.video, (".mp4",), "the masks over the frames, as MP4", module="av", extra="video"),
         Format("contact-sheet", pictures.contact_sheet, (".png",), "frames with their masks on one picture"),
         Format("table", table.table, (".csv",), "area, place, intensity and quality of each object on each frame"),
     )
@@ -103,9 +113,7 @@ def check_target(path: str | os.PathLike[str], format: str | None = None, overwr
     InputError
         An unknown format, one whose package isn't installed, or something at `path` that is not to be replaced.
     """
-    if format_of(path, format).name == "video":
-        pictures.need_pyav()
-    _check_free(Path(path), format_of(path, format), overwrite)
+    _check_possible(Path(path), format_of(path, format), overwrite)
 
 
 def export(
@@ -186,13 +194,13 @@ def _check_options(chosen: Format, options: dict[str, Any]) -> None:
 @contextmanager
 def _in_place(target: Path, chosen: Format, overwrite: bool) -> Iterator[Path]:
     """Give a path to write to, in the same folder; put what is there in place of `target` at the end."""
-    _check_free(target, chosen, overwrite)
+    _check_possible(target, chosen, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
             scratch = Path(folder) / target.name
             yield scratch
-            _check_free(target, chosen, overwrite)
+            _check_possible(target, chosen, overwrite)
             _put(scratch, target, Path(folder) / "replaced")
     except IvosError:
         raise
@@ -216,7 +224,12 @@ def _put(scratch: Path, target: Path, aside: Path) -> None:
         raise
 
 
-def _check_free(target: Path, chosen: Format, overwrite: bool) -> None:
+def _check_possible(target: Path, chosen: Format, overwrite: bool) -> None:
+    if not chosen.installed:
+        raise InputError(
+            f"The format {chosen.name} needs the module {chosen.module}, which is not installed. "
+            f"Run: pip install 'napari-ivos[{chosen.extra}]'."
+        )
     if not target.name:
         raise InputError(f"{target} is no name for an export; give a file or a folder to be made.")
     if not target.exists():

@@ -44,18 +44,19 @@ def methods_text(session: Session) -> str:
     frames, height, width = session.shape
     rounds = [r for r in session.rounds if r.strokes or r.annotated]
     strokes = sum(r.strokes for r in rounds)
-    own = {frame: {i for r in rounds for i in r.annotated.get(frame, ())} for r in rounds for frame in r.annotated}
-    annotated = len(own)
-    painted = sum(_painted(session, frame, ids) for frame, ids in own.items())
+    annotated: dict[int, set[int]] = {}
+    for r in rounds:
+        for frame, ids in r.annotated.items():
+            annotated.setdefault(frame, set()).update(ids)
+    painted = sum(_painted(session, frame, ids) for frame, ids in annotated.items())
     model = "no model" if session.model is None else f"the model {session.model.name} ({session.model.checksum[:12]})"
     count = len(session.objects)
-    drawn = counted(strokes, "scribble") if strokes or not painted else ""
-    imported = counted(painted, "painted or imported mask") if painted else ""
+    given = [counted(strokes, "scribble")] if strokes or not painted else []
+    given += [counted(painted, "painted or imported mask")] if painted else []
     return (
         f"{counted(count, 'object')} in a stack of {frames} frames of {height} × {width} px "
         f"{'were' if count != 1 else 'was'} segmented interactively with napari-ivos {__version__} and {model}: "
-        f"{' and '.join(filter(None, (drawn, imported)))} on {annotated} of {frames} frames in "
-        f"{counted(len(rounds), 'round')} of "
+        f"{' and '.join(given)} on {len(annotated)} of {frames} frames in {counted(len(rounds), 'round')} of "
         "scribbling, propagation and correction. The method follows S. W. Oh, J.-Y. Lee, N. Xu and S. J. Kim, Fast "
         "User-Guided Video Object Segmentation by Interaction-and-Propagation Networks, CVPR 2019."
     )

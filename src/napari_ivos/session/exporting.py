@@ -8,7 +8,6 @@ engine depends on a file format.
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_ivos.errors import InputError
@@ -81,5 +80,6 @@ def plan(path: Path, formats: str | None, overwrite: bool, folder: bool = False)
 
 
 def usual() -> list[str]:
-    """What a folder of results holds where no format is named; the video needs PyAV."""
-    return [name for name in USUAL if name != "video" or find_spec("av") is not None]
+    """What a folder of results holds where no format is named: the video where PyAV is installed."""
+    formats = exporter().FORMATS
+    return [name for name in USUAL if formats[name].installed]

@@ -48,21 +48,11 @@ def doubts_that_end(stack: Stack) -> int:
     That is so in a film of the world, which is in colour. Sections through a solid have ends, and under a microscope,
     which sees in grey (whether or not that is stored in colours), little comes back.
     """
-    if in_colour(stack):
-        return 0
-    return DOUBTS_SECTION if _along_z(stack) else DOUBTS_GREY
-
-
-def in_colour(stack: Stack) -> bool:
-    """Whether a stack is a film in colour: not one along Z, nor a grey one, also if that is stored in colours."""
-    grey = getattr(stack, "colourless", None)
-    if grey is None:
-        grey = len(stack.describe().get("channels", ())) == 1
-    return not grey and not _along_z(stack)
-
-
-def _along_z(stack: Stack) -> bool:
-    return bool(stack.describe().get("open", {}).get("frame_axis") == "Z")
+    facts = stack.describe()
+    if facts.get("open", {}).get("frame_axis") == "Z":
+        return DOUBTS_SECTION
+    grey = getattr(stack, "colourless", len(facts.get("channels", ())) == 1)
+    return DOUBTS_GREY if grey else 0
 
 
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")

@@ -10,12 +10,11 @@ import numpy as np
 
 from napari_ivos import steps
 from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap, passes
-from napari_ivos.motion import Hold, hold_of
 from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
-from napari_ivos.session.stacks import doubts_that_end, in_colour
+from napari_ivos.session.stacks import doubts_that_end
 from napari_ivos.steps import DOUBTS_SECTION
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Sweep:
         self._written = written
         self._looked = looked
         self._shape = project.shape[1:]
-        self._most_doubts, self._colour = doubts_that_end(stack), in_colour(stack)
+        self._most_doubts = doubts_that_end(stack)
         self._step: int | None = None
         self._finished = 0
         self._worked = 0
@@ -324,14 +323,13 @@ class Sweep:
                 {},
                 references,
                 lambda box: self._stack.read(frame - direction, box),
-                self._holds(here),
+                self._firm(here),
             )
 
-    def _holds(self, here: Sequence[Track]) -> dict[int, Hold]:
-        """How masks of these objects are held on to, of those that are."""
-        corrected = {t.object_id: len(self._references[t.object_id]) > 1 for t in here}
-        holds = {t.object_id: hold_of(t.exact, corrected[t.object_id], self._colour) for t in here}
-        return {i: hold for i, hold in holds.items() if hold is not None}
+    def _firm(self, here: Sequence[Track]) -> set[int]:
+        """Objects whose masks are held on to firmly: exact ones, and in films in colour also corrected ones."""
+        in_colour = self._most_doubts == 0  # see `doubts_that_end`
+        return {t.object_id for t in here if t.exact or (in_colour and len(self._references[t.object_id]) > 1)}
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
         boxes = []
