@@ -448,6 +448,14 @@ def test_eight_bit_colours_are_shown_as_they_are() -> None:
         assert stack.contrast[0] != (0.0, 255.0)
 
 
+@pytest.mark.parametrize("channels", [(0, 1, 2), (2, 0, 1)])
+def test_the_channels_of_a_pixel_lie_side_by_side(channels: tuple[int, ...]) -> None:
+    """What is read of a colour frame is contiguous, so that nothing has to copy it to walk across."""
+    values = np.random.default_rng(3).integers(0, 255, (2, 20, 30, 3), dtype=np.uint8)
+    with open_frames(values, axes="TYXC", channels=channels) as stack:
+        assert stack.read(1, Box(2, 3, 15, 25)).flags.c_contiguous
+
+
 def test_grey_pictures_stored_in_colours_are_seen_as_grey_ones() -> None:
     """A grey stack repeated to RGB, with a codec's rounding and a black first frame, is read as the grey one is."""
     draw = np.random.default_rng(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from napari_ivos import Predictor, WeightsError, load_model, steps
+from napari_ivos.motion import resampled
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture, KeptPlanes, MobileNetV2Encoder, make_encoder
 from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes
@@ -180,6 +182,28 @@ def test_cropping_by_roi_align_keeps_a_ramp() -> None:
         expected = box.x0 - 0.5 + (np.arange(size) + 0.5) * box.width / size
         inner = slice(4, -4)
         np.testing.assert_allclose(cut[inner].numpy(), expected[inner], atol=0.06)
+
+
+@pytest.mark.parametrize("shape", [(300, 420), (100, 90), (193, 50), (48, 48), (5, 3), (700, 96)])
+def test_regions_are_sampled_in_use_as_in_training(shape: tuple[int, int]) -> None:
+    """What the networks are shown of a region in use is what ROI align cuts for them in training, pixel by pixel."""
+    image = np.random.default_rng(0).random((*shape, 3), np.float32)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    trained = crop(planes, [Box(0, 0, *shape)], 192)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(resampled(image, (192, 192)), trained, atol=1e-4)
+
+
+def test_a_region_of_a_huge_frame_is_averaged_in_little_memory() -> None:
+    """A region of 7,000 x 3,000 pixels is shown as the mean of its pixels, without an image larger than itself."""
+    rows, columns = np.indices((7_000, 3_000), np.float32)
+    image = np.stack([rows / 7_000, columns / 3_000, np.ones_like(rows)], 2)
+    tracemalloc.start()
+    seen = resampled(image, (100, 100))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    down, along = np.meshgrid(*[(np.arange(100) + 0.5) / 100] * 2, indexing="ij")
+    np.testing.assert_allclose(seen, np.stack([down, along, np.ones((100, 100))], 2), atol=1e-3)
+    assert most < image.nbytes
 
 
 def test_the_named_architectures_have_the_stated_sizes() -> None:

@@ -16,11 +16,12 @@ frame annotated now is 1 - k / d; on an open side it is 1.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -139,36 +140,69 @@ Range = tuple[int, int]
 """First entry, and the one behind the last."""
 
 
-def _axis_weights(
+class _Taps(NamedTuple):
+    """Which source cells each of n target cells of an axis is made of, K of them, and how much of each."""
+
+    cells: npt.NDArray[np.intp]  # (K, n)
+    weights: Float  # (K, n)
+
+
+def _taps(
     source: Range, target: Range, n_source: int, n_target: int, cells: Range | None = None, at: Range | None = None
-) -> Float:
-    """Weights (n_target, n_source) that resample one axis; outside the source there is 0.
+) -> _Taps:
+    """How to resample one axis; outside the source there is 0.
 
     Enlarging is linear between the cells' centres and level from the outer centres to the source's border, so that a
     mask that ends at its box keeps its edge. Shrinking is by the share of a target cell that each source cell covers,
-    so that the area stays the same, down to objects that are smaller than one target cell. `cells` and `at`: only the
-    columns of these source cells, and the rows of these target cells.
+    so that the area stays the same, down to objects that are smaller than one target cell. `cells` and `at`: only
+    these source cells, counted from the first of them, and these target cells.
     """
     length_source, length_target = source[1] - source[0], target[1] - target[0]
-    from_cells, to_cells = np.arange(*(cells or (0, n_source))), np.arange(*(at or (0, n_target)))[:, None]
+    first, last = cells or (0, n_source)
+    to_cells = np.arange(*(at or (0, n_target)))
     if length_target * n_source > length_source * n_target:
         step_source, step_target = length_source / n_source, length_target / n_target
         low = target[0] + to_cells * step_target
-        start = source[0] + from_cells * step_source
+        widest = math.ceil(step_target / step_source) + 1
+        begin = np.clip(np.floor((low - source[0]) / step_source).astype(np.intp), first - widest, last)
+        own = begin + np.arange(widest)[:, None]
+        start = source[0] + own * step_source
         covered = np.minimum(low + step_target, start + step_source) - np.maximum(low, start)
-        return np.asarray(np.maximum(covered, 0) / step_target, np.float32)
-    # whole numbers as long as possible: a patch on its own grid comes back to the last bit
-    centre = 2 * (target[0] - source[0]) * n_target + (2 * to_cells + 1) * length_target
-    inside = (centre >= 0) & (centre < 2 * n_target * length_source)
-    cell = np.minimum(np.maximum(centre * n_source / (2 * n_target * length_source) - 0.5, 0), n_source - 1)
-    weights = np.maximum(1 - np.abs(cell - from_cells), 0)
-    return np.asarray(np.where(inside, weights, 0), np.float32)
+        weights = np.maximum(covered, 0) / step_target
+    else:  # whole numbers as long as possible: a patch on its own grid comes back to the last bit
+        centre = 2 * (target[0] - source[0]) * n_target + (2 * to_cells + 1) * length_target
+        inside = (centre >= 0) & (centre < 2 * n_target * length_source)
+        cell = np.minimum(np.maximum(centre * n_source / (2 * n_target * length_source) - 0.5, 0), n_source - 1)
+        own = np.floor(cell).astype(np.intp) + np.arange(2)[:, None]
+        weights = np.where(inside, np.maximum(1 - np.abs(cell - own), 0), 0)
+    weights = np.where((own >= first) & (own < last), weights, 0)
+    return _Taps(np.clip(own - first, 0, last - first - 1), weights.astype(np.float32))
+
+
+def _resampled(values: Float, down: _Taps, along: _Taps) -> Float:
+    """Values (h, w) at other rows and columns.
+
+    No matrix product, although it would be one: the threads of BLAS and those of the networks wait for each other, and
+    took twice the time together on two cores.
+    """
+    if values.size == 0:
+        return np.zeros((down.weights.shape[1], along.weights.shape[1]), np.float32)
+    rows = _weighted(values, down)
+    return np.ascontiguousarray(_weighted(np.ascontiguousarray(rows.T), along).T)
+
+
+def _weighted(values: Float, taps: _Taps) -> Float:
+    """Sums of rows (h, w), each row with its weight: (n, w)."""
+    out = values[taps.cells[0]] * taps.weights[0][:, None]
+    for cells, weights in zip(taps.cells[1:], taps.weights[1:], strict=True):
+        out += values[cells] * weights[:, None]
+    return np.asarray(out, np.float32)
 
 
 def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> Float:
-    rows = _axis_weights((source.y0, source.y1), (target.y0, target.y1), values.shape[0], shape[0])
-    columns = _axis_weights((source.x0, source.x1), (target.x0, target.x1), values.shape[1], shape[1])
-    return np.asarray(rows @ values @ columns.T, np.float32)
+    down = _taps((source.y0, source.y1), (target.y0, target.y1), values.shape[0], shape[0])
+    along = _taps((source.x0, source.x1), (target.x0, target.x1), values.shape[1], shape[1])
+    return _resampled(values, down, along)
 
 
 def sample(patch: Patch, box: Box, shape: tuple[int, int], part: tuple[Range, Range] | None = None) -> Float:
@@ -179,10 +213,9 @@ def sample(patch: Patch, box: Box, shape: tuple[int, int], part: tuple[Range, Ra
     (y0, y1), (x0, x1) = patch._filled
     rows, columns = part or ((0, shape[0]), (0, shape[1]))
     h, w = patch.probability.shape
-    down = _axis_weights((patch.box.y0, patch.box.y1), (box.y0, box.y1), h, shape[0], (y0, y1), rows)
-    along = _axis_weights((patch.box.x0, patch.box.x1), (box.x0, box.x1), w, shape[1], (x0, x1), columns)
-    values = np.asarray(patch.probability[y0:y1, x0:x1] / np.float32(FULL), np.float32)
-    return np.asarray(down @ values @ along.T, np.float32)
+    down = _taps((patch.box.y0, patch.box.y1), (box.y0, box.y1), h, shape[0], (y0, y1), rows)
+    along = _taps((patch.box.x0, patch.box.x1), (box.x0, box.x1), w, shape[1], (x0, x1), columns)
+    return _resampled(np.asarray(patch.probability[y0:y1, x0:x1] / np.float32(FULL), np.float32), down, along)
 
 
 def _cells_of(part: Box, box: Box, shape: tuple[int, int]) -> tuple[Range, Range]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Float = npt.NDArray[np.float32]
 
@@ -33,6 +33,8 @@ DESCENT = 16
 """Steps by which each small patch is matched. Without the refinement that follows in OpenCV's preset, which smooths the
 motion over the object's edge, masks moved by one hop fitted better (J 0.792 to 0.785 on videos) in 3 ms instead of 5.
 """
+MOST_SAMPLES = 4
+"""Samples along each side of a pixel of the networks' resolution, at most."""
 PRESENT = 0.5
 """A mask without any probability from here on moves nowhere."""
 
@@ -96,7 +98,8 @@ def move_along(mask: Float, near: Float, here: Float) -> Moved:
         return Moved(mask, np.zeros_like(mask))
     import cv2
 
-    before, after = _stretched(_grey(near, mask.shape), _grey(here, mask.shape))
+    shape = (mask.shape[0], mask.shape[1])
+    before, after = _stretched(_grey(near, shape), _grey(here, shape))
     with _one_thread():
         flow = _flow().calc(after, before, None)  # (S, S, 2): from this frame back to the neighbour
         rows, columns = np.indices(mask.shape, np.float32)
@@ -138,14 +141,49 @@ def pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ivos-motion")
 
 
-def _grey(image: Float, shape: tuple[int, ...]) -> Float:
-    """Brightness of an image (h, w, 3) at another shape."""
+def resampled(image: Float, shape: tuple[int, int]) -> Float:
+    """Pixels of a region at the networks' resolution: averaged where it is coarser, interpolated where it is finer.
+
+    Each pixel of the result is the mean of evenly spaced, bilinearly interpolated samples, so many that none of the
+    image is left out: what ROI align does (He et al. 2017, "Mask R-CNN"), by which regions are cut in training, in a
+    fifth of its time. Where that were more than `MOST_SAMPLES` a side, it is the mean of all pixels.
+
+    Parameters
+    ----------
+    image : (h, w, C) float32 array
+        The region's pixels.
+    shape : tuple of int
+        Rows and columns of the result.
+
+    Returns
+    -------
+    (S, S, C) float32 array
+        Contiguous; the image itself where it has that shape.
+    """
+    out = np.ascontiguousarray(image, np.float32)
+    if out.shape[:2] == shape:
+        return out
+    with _one_thread():
+        out = _resized(out, [min(side, MOST_SAMPLES * n) for n, side in zip(shape, out.shape, strict=False)])
+        out = _resized(out, [n * -(-side // n) for n, side in zip(shape, out.shape, strict=False)])
+        out = _resized(out, shape)
+    return out.reshape(*shape, image.shape[2])
+
+
+def _resized(image: Float, shape: Sequence[int]) -> Float:
+    """Averaged where no axis grows, else interpolated."""
     import cv2
 
-    grey = cv2.transform(np.ascontiguousarray(image, np.float32), np.full((1, 3), 1 / 3, np.float32))
-    smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
-    way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(grey, (shape[1], shape[0]), interpolation=way), np.float32)
+    if image.shape[:2] == tuple(shape):
+        return image
+    shrinks = shape[0] <= image.shape[0] and shape[1] <= image.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=way), np.float32)
+
+
+def _grey(image: Float, shape: tuple[int, int]) -> Float:
+    """Brightness of an image (h, w, 3) at another shape."""
+    return np.asarray(resampled(image, shape).mean(2), np.float32)
 
 
 def _stretched(a: Float, b: Float) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

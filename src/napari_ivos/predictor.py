@@ -58,7 +58,7 @@ class Propagation:
     Parameters
     ----------
     image : (h, w, 3) float32 array
-        The region's pixels on this frame, 0..1, at the frame's own resolution.
+        The region's pixels on this frame, 0..1, at the frame's own resolution or at (S, S).
     neighbour : (S, S) float32 array
         The object's merged mask on the neighbouring frame, over the same region; all 0 where it was lost there.
     previous : (S, S) float32 array or None

@@ -329,13 +329,11 @@ def propagate(
                 for i, region in some
             ]
             if read_near is not None:
-                requests = _along(
-                    requests,
-                    [
-                        read_near(region) if r.neighbour.max() >= motion.PRESENT else None
-                        for (_, region), r in zip(some, requests, strict=True)
-                    ],
-                )
+                before = [
+                    read_near(region) if r.neighbour.max() >= motion.PRESENT else None
+                    for (_, region), r in zip(some, requests, strict=True)
+                ]
+                requests = _along(requests, before)
             answers = predictor.propagate(requests)
             for (i, region), request, answer in zip(some, requests, answers, strict=True):
                 p = answer
@@ -359,8 +357,10 @@ def _along(requests: Sequence[Propagation], near: Sequence[Float | None]) -> lis
     def moved(request: Propagation, pixels: Float | None) -> Propagation:
         if pixels is None:
             return request
-        mask, change = motion.move_along(request.neighbour, pixels, request.image)
-        return replace(request, neighbour=mask, change=change)
+        size = len(request.neighbour)
+        here = motion.resampled(request.image, (size, size))  # once for both who look at it
+        mask, change = motion.move_along(request.neighbour, pixels, here)
+        return replace(request, image=here, neighbour=mask, change=change)
 
     threads = min(THREADS_AT_MOST, cores() - 1)
     if threads < 2 or len(requests) < 2:

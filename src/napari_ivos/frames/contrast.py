@@ -109,15 +109,15 @@ def apply(values: Array, ranges: Sequence[Range]) -> npt.NDArray[np.float32]:
     """(h, w, c) values of any real dtype to (h, w, c) float32 in 0..1; NaN becomes 0."""
     wide = values.dtype.itemsize > (2 if values.dtype.kind in "iu" else 4)
     work: type[np.floating[Any]] = np.float64 if wide else np.float32
-    out: npt.NDArray[np.floating[Any]] = values.astype(work)
-    low = np.array([pair[0] for pair in ranges], dtype=work)
-    high = np.array([pair[1] for pair in ranges], dtype=work)
+    height, width, channels = values.shape
+    out: npt.NDArray[np.floating[Any]] = values.astype(work, order="C").reshape(height, width * channels)
+    low, high = (np.tile(np.array(side, work), width) for side in zip(*ranges, strict=True))  # of whole rows
     # Infinite values, and ranges near the limits of the type, may overflow on the way; the clip gives them their place.
     with np.errstate(all="ignore"):
         out = np.clip((out - low) / np.maximum(high - low, np.finfo(work).tiny), 0.0, 1.0)
     if values.dtype.kind == "f":
         np.nan_to_num(out, copy=False, nan=0.0)
-    return out.astype(np.float32, copy=False)
+    return out.astype(np.float32, copy=False).reshape(values.shape)
 
 
 def check_ranges(given: Any, count: int) -> tuple[Range, ...]:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_ivos.errors import OutOfMemory, WeightsError
+from napari_ivos.motion import resampled
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
-from napari_ivos.networks.planes import Float, crop, mask_plane, propagation_planes, stroke_plane
+from napari_ivos.networks.planes import Float, mask_plane, propagation_planes, stroke_plane
 from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
-from napari_ivos.regions import Box
 from napari_ivos.untrusted import cores
 
 if TYPE_CHECKING:
@@ -207,11 +207,9 @@ class TorchPredictor:
         return self._probabilities(logits)
 
     def _images(self, requests: Sequence[Interaction] | Sequence[Propagation]) -> Tensor:
-        cut = []
-        for request in requests:
-            image = torch.from_numpy(np.ascontiguousarray(request.image)).permute(2, 0, 1)[None]  # (1, 3, h, w)
-            cut.append(crop(image.to(self._device), [Box(0, 0, *request.image.shape[:2])], self.size))
-        return torch.cat(cut).contiguous(memory_format=torch.channels_last)
+        shape = (self.size, self.size)
+        images = np.stack([resampled(request.image, shape) for request in requests])  # (B, S, S, 3)
+        return torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)  # so they lie with their channels last
 
     def _to(self, planes: Tensor) -> Tensor:
         return planes.to(self._device).contiguous(memory_format=torch.channels_last)
