@@ -101,6 +101,7 @@ PARTS = {
     "sparse": _engine("sparse", "A stack of 100 GB"),
     "interaction": _engine("interaction", "One interaction"),
     "frame-size": _engine("frame-size", "Cost and the size of frames"),
+    "film": _engine("film", "A film"),
     "sizes": _engine("sizes", "Two sizes of networks"),
     "memory": _engine("memory", "Memory over a long stack"),
     "scaling": Part(
