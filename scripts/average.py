@@ -1,7 +1,8 @@
-"""The mean of several models' weights: ``python scripts/average.py OUTPUT MODEL MODEL [MODEL ...]``.
+"""The mean of several models' weights: ``python scripts/average.py OUTPUT MODEL MODEL [MODEL ...] [--one-run]``.
 
 Models that were trained on from one another lie close together; their mean is often as good as the best of them in
-everything (Wortsman et al. 2022, model soups). All must be of one architecture. OUTPUT is a model of this package.
+everything (Wortsman et al. 2022, model soups). All must be of one architecture. OUTPUT is a model of this package that
+has its file's name; of one MODEL it is that model under another name.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from napari_ivos import InputError
 from napari_ivos.training.train import write_whole
 
 
-def average(models: list[Path]) -> bytes:
-    """A model file whose weights are the mean of these models'.
+def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
+    """A model file, called `name`, whose weights are the mean of these models', of as many runs or states of one.
 
     Raises
     ------
@@ -40,8 +41,9 @@ def average(models: list[Path]) -> bytes:
         values = torch.stack([w[key].double() for w in weights])
         mean[key] = values.mean(0).to(first.dtype) if first.is_floating_point() else first
     steps = " and ".join(note.get("steps", "?") for note in notes)
-    hours = sum(float(note.get("hours", 0)) for note in notes)
-    return save(mean, {**notes[0], "steps": steps, "hours": f"{hours:.2f}"})
+    each = [float(note.get("hours", 0)) for note in notes]
+    hours = max(each) if one_run else sum(each)
+    return save(mean, {**notes[0], "name": name, "steps": steps, "hours": f"{hours:.2f}"})
 
 
 def main() -> None:
@@ -49,8 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--one-run", action="store_true", help="they are states of one run, whose hours count once")
     options = parser.parse_args()
-    write_whole(options.output, average(options.models))
+    write_whole(options.output, average(options.models, options.output.stem, options.one_run))
     print(f"{options.output}: the mean of {len(options.models)} models")
 
 

@@ -702,16 +702,21 @@ def test_the_mean_of_two_models_is_a_model(tmp_path: Path, monkeypatch: pytest.M
     for name, size in (("a", 64), ("b", 64), ("c", 96)):
         architecture = Architecture(**{**TINY, "size": size})
         (tmp_path / name).write_bytes(to_bytes(*new_networks(architecture), architecture, steps="5", hours="0.5"))
-    (tmp_path / "mean.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"]))
+    (tmp_path / "mean.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"], "mean"))
     a, b, mean = (load_file(tmp_path / name) for name in ("a", "b", "mean.safetensors"))
     weight = next(key for key, value in a.items() if value.ndim == 4)
     half = (a[weight].double() + b[weight].double()) / 2
     assert torch.allclose(mean[weight].double(), half, atol=1e-3)
     assert not torch.equal(a[weight], b[weight])
-    assert describe(tmp_path / "mean.safetensors")["hours"] == "1.00"
+    assert {k: describe(tmp_path / "mean.safetensors")[k] for k in ("name", "hours")} == {
+        "name": "mean",
+        "hours": "1.00",
+    }
+    (tmp_path / "soup.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"], "soup", one_run=True))
+    assert describe(tmp_path / "soup.safetensors")["hours"] == "0.50"
     assert load_model(tmp_path / "mean.safetensors", device="cpu").size == 64
     with pytest.raises(InputError, match="2 architectures"):
-        average([tmp_path / "a", tmp_path / "c"])
+        average([tmp_path / "a", tmp_path / "c"], "mean")
 
 
 def test_a_log_drops_what_comes_after_the_checkpoint(tmp_path: Path) -> None:

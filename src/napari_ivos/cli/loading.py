@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def load(name: str | Path | None, device: str | None) -> Predictor:
     """`napari_ivos.load_model`, with one thread less than there are cores unless ``OMP_NUM_THREADS`` says how many.
 
-    Threads of PyTorch wait for each other, and where another program has one of the cores they mostly wait: on two busy
-    cores two threads took 400 to 900 ms for a propagation, one thread 40 to 50. On two idle ones they took 21 instead
-    of 31 (of the networks alone, without reading, motion and merging).
+    Threads of PyTorch wait for each other, and where another program has one of the cores they mostly wait: on two
+    cores with two other programs two threads took 280 to 340 ms for a large object and frame, one thread 65 to 80. On
+    two idle ones they took 34 instead of 43 (`benchmarks/engine.py film`).
     """
     from napari_ivos.networks.inference import leave_a_core
 

@@ -228,9 +228,8 @@ class TorchPredictor:
 def leave_a_core() -> None:
     """Compute with one thread less than there are cores, unless the user has said how many (``OMP_NUM_THREADS``).
 
-    In a process with a window the last core draws it. On two cores one thread propagated as many frames a second as
-    two (24.8 to 24.6), a stroke's mask came in 130 ms instead of 190, and the window had 0.90 of the engine's speed
-    instead of 0.68: two threads wait for each other whenever the window is painted.
+    In a process with a window the last core draws it: threads of a convolution wait for each other, so that all of them
+    stand still whenever one of their cores paints.
     """
     global _threads  # noqa: PLW0603 - OpenMP's own setting is one of the process and its threads, too
     if "OMP_NUM_THREADS" not in os.environ:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 FORMAT = "napari-ivos 1"
 DEFAULT = "compact"
-SHIPPED = {"compact": "compact.safetensors"}
+SHIPPED = {"compact": "compact.safetensors", "fine": "fine.safetensors"}
 """Models in the package, by name."""
+MEANT_FOR = {"compact": "fast, for all kinds of stacks", "fine": "films with large objects; 1.5 times the time"}
+"""What each of them is for, in a few words."""
 TRAINABLE = ("compact", "resnet50")
 """Architectures that the training program knows by name; without trained weights there is nothing to load."""
 MAXIMUM_BYTES = 2_000_000_000
@@ -48,7 +50,8 @@ def load_model(name: str | Path | None = None, device: str | None = None) -> Tor
     Parameters
     ----------
     name : str or path, optional
-        A shipped model's name ("compact"), or a .safetensors file; the shipped default if left out.
+        A shipped model's name: "compact" (fast, for all kinds of stacks; the default) or "fine" (for films with large
+        objects, in 1.5 times the time); or a .safetensors file.
     device : str, optional
         "cpu", "cuda", "cuda:1", "mps"; the best there is if left out.
 

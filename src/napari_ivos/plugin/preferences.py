@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_ivos.networks.weights import MEANT_FOR
+
 
 def get(group: str, name: str, default: Any) -> Any:
     """One preference; the default where napari has none for plugins."""
@@ -24,5 +26,7 @@ def apply(stack: Any) -> None:
     folder, model = get("projects", "folder", None), get("compute", "model", None)
     if folder:
         stack.folder.value = folder
-    if model:
+    if model in MEANT_FOR:
         stack.model.value = model
+    elif model:
+        stack.model_file.value = model
