@@ -666,7 +666,7 @@ def test_a_closed_pipe_is_no_traceback(folder):
 def shipped_weights() -> bool:
     from napari_ivos.networks import weights
 
-    return (Path(weights.__file__).parent / "models" / weights.SHIPPED[weights.DEFAULT]).exists()
+    return (Path(weights.__file__).parent / "models" / f"{weights.DEFAULT}.safetensors").exists()
 
 
 @pytest.mark.skipif(not shipped_weights(), reason="no trained weights in this checkout")

@@ -12,7 +12,7 @@ import tifffile
 from napari_ivos.benchmark.metrics import frame_jaccard
 from napari_ivos.frames import open_frames
 from napari_ivos.networks import load_model
-from napari_ivos.networks.weights import DEFAULT, SHIPPED
+from napari_ivos.networks.weights import DEFAULT
 from napari_ivos.networks.weights import __file__ as weights_module
 from napari_ivos.predictor import Interaction, Propagation
 from napari_ivos.scribbles import read_davis
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_ivos.networks.inference import TorchPredictor
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
-WEIGHTS = Path(weights_module).parent / "models" / SHIPPED[DEFAULT]
+WEIGHTS = Path(weights_module).parent / "models" / f"{DEFAULT}.safetensors"
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),

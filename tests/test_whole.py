@@ -19,7 +19,7 @@ from napari_ivos.benchmark.robot import correct, first_scribbles
 from napari_ivos.cli import main
 from napari_ivos.frames import open_frames
 from napari_ivos.networks import load_model
-from napari_ivos.networks.weights import DEFAULT, SHIPPED
+from napari_ivos.networks.weights import DEFAULT
 from napari_ivos.networks.weights import __file__ as weights_module
 from napari_ivos.scribbles import read_davis
 from napari_ivos.session import Session
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 DEV = Path(__file__).parent.parent.parent / "shared" / "data" / "dev"
-WEIGHTS = Path(weights_module).parent / "models" / SHIPPED[DEFAULT]
+WEIGHTS = Path(weights_module).parent / "models" / f"{DEFAULT}.safetensors"
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="no trained weights in this checkout")
 

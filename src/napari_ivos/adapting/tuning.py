@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from napari_ivos import motion
 from napari_ivos.errors import OutOfMemory
-from napari_ivos.networks.planes import CHANGE_SCALE, UNKNOWN, crop
+from napari_ivos.networks.planes import CHANGE_SCALE, UNKNOWN
 from napari_ivos.networks.weights import load_bytes, to_bytes
-from napari_ivos.regions import MASK_LEVEL, Box
+from napari_ivos.regions import MASK_LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,15 +82,14 @@ def prepared(looks: Sequence[Look], stack: Stack, architecture: Architecture) ->
 
 def _planes(look: Look, stack: Stack, architecture: Architecture) -> npt.NDArray[np.uint8]:
     size = architecture.size
-    here = np.ascontiguousarray(stack.read(look.frame, look.region))
-    image = crop(torch.from_numpy(here).permute(2, 0, 1)[None], [Box(0, 0, *look.region.shape)], size)[0].numpy()
+    here = motion.resampled(stack.read(look.frame, look.region), (size, size))
     unknown = np.full((size, size), UNKNOWN, np.float32)
     masks = [unknown if mask is None else mask for mask in look.masks]
     further = list(look.strokes)
     if look.near is not None and architecture.motion:
         masks[0], change = motion.move_along(masks[0], stack.read(look.near, look.region), here)
         further.append(change)
-    whole = np.concatenate([image, np.stack([*masks, *further, look.target, look.weight])])
+    whole = np.concatenate([here.transpose(2, 0, 1), np.stack([*masks, *further, look.target, look.weight])])
     return np.asarray(np.rint(np.clip(whole, 0, 1) * 255), np.uint8)
 
 

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT = "napari-ivos 1"
 DEFAULT = "compact"
-SHIPPED = {"compact": "compact.safetensors", "fine": "fine.safetensors"}
-"""Models in the package, by name."""
-MEANT_FOR = {"compact": "fast, for all kinds of stacks", "fine": "films with large objects; 1.5 times the time"}
-"""What each of them is for, in a few words."""
+SHIPPED = {"compact": "fast, for all kinds of stacks", "fine": "films with large objects; 1.5 times the time"}
+"""Models in the package, by name, each with what it is for."""
 TRAINABLE = ("compact", "resnet50")
 """Architectures that the training program knows by name; without trained weights there is nothing to load."""
 MAXIMUM_BYTES = 2_000_000_000
@@ -89,7 +87,7 @@ def load_bytes(blob: bytes, name: str, device: str | None = None, portable: bool
 
 def _locate(name: str | Path) -> tuple[Path, str]:
     if str(name) in SHIPPED:
-        path = Path(str(resources.files("napari_ivos.networks") / "models" / SHIPPED[str(name)]))
+        path = Path(str(resources.files("napari_ivos.networks") / "models" / f"{name}.safetensors"))
         if not path.exists():
             raise WeightsError(f"The model {name!r} is missing from this installation ({path.name}); install again.")
         return path, str(name)

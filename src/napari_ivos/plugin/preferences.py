@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_ivos.networks.weights import MEANT_FOR
+from napari_ivos.networks.weights import SHIPPED
 
 
 def get(group: str, name: str, default: Any) -> Any:
@@ -26,7 +26,7 @@ def apply(stack: Any) -> None:
     folder, model = get("projects", "folder", None), get("compute", "model", None)
     if folder:
         stack.folder.value = folder
-    if model in MEANT_FOR:
+    if model in SHIPPED:
         stack.model.value = model
     elif model:
         stack.model_file.value = model

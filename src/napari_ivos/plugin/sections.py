@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ivos.networks.weights import MEANT_FOR
+from napari_ivos.networks.weights import SHIPPED
 from napari_ivos.plugin.table import ObjectTable
 from napari_ivos.plugin.timeline import (
     ABSENT_COLOUR,
@@ -271,7 +271,7 @@ class StackSection(Section):
         self.fresh = CheckBox(label="", text="New project", tooltip="Begin anew although there is a project already.")
         self.model = ComboBox(
             label="Model",
-            choices=[(f"{name}: {words}", name) for name, words in MEANT_FOR.items()],
+            choices=[(f"{name}: {words}", name) for name, words in SHIPPED.items()],
             tooltip="The trained networks that come with the plugin.",
         )
         self.model_file = FileEdit(
