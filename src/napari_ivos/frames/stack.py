@@ -377,10 +377,9 @@ class FrameStack:
         first, last = min(self.channels), max(self.channels)
         if self._reads_per_region() == 1:
             values = self._fetch(frame, box, slice(first, last + 1), through_blocks)
+            # Picked one by one they would lie one behind the other, for all that comes to walk across.
             if list(self.channels) == list(range(first, last + 1)):
-                return (
-                    values  # picked one by one they would lie one behind the other, for all that comes to walk across
-                )
+                return values
             return values[..., [channel - first for channel in self.channels]]
         parts = [self._fetch(frame, box, slice(c, c + 1), through_blocks) for c in self.channels]
         return np.concatenate(parts, axis=2)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "napari-ivos 1"
 DEFAULT = "compact"
-SHIPPED = {"compact": "fast, for all kinds of stacks", "fine": "films with large objects; 1.5 times the time"}
+SHIPPED = {"compact": "fast, for all stacks", "fine": "large objects in films"}
 """Models in the package, by name, each with what it is for."""
 TRAINABLE = ("compact", "resnet50")
 """Architectures that the training program knows by name; without trained weights there is nothing to load."""
