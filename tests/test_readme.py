@@ -79,6 +79,8 @@ MEASURED = [
     ("interaction", r"mask shown: median \| (\d+) ms", r"first strokes to mask, one core \| (\d+) ms"),
     ("frame-size", r"1,000 x 1,000 px, a frame \(median\) \| ([\d.]+) ms", r"object and frame, one core \| (\d+) ms"),
     ("frame-size", r"in 20,000 x 20,000 px \| ([\d.]+) ms", r"in frames of 20,000 x 20,000 px \| (\d+) ms"),
+    ("film", r"one thread \| ([\d.]+) ms", r"film of 480p, a frame, one core; two \| (\d+) ms"),
+    ("film", r"threads, one a core \| ([\d.]+) ms", r"film of 480p, .* \| \d+ ms; (\d+) ms"),
     ("scaling", r"1,000 over one at 16: ([\d.]+)", r"over one among 16, time \| ([\d.]+) times"),
     ("scaling", r"\| 1,000 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| ([\d.]+) ", r"with 1,000 objects \| ([\d.]+) s"),
     ("memory", r"growth .* \| (\d+) MB", r"growth of memory .* \| (\d+) MB"),

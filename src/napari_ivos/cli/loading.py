@@ -17,7 +17,7 @@ def load(name: str | Path | None, device: str | None) -> Predictor:
 
     Threads of PyTorch wait for each other, and where another program has one of the cores they mostly wait: on two
     cores with two other programs two threads took 280 to 340 ms for a large object and frame, one thread 65 to 80. On
-    two idle ones they took 34 instead of 43 (`benchmarks/engine.py film`).
+    two idle ones they take 25 instead of 32 (`benchmarks/engine.py film`).
     """
     from napari_ivos.networks.inference import leave_a_core
 
