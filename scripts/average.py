@@ -8,6 +8,7 @@ has its file's name; of one MODEL it is that model under another name.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
     for key, first in weights[0].items():
         values = torch.stack([w[key].double() for w in weights])
         mean[key] = values.mean(0).to(first.dtype) if first.is_floating_point() else first
-    steps = " and ".join(note.get("steps", "?") for note in notes)
+    made = [note.get("steps", "?") for note in notes]
+    steps = str(max(int(n) for s in made for n in re.findall(r"\d+", s))) if one_run else " and ".join(made)
     each = [float(note.get("hours", 0)) for note in notes]
     hours = max(each) if one_run else sum(each)
     return save(mean, {**notes[0], "name": name, "steps": steps, "hours": f"{hours:.2f}"})
