@@ -8,7 +8,6 @@ has its file's name; of one MODEL it is that model under another name.
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import torch
@@ -41,10 +40,10 @@ def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
     for key, first in weights[0].items():
         values = torch.stack([w[key].double() for w in weights])
         mean[key] = values.mean(0).to(first.dtype) if first.is_floating_point() else first
-    made = [note.get("steps", "?") for note in notes]
-    steps = str(max(int(n) for s in made for n in re.findall(r"\d+", s))) if one_run else " and ".join(made)
-    each = [float(note.get("hours", 0)) for note in notes]
-    hours = max(each) if one_run else sum(each)
+    notes.sort(key=lambda note: float(note.get("hours", 0)))
+    counted = notes[-1:] if one_run else notes  # of one run the state that was trained longest counts
+    steps = " and ".join(note.get("steps", "?") for note in counted)
+    hours = sum(float(note.get("hours", 0)) for note in counted)
     return save(mean, {**notes[0], "name": name, "steps": steps, "hours": f"{hours:.2f}"})
 
 
@@ -53,7 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
-    parser.add_argument("--one-run", action="store_true", help="they are states of one run, whose hours count once")
+    parser.add_argument(
+        "--one-run",
+        action="store_true",
+        help="they are states of one run (and what it began from): only the longest counts",
+    )
     options = parser.parse_args()
     write_whole(options.output, average(options.models, options.output.stem, options.one_run))
     print(f"{options.output}: the mean of {len(options.models)} models")

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -140,3 +143,25 @@ def test_workflows_try_each_python_that_is_declared():
     declared = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"])))
     workflow = yaml.safe_load((TOP / ".github/workflows/test.yml").read_text(encoding="utf-8"))
     assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == declared
+
+
+def averaged(folder: Path, one_run: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Weights and notes of the mean of two models: 10 steps in half an hour, 30 in one and a half."""
+    paths = []
+    for steps, hours, value in (("30", "1.50", 3.0), ("10", "0.50", 1.0)):
+        paths.append(folder / f"{steps}.safetensors")
+        notes = {"architecture": "one", "steps": steps, "hours": hours, "name": "part"}
+        save_file({"weight": torch.full((2,), value, dtype=torch.float16)}, paths[-1], notes)
+    made = folder / "mean.safetensors"
+    made.write_bytes(load("scripts/average.py").average(paths, "mean", one_run))
+    with safe_open(made, "pt") as file:
+        return load_file(made), dict(file.metadata())
+
+
+@pytest.mark.parametrize(("one_run", "steps", "hours"), [(True, "30", 1.5), (False, "10 and 30", 2.0)])
+def test_a_mean_of_models_says_what_was_trained(tmp_path, one_run, steps, hours):
+    """Weights are the mean; of states of one run the longest counts, of several runs all do."""
+    weights, notes = averaged(tmp_path, one_run)
+    assert weights["weight"].dtype == torch.float16
+    assert weights["weight"].tolist() == [2.0, 2.0]
+    assert (notes["steps"], float(notes["hours"]), notes["name"]) == (steps, hours, "mean")

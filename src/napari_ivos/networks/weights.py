@@ -49,7 +49,7 @@ def load_model(name: str | Path | None = None, device: str | None = None) -> Tor
     ----------
     name : str or path, optional
         A shipped model's name: "compact" (fast, for all kinds of stacks; the default) or "fine" (for films with large
-        objects, in 1.5 times the time); or a .safetensors file.
+        objects, in 1.5 to 1.7 times the time); or a .safetensors file.
     device : str, optional
         "cpu", "cuda", "cuda:1", "mps"; the best there is if left out.
 
