@@ -159,7 +159,7 @@ def test_one_annotated_frame_is_learned_from_untested_and_the_report_says_so(mak
 def test_a_trial_carries_masks_from_the_nearest_annotated_frame(make_session, clip):
     """The trial is on the last frame of those with most objects; a perfect predictor scores 1 there, a blind one 0."""
     session = make_session(0, 1, 4)
-    trial = testing.plan(Material(session, 64))
+    trial = testing.plan(Material(session, ivos.FakePredictor(64)))
     assert (trial.frame, trial.objects, list(trial.ways)) == (4, 2, [1])
     assert testing.score(trial, ivos.FakePredictor(64), session.stack) > 0.9
 
@@ -180,11 +180,11 @@ def test_painted_masks_teach_more_than_scribbled_ones_and_those_more_than_propag
         session.annotate(0, clip.truth[0])
         session.interact(clip.scribbles(3, 1))
         list(session.propagate())
-        material = Material(session, 64)
+        material = Material(session, ivos.FakePredictor(64))
         trust = {(k.frame, k.object_id): k.trust for k in material.known}
         assert trust[0, 1] > trust[3, 1] > trust[2, 1] > 0
         assert {k.frame for k in material.annotated[1]} == {0, 3}
-        accepted = Material(session, 64, accepted=[5])
+        accepted = Material(session, ivos.FakePredictor(64), accepted=[5])
         assert {k.trust for k in accepted.known if k.frame == 5} == {trust[3, 1]}
 
 
@@ -192,7 +192,7 @@ def test_masks_to_learn_from_are_moved_along_as_in_use(make_session, model):
     """A mask of a neighbouring frame lies where the picture went, one of the same frame where it was; both are seen."""
     session = make_session(0, 1)
     rng, found = np.random.default_rng(0), {}
-    held = Material(session, model.size)
+    held = Material(session, model)
     while len(found) < 2:
         _, look = held.pick(rng)
         found.setdefault(look.near == look.frame, look)
@@ -212,7 +212,7 @@ def test_strokes_are_certain_whatever_the_mask_says(clip):
     outside, inside = ivos.Stroke(1, [(60, 20), (60, 40)]), ivos.Stroke(0, [(20, 14), (20, 28)])
     with ivos.Session(clip.video, ivos.FakePredictor(64)) as session:
         session.interact(clip.scribbles(0, 1))
-        material = Material(session, 64)
+        material = Material(session, ivos.FakePredictor(64))
         material.strokes = lambda frame: [outside, inside]
         target, weight = material.truth(material.annotated[1][0], frame)
     for stroke, value in ((outside, 1), (inside, 0)):
@@ -251,7 +251,7 @@ def test_masks_before_a_round_are_those_that_it_corrected(clip):
         assert {p.origin for p in now.values()} == {Origin.PAINTED}
         assert {p.origin for p in before.values()} == {Origin.PROPAGATED}
         assert not session.masks(4, before_round=1)
-        known = {k.frame: k for k in Material(session, 64).annotated[1]}
+        known = {k.frame: k for k in Material(session, ivos.FakePredictor(64)).annotated[1]}
         assert known[0].before is None
         assert np.array_equal(known[4].before.probability, before[1].probability)
 

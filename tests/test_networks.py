@@ -7,19 +7,20 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from napari_ivos import Predictor, WeightsError, load_model, steps
+from napari_ivos import FakePredictor, Predictor, Session, WeightsError, load_model, steps
 from napari_ivos.motion import resampled
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture, KeptPlanes, MobileNetV2Encoder, make_encoder
-from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes
+from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes, unpack
 from napari_ivos.networks.planes import crop
 from napari_ivos.networks.propagation import FeatureAggregation
-from napari_ivos.predictor import Interaction, Propagation
+from napari_ivos.predictor import Interaction, Propagation, side_of
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke
 
@@ -56,7 +57,7 @@ def test_every_architecture_gives_a_probability_for_each_object(architecture: Ar
     rng = np.random.default_rng(0)
     model = predictor_of(architecture)
     results = model.segment([interaction(rng, shape, known) for shape, known in (((3, 200), True), ((64, 64), False))])
-    expected = sum(int(np.prod(s)) for s in reference_shapes(architecture))
+    expected = sum(int(np.prod(s)) for s in reference_shapes(architecture, 64))
     for result in results:
         assert result.probability.shape == (64, 64)
         assert 0 <= result.probability.min() <= result.probability.max() <= 1
@@ -107,6 +108,76 @@ def test_results_of_a_batch_equal_those_one_by_one(predictor: TorchPredictor) ->
     ]
     for ask, p in zip(carried, predictor.propagate(carried), strict=True):
         np.testing.assert_allclose(predictor.propagate([ask])[0], p, atol=2e-5)
+
+
+TWO_SIDES = replace(SMALL, size=96, small=64, residual_masks=True, motion=True)
+
+
+def test_small_regions_are_seen_at_fewer_pixels_and_large_ones_at_more() -> None:
+    """A region that fits into the large side is seen at the small one; without a small side all are seen at one."""
+    model, plain = predictor_of(TWO_SIDES), predictor_of(SMALL)
+    for region, side in ((Box(0, 0, 20, 30), 64), (Box(5, 5, 101, 40), 64), (Box(5, 5, 102, 40), 96)):
+        assert side_of(model, region) == side
+        assert side_of(plain, region) == 64
+    assert side_of(FakePredictor(32), Box(0, 0, 500, 500)) == 32
+
+
+def asked(side: int, rng: np.random.Generator, references: list[np.ndarray] | None = None) -> Any:
+    """A request of either network at a side, with planes drawn by chance."""
+    image, *planes = (rng.random((side, side, *more), np.float32) for more in ((3,), (), (), ()))
+    return Interaction(image, *planes) if references is None else Propagation(image, planes[0], None, references)
+
+
+def test_requests_of_both_sides_in_one_call_are_answered_in_order_as_if_alone() -> None:
+    """Large and small regions go through the networks in batches of their own, and come back in the order asked."""
+    model, rng = predictor_of(TWO_SIDES), np.random.default_rng(0)
+    looks = [asked(side, rng) for side in (64, 96, 64, 96, 96)]
+    found = model.segment(looks)
+    assert [one.probability.shape[0] for one in found] == [64, 96, 64, 96, 96]
+    for look, one in zip(looks, found, strict=True):
+        np.testing.assert_allclose(one.probability, model.segment([look])[0].probability, atol=1e-5)
+    hops = [asked(side, rng, [one.reference]) for side, one in zip((96, 96, 64, 64, 96), found, strict=True)]
+    for hop, answer in zip(hops, model.propagate(hops), strict=True):
+        np.testing.assert_allclose(answer, model.propagate([hop])[0], atol=1e-5)
+
+
+def test_what_was_learned_from_a_region_of_one_side_serves_at_the_other() -> None:
+    """A reference of the other side is brought to this one: flat features stay what they were, and masks come out."""
+    sizes = [sum(int(np.prod(s)) for s in reference_shapes(TWO_SIDES, side)) for side in (64, 96)]
+    flat = [np.full(size, 0.5, np.float16) for size in sizes]
+    for side in (64, 96):
+        for features in vars(unpack(flat, TWO_SIDES, side, torch.device("cpu"))).values():
+            assert features.shape[0] == 2
+            assert features.shape[2] in (side // 32, side // 16)
+            assert (features == 0.5).all()
+    model, rng = predictor_of(TWO_SIDES), np.random.default_rng(0)
+    learned = [one.reference for one in model.segment([asked(64, rng), asked(96, rng)])]
+    assert model.propagate([asked(96, rng, learned)])[0].shape == (96, 96)
+    with pytest.raises(WeightsError, match="another model made it"):
+        model.propagate([asked(96, rng, [learned[0][:-1]])])
+
+
+def test_an_object_that_grows_is_followed_from_one_side_to_the_other(monkeypatch) -> None:
+    """Between a small and a large annotated mask the networks look at both sides, each with both references."""
+    frames = np.zeros((4, 120, 120), np.uint8)
+    rows, columns = np.indices((120, 120)) - 60
+    for t, radius in enumerate((8, 14, 24, 45)):
+        frames[t][rows**2 + columns**2 < radius**2] = 200
+    model, seen = predictor_of(TWO_SIDES), []
+    propagate = TorchPredictor.propagate
+
+    def noted(self: TorchPredictor, requests: list[Propagation]) -> list[np.ndarray]:
+        seen.extend((len(r.neighbour), len({len(x) for x in r.references})) for r in requests)
+        return propagate(self, requests)
+
+    monkeypatch.setattr(TorchPredictor, "propagate", noted)
+    with Session(frames, model) as session:
+        for t in (0, 3):
+            session.annotate(t, (frames[t] > 0).astype(np.uint16))
+        done = [result.frame for result in session.propagate()]
+        assert sorted(done) == [1, 2]
+        assert all(not session.masks(t)[1].empty for t in done)
+    assert set(seen) == {(64, 2), (96, 2)}
 
 
 def test_the_predictor_obeys_the_protocol_and_runs_a_frame(predictor: TorchPredictor) -> None:

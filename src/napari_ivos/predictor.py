@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos.regions import MASK_LEVEL
+from napari_ivos.regions import MASK_LEVEL, Box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Predictor(Protocol):
     checksum : str
         Identifies the weights: a project notes it beside everything that they made.
     size : int
-        Side S of the networks' input, in pixels.
+        Side S of the networks' input, in pixels; the largest, of a predictor that is `Scaling`.
     device : str
         Where it computes, such as "cpu" or "cuda:0".
     """
@@ -117,6 +117,20 @@ class Following(Protocol):
 
     @property
     def follows_motion(self) -> bool: ...
+
+
+@runtime_checkable
+class Scaling(Protocol):
+    """A predictor that sees regions at a side S of their own, such as small ones at fewer pixels."""
+
+    def side(self, region: Box) -> int:
+        """Side S of its input for a region; requests come, and results go, at it."""
+        ...
+
+
+def side_of(predictor: Predictor, region: Box) -> int:
+    """Side S at which a predictor sees a region."""
+    return predictor.side(region) if isinstance(predictor, Scaling) else predictor.size
 
 
 @runtime_checkable

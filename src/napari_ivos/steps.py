@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_ivos import motion, regions
 from napari_ivos.merging import Origin, Patch, extent_of, merged, sample, that_meet
-from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Reference, Segmentation
+from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Reference, Segmentation, side_of
 from napari_ivos.regions import MASK_LEVEL, Box
 from napari_ivos.scribbles import BACKGROUND, Stroke, pen_reach, rasterise, strokes_box
 from napari_ivos.untrusted import cores
@@ -179,7 +179,7 @@ def _see(
     while todo:
         results: list[Segmentation] = []
         for some in _at_once(todo):
-            results += predictor.segment([_interaction(read, look, drawing, predictor.size) for look in some])
+            results += predictor.segment([_interaction(read, look, drawing, predictor) for look in some])
         again = []
         for look, result in zip(todo, results, strict=True):
             look.result = result
@@ -196,8 +196,9 @@ def _at_once(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield things[start : start + AT_ONCE]
 
 
-def _interaction(read: Reader, look: _Look, drawing: _Drawing, size: int) -> Interaction:
-    shape = (size, size)
+def _interaction(read: Reader, look: _Look, drawing: _Drawing, predictor: Predictor) -> Interaction:
+    side = side_of(predictor, look.region)
+    shape = (side, side)
     own, others = drawing.of(look.object_id), drawing.against(look.object_id, look.region, shape)
     previous = None if look.previous is None else sample(look.previous, look.region, shape)
     return Interaction(
@@ -233,7 +234,7 @@ def learn(
         return {}
     nothing, results = _Drawing(()), []
     for some in _at_once(looks):
-        results += predictor.segment([_interaction(read, look, nothing, predictor.size) for look in some])
+        results += predictor.segment([_interaction(read, look, nothing, predictor) for look in some])
     return {look.object_id: result.reference for look, result in zip(looks, results, strict=True)}
 
 
@@ -325,7 +326,9 @@ def propagate(
         again: dict[int, Box] = {}
         for some in _at_once(list(todo.items())):
             requests = [
-                _propagation(read(region), region, i, near[i], previous.get(i), references[i], predictor.size)
+                _propagation(
+                    read(region), region, i, near[i], previous.get(i), references[i], side_of(predictor, region)
+                )
                 for i, region in some
             ]
             if read_near is not None:

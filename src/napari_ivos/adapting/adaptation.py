@@ -189,7 +189,7 @@ def adapt(
     wrong = sorted(f for f in accepted if f != int(f) or not 0 <= f < session.shape[0])
     if wrong:
         raise InputError(f"There is no frame {wrong[0]} to accept: the stack has frames 0 to {session.shape[0] - 1}.")
-    material = Material(session, model.size, session.accepted.union(accepted))
+    material = Material(session, model, session.accepted.union(accepted))
     where = pick_device(device or model.device)
     run = _Run(model, stack, material, str(where), seconds, steps, np.random.default_rng(seed))
     return run.go()

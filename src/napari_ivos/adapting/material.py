@@ -6,7 +6,7 @@ Regions, planes and masks come from the very functions that serve in use.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +18,14 @@ import numpy.typing as npt
 from napari_ivos import regions, steps
 from napari_ivos.errors import InputError
 from napari_ivos.merging import Origin, Patch, merged, sample, that_meet
+from napari_ivos.predictor import side_of
 from napari_ivos.regions import MASK_LEVEL, Box
 from napari_ivos.scribbles import BACKGROUND, Stroke, middle_lines, rasterise, strokes_box
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from napari_ivos.predictor import Predictor
     from napari_ivos.session import Session
 
 Rng = np.random.Generator
@@ -90,8 +92,8 @@ class Material:
     Parameters
     ----------
     session : Session
-    size : int
-        Side S of the networks' input.
+    model : Predictor
+        Whose networks will look: all looks are at the side S at which they see most of what is learned from.
     accepted : collection of int
         Frames that the user says are right: their propagated masks teach as much as scribbled ones.
 
@@ -108,8 +110,8 @@ class Material:
         Nothing is annotated.
     """
 
-    def __init__(self, session: Session, size: int, accepted: Collection[int] = ()) -> None:
-        self.session, self.size, self.accepted = session, size, frozenset(accepted)
+    def __init__(self, session: Session, model: Predictor, accepted: Collection[int] = ()) -> None:
+        self.session, self.accepted = session, frozenset(accepted)
         self.shape = session.shape[1:]
         self.masks = lru_cache(FRAMES_KEPT)(session.masks)
         self.strokes = lru_cache(FRAMES_KEPT)(self._read_strokes)
@@ -120,7 +122,12 @@ class Material:
                 "on a frame or two, propagate, correct, and adapt then."
             )
         self.known = [k for known in self.annotated.values() for k in known]
+        self.size = self._usual_side(model)
         self.known += self._untouched()
+
+    def _usual_side(self, model: Predictor) -> int:
+        seen = [regions.region_around(k.patch.extent or k.patch.box, regions.FOLLOW, self.shape) for k in self.known]
+        return Counter(side_of(model, region) for region in seen).most_common(1)[0][0]
 
     def without(self, frame: int) -> Material:
         """The same, with nothing of a frame: that one is for testing."""

@@ -81,9 +81,9 @@ def prepared(looks: Sequence[Look], stack: Stack, architecture: Architecture) ->
 
 
 def _planes(look: Look, stack: Stack, architecture: Architecture) -> npt.NDArray[np.uint8]:
-    size = architecture.size
-    here = motion.resampled(stack.read(look.frame, look.region), (size, size))
-    unknown = np.full((size, size), UNKNOWN, np.float32)
+    shape = look.target.shape
+    here = motion.resampled(stack.read(look.frame, look.region), shape)
+    unknown = np.full(shape, UNKNOWN, np.float32)
     masks = [unknown if mask is None else mask for mask in look.masks]
     further = list(look.strokes)
     if look.near is not None and architecture.motion:

@@ -34,6 +34,9 @@ class Architecture:
         "mobilenet_v2" (light, for CPUs), "resnet18" or "resnet50" (the paper's).
     size : int
         Side of the region that the networks see, in pixels; a multiple of 32.
+    small : int
+        The same for objects that are small on the frame, of whose region `size` would show no more than this does; 0:
+        all are seen at `size`. The weights are the same.
     width : int
         Channels of the decoders' top-down path.
     fine_width : int
@@ -57,6 +60,7 @@ class Architecture:
 
     encoder: EncoderName = "mobilenet_v2"
     size: int = 128
+    small: int = 0
     width: int = 64
     fine_width: int = 32
     deep_laterals: bool = False

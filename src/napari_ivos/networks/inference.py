@@ -20,10 +20,11 @@ from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentat
 from napari_ivos.untrusted import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_ivos.networks.blocks import Architecture
     from napari_ivos.networks.propagation import PropagationNetwork
+    from napari_ivos.regions import Box
 
 _N = TypeVar("_N", bound=torch.nn.Module)
 _R = TypeVar("_R")
@@ -114,6 +115,11 @@ class TorchPredictor:
         """Whether neighbours' masks are to be moved along with the picture before the networks see them."""
         return self.architecture.motion
 
+    def side(self, region: Box) -> int:
+        """Side at which the networks see a region: a small one need not be seen as large as a large one."""
+        a = self.architecture
+        return a.small if a.small and max(region.shape) <= a.size else a.size
+
     def portable_weights(self) -> bytes | None:
         """The weights as a .safetensors file where a project has to keep them; None where they can be had again."""
         return self._portable
@@ -126,7 +132,7 @@ class TorchPredictor:
         OutOfMemory
             The device has too little memory even for one object.
         """
-        return [result for part in self._parts(requests) for result in self._smaller(self._segment, part)]
+        return self._by_side(self._segment, requests, [len(r.positive) for r in requests])
 
     def propagate(self, requests: Sequence[Propagation]) -> list[Float]:
         """Neighbours' masks to this frame's; see `napari_ivos.Predictor`.
@@ -136,7 +142,7 @@ class TorchPredictor:
         OutOfMemory
             The device has too little memory even for one object.
         """
-        return [result for part in self._parts(requests) for result in self._smaller(self._propagate, part)]
+        return self._by_side(self._propagate, requests, [len(r.neighbour) for r in requests])
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -144,9 +150,17 @@ class TorchPredictor:
         moved = network.to(self._device).to(memory_format=torch.channels_last)
         return moved.eval().requires_grad_(False)
 
-    def _parts(self, requests: Sequence[_R]) -> Iterator[Sequence[_R]]:
-        for start in range(0, len(requests), self._batch):
-            yield requests[start : start + self._batch]
+    def _by_side(
+        self, run: Callable[[Sequence[_R]], list[_A]], requests: Sequence[_R], sides: Sequence[int]
+    ) -> list[_A]:
+        """Answers in the order of the requests, which are run in batches of one side each."""
+        answers: dict[int, _A] = {}
+        for side in sorted(set(sides)):
+            places = [k for k, s in enumerate(sides) if s == side]
+            for start in range(0, len(places), self._batch):
+                part = places[start : start + self._batch]
+                answers |= zip(part, self._smaller(run, [requests[k] for k in part]), strict=True)
+        return [answers[k] for k in range(len(requests))]
 
     def _smaller(self, run: Callable[[Sequence[_R]], list[_A]], requests: Sequence[_R]) -> list[_A]:
         """Run; where memory is short, run halves."""
@@ -176,46 +190,49 @@ class TorchPredictor:
         return [*requests, *[requests[0]] * ((1 << (len(requests) - 1).bit_length()) - len(requests))]
 
     def _segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
+        side = len(requests[0].positive)
         planes = torch.cat(
             [
-                mask_plane([r.previous for r in requests], self.size),
+                mask_plane([r.previous for r in requests], side),
                 stroke_plane([r.positive for r in requests]),
                 stroke_plane([r.negative for r in requests]),
             ],
             1,
         )
         with self._autocast():
-            logits, reference = self.interaction(self._images(requests), self._to(planes))
-        probabilities = self._probabilities(logits)
+            logits, reference = self.interaction(self._images(requests, side), self._to(planes))
+        probabilities = self._probabilities(logits, side)
         return [Segmentation(p, pack(reference, k)) for k, p in enumerate(probabilities)]
 
     def _propagate(self, requests: Sequence[Propagation]) -> list[Float]:
+        side = len(requests[0].neighbour)
         planes = propagation_planes(
             [r.neighbour for r in requests],
             [r.previous for r in requests],
             [r.change for r in requests] if self.follows_motion else None,
-            self.size,
+            side,
         )
         most = max(len(r.references) for r in requests)
         valid = torch.tensor([[k < len(r.references) for k in range(most)] for r in requests], device=self._device)
         references = [
-            unpack([r.references[min(k, len(r.references) - 1)] for r in requests], self.architecture, self._device)
+            unpack(
+                [r.references[min(k, len(r.references) - 1)] for r in requests], self.architecture, side, self._device
+            )
             for k in range(most)
         ]
         with self._autocast():
-            logits = self.propagation(self._images(requests), self._to(planes), references, valid)
-        return self._probabilities(logits)
+            logits = self.propagation(self._images(requests, side), self._to(planes), references, valid)
+        return self._probabilities(logits, side)
 
-    def _images(self, requests: Sequence[Interaction] | Sequence[Propagation]) -> Tensor:
-        shape = (self.size, self.size)
-        images = np.stack([resampled(request.image, shape) for request in requests])  # (B, S, S, 3)
+    def _images(self, requests: Sequence[Interaction] | Sequence[Propagation], side: int) -> Tensor:
+        images = np.stack([resampled(request.image, (side, side)) for request in requests])  # (B, S, S, 3)
         return torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)  # so they lie with their channels last
 
     def _to(self, planes: Tensor) -> Tensor:
         return planes.to(self._device).contiguous(memory_format=torch.channels_last)
 
-    def _probabilities(self, logits: Sequence[Tensor]) -> list[Float]:
-        full = F.interpolate(logits[0].float(), self.size, mode="bilinear", align_corners=False)
+    def _probabilities(self, logits: Sequence[Tensor], side: int) -> list[Float]:
+        full = F.interpolate(logits[0].float(), side, mode="bilinear", align_corners=False)
         return list(torch.sigmoid(full)[:, 0].cpu().numpy())
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -300,30 +317,50 @@ def pack(reference: ReferenceTensors, k: int) -> Reference:
     return np.asarray(flat, np.float16)
 
 
-def unpack(references: Sequence[Reference], architecture: Architecture, device: torch.device) -> ReferenceTensors:
-    """References of B objects as tensors; see `pack`.
+def unpack(
+    references: Sequence[Reference], architecture: Architecture, side: int, device: torch.device
+) -> ReferenceTensors:
+    """References of B objects as tensors, as if all had been learned from regions of `side`; see `pack`.
 
     Raises
     ------
     WeightsError
         A reference that another architecture made.
     """
-    shapes = reference_shapes(architecture)
-    sizes = [int(np.prod(s)) for s in shapes]
-    for reference in references:
-        if reference.size != sum(sizes):
-            raise WeightsError(
-                f"A reference holds {reference.size} numbers, this model's {sum(sizes)}: another model made it. "
-                "Annotate again with this model, or go on with the other."
-            )
-    flat = torch.from_numpy(np.stack(references).astype(np.float32)).to(device)
-    parts = torch.split(flat, sizes, 1)
-    coarse, key, value = (part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
-    return ReferenceTensors(coarse, key, value)
+    known = {sum(int(np.prod(s)) for s in reference_shapes(architecture, S)): S for S in sides_of(architecture)}
+    wrong = next((r for r in references if r.size not in known), None)
+    if wrong is not None:
+        raise WeightsError(
+            f"A reference holds {wrong.size} numbers, this model's {' or '.join(map(str, known))}: another model made "
+            "it. Annotate again with this model, or go on with the other."
+        )
+    parts = [_tensors(r, reference_shapes(architecture, known[r.size]), device) for r in references]
+    wanted = reference_shapes(architecture, side)
+    whole = [
+        torch.cat([x if x.shape[1:] == shape else _at(x, shape) for x in kind])
+        for kind, shape in zip(zip(*parts, strict=True), wanted, strict=True)
+    ]
+    return ReferenceTensors(*whole)
 
 
-def reference_shapes(architecture: Architecture) -> tuple[tuple[int, int, int], ...]:
-    """Shapes (C, h, w) of one object's coarse, key and value features."""
+def _tensors(reference: Reference, shapes: Sequence[tuple[int, int, int]], device: torch.device) -> list[Tensor]:
+    flat = torch.from_numpy(reference.astype(np.float32)).to(device)
+    parts = torch.split(flat, [int(np.prod(s)) for s in shapes])
+    return [part.view(1, *s) for part, s in zip(parts, shapes, strict=True)]
+
+
+def _at(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Features (1, C, h, w) at another (h, w)."""
+    return F.interpolate(features, shape[1:], mode="bilinear", align_corners=False)
+
+
+def sides_of(architecture: Architecture) -> tuple[int, ...]:
+    """Sides at which the networks see regions."""
+    return (architecture.size, architecture.small) if architecture.small else (architecture.size,)
+
+
+def reference_shapes(architecture: Architecture, side: int) -> tuple[tuple[int, int, int], ...]:
+    """Shapes (C, h, w) of one object's coarse, key and value features, from a region seen at `side`."""
     coarse = {"mobilenet_v2": 320, "resnet18": 512, "resnet50": 2048}[architecture.encoder]
-    low, high = architecture.size // 32, architecture.size // 16
+    low, high = side // 32, side // 16
     return (coarse, low, low), (architecture.key, high, high), (architecture.width + 1, high, high)

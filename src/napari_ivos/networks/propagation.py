@@ -91,9 +91,17 @@ class PropagationNetwork(nn.Module):
 
     @staticmethod
     def _read(query: Tensor, references: list[ReferenceTensors], valid: Tensor) -> Tensor:
-        """What the references know of each position of this frame: attention by squared distance of keys."""
-        b, k, h, w = query.shape
-        q = query.float().flatten(2)  # (B, K, hw)
+        """What the references know of each position of this frame: attention by squared distance of keys.
+
+        Always in float32: distances are small differences of large numbers.
+        """
+        with torch.autocast(query.device.type, enabled=False):
+            return PropagationNetwork._attend(query.float(), references, valid)
+
+    @staticmethod
+    def _attend(q: Tensor, references: list[ReferenceTensors], valid: Tensor) -> Tensor:
+        b, k, h, w = q.shape
+        q = q.flatten(2)  # (B, K, hw)
         keys = torch.cat([r.key.float().flatten(2) for r in references], 2)  # (B, K, N)
         values = torch.cat([r.value.float().flatten(2) for r in references], 2)  # (B, V, N)
         tokens = keys.shape[2] // len(references)

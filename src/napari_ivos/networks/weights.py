@@ -200,9 +200,10 @@ def _architecture(values: dict[str, Any], name: str) -> Architecture:
         architecture = Architecture(**values)
     except TypeError as error:
         raise WeightsError(f"{name} describes an architecture this version does not know: {error}.") from error
+    sizes = (architecture.size, architecture.small or architecture.size)
     widths = (architecture.width, architecture.fine_width, architecture.key)
-    whole = all(type(number) is int for number in (architecture.size, *widths))  # neither 64.0 nor True
-    fits = whole and architecture.size % 32 == 0 and 64 <= architecture.size <= 512
+    whole = all(type(number) is int for number in (architecture.size, architecture.small, *widths))  # no 64.0, no True
+    fits = whole and all(size % 32 == 0 and 64 <= size <= 512 for size in sizes)
     if not fits or architecture.encoder not in ("mobilenet_v2", "resnet18", "resnet50"):
         raise WeightsError(f"{name} describes an impossible architecture: {values}.")
     if min(widths) < 1 or max(widths) > 1024:

@@ -84,6 +84,8 @@ class TrainingSettings:
     amp : bool
         Autocast to bfloat16, on GPUs and CPUs (a gain on GPUs; on a CPU only for encoders without depthwise
         convolutions, and only where it computes bfloat16 itself).
+    small : float
+        Share of steps at the architecture's `small` size of region, where it has one.
     corrections : float
         Share of steps with a second, correcting round.
     finished : float
@@ -133,6 +135,7 @@ class TrainingSettings:
     clip_norm: float = 5.0
     average: float = 0.998
     amp: bool = False
+    small: float = 0.5
     corrections: float = 0.6
     finished: float = 0.12
     processes: int = 1

@@ -126,6 +126,12 @@ class Trainer:
     def _architecture_at(self, step: int) -> Architecture:
         return replace(self._common, size=self.settings.stage_at(step).size or self._common.size)
 
+    def _size_at(self, step: int) -> int:
+        """The size of region of a step: where small objects have one of their own, it is drawn by chance."""
+        architecture = self._architecture_at(step)
+        chance = np.random.default_rng([self.settings.seed, step, 11]).random()
+        return architecture.small if architecture.small and chance < self.settings.small else architecture.size
+
     def _initialise(self) -> None:
         s = self.settings
         if s.imagenet:
@@ -139,11 +145,11 @@ class Trainer:
             for network, start in ((self.interaction, model.interaction), (self.propagation, model.propagation)):
                 _begin_as(network, start, s.start_from)
 
-    def rollout(self) -> Rollout:
-        """The loop of use, with regions of the size that the next step is to see."""
+    def rollout(self, size: int | None = None) -> Rollout:
+        """The loop of use, with regions of that size, or of the one that the next step is to see."""
         amp = torch.bfloat16 if self.settings.amp else None
-        size = self._architecture_at(self.step).size
-        return Rollout(self.interaction, self.propagation, size, self.device, amp, self.settings.threads)
+        side = size or self._size_at(self.step)
+        return Rollout(self.interaction, self.propagation, side, self.device, amp, self.settings.threads)
 
     def rate(self) -> float:
         """The learning rate of this step: up over the warm-up, level, down over the cool-down."""
@@ -297,7 +303,7 @@ class Trainer:
                 many = range(first, min(first + s.batch, s.validation_clips))
                 clips = [source.draw(_VALIDATION_SEED + k) for k in many]
                 rng = np.random.default_rng([_VALIDATION_SEED, first])
-                rollout = self.rollout()
+                rollout = self.rollout(self._architecture_at(self.step).size)
                 outcome = rollout.run(clips, rng, RolloutSettings(jitter=False))
                 self.examples += rollout.tracks[: EXAMPLES - len(self.examples)]
                 for stage, values in outcome.scores.items():
@@ -319,8 +325,9 @@ def _architecture(settings: TrainingSettings) -> Architecture:
     except TypeError as error:
         known = ", ".join(architecture_of(settings.architecture).to_dict())
         raise InputError(f"[overrides] holds {sorted(settings.overrides)}; known are {known}.") from error
-    if type(architecture.size) is not int or architecture.size % 32 or not 64 <= architecture.size <= 512:
-        raise InputError(f"[overrides]: size = {architecture.size!r}; expected 64 to 512, a multiple of 32.")
+    for name, size in (("size", architecture.size), ("small", architecture.small or architecture.size)):
+        if type(size) is not int or size % 32 or not 64 <= size <= 512:
+            raise InputError(f"[overrides]: {name} = {size!r}; expected 64 to 512, a multiple of 32.")
     return architecture
 
 
@@ -543,7 +550,7 @@ class _Loop:
                 if trainer.settings.stages and stage is not trainer.settings.stage_at(trainer.step):
                     stage = trainer.settings.stage_at(trainer.step)
                     at = trainer.settings.stages.index(stage) + 1
-                    size = trainer.rollout().size
+                    size = stage.size or trainer.architecture.size
                     self.tell(f"stage {at} of {len(trainer.settings.stages)}: {stage.steps} steps at {size} px")
                 self._step(batches)
                 self._write()
