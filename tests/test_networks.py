@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 import tracemalloc
@@ -18,8 +19,9 @@ from napari_ivos.motion import resampled
 from napari_ivos.networks import weights
 from napari_ivos.networks.blocks import Architecture, KeptPlanes, MobileNetV2Encoder, make_encoder
 from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes, unpack
+from napari_ivos.networks.interaction import ReferenceTensors
 from napari_ivos.networks.planes import crop
-from napari_ivos.networks.propagation import FeatureAggregation
+from napari_ivos.networks.propagation import FeatureAggregation, PropagationNetwork
 from napari_ivos.predictor import Interaction, Propagation, side_of
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke
@@ -232,6 +234,20 @@ def test_a_resnet_takes_torchvisions_imagenet_weights(name: str) -> None:
     torch.testing.assert_close(taps[-1], x, rtol=1e-3, atol=1e-4)
     with pytest.raises(WeightsError, match="not a state dict"):
         encoder.load_imagenet({"layer1.0.conv1.weight": torch.zeros(1)})
+
+
+def test_attention_drops_weights_that_are_next_to_nothing_and_references_that_an_object_lacks() -> None:
+    """Of what is far away, or not valid, nothing at all gets through, however large it is; the near value does."""
+    query = torch.zeros(2, 4, 1, 1)
+    far = math.sqrt(math.sqrt(4) * 40)  # a weight of e^-40
+    keys = [torch.full((2, 4, 1, 1), x / 2) for x in (0.0, far, 0.0)]
+    values = [torch.full((2, 3, 1, 1), x) for x in (1.0, 1e30, 5.0)]
+    references = [ReferenceTensors(torch.zeros(2, 1, 1, 1), k, v) for k, v in zip(keys, values, strict=True)]
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    found = PropagationNetwork._read(query, references, valid)
+    assert found.shape == (2, 3, 1, 1)
+    assert found[0].flatten().tolist() == pytest.approx([3.0] * 3)
+    assert found[1].flatten().tolist() == pytest.approx([1.0] * 3)
 
 
 def test_aggregation_weights_each_channel_between_old_and_new() -> None:
