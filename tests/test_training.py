@@ -206,6 +206,47 @@ def test_a_bleaching_microscope_loses_light_and_keeps_order() -> None:
     assert min(falls) < 0.55
 
 
+def test_a_good_camera_keeps_the_colours_of_what_it_films() -> None:
+    """A gentle clip in colour may get brighter, blurred or noisy as a whole, but red stays red; others change hue."""
+    frames = np.zeros((2, 48, 48, 3), np.uint8)
+    frames[..., :] = (200, 100, 40)
+    shares = {True: [], False: []}
+    for gentle, seen in shares.items():
+        for seed in range(30):
+            colour = clips.film(np.random.default_rng(seed), frames, False, gentle).mean((0, 1, 2))
+            seen.append(colour / colour.sum())
+    wanted = np.array([200, 100, 40]) / 340
+    assert np.abs(np.array(shares[True]) - wanted).max() < 0.05
+    assert np.abs(np.array(shares[False]) - wanted).max() > 0.2
+
+
+def test_gentle_clips_are_drawn_in_their_share_and_change_no_others(data: Path) -> None:
+    """Without them clips are as ever, seed by seed; of 200 stills with a share of a half, about 100 are gentle."""
+    plain, none = (ClipSource(data, ClipSettings(side=96, real=0.0, **more)) for more in ({}, {"gentle": 0.0}))
+    np.testing.assert_array_equal(plain.draw(3).frames, none.draw(3).frames)
+    half = ClipSource(data, ClipSettings(gentle=0.5))
+    assert 70 < sum(half._gentle(np.random.default_rng(seed)) for seed in range(200)) < 130
+
+
+def test_a_run_with_a_small_side_draws_the_side_of_each_step(data: Path, tmp_path: Path) -> None:
+    """Steps see both sides in their share, each the same one whenever it comes; a validation sees the large one."""
+    settings = settings_for(data, tmp_path, overrides={**TINY, "small": 32, "size": 64}, small=0.3)
+    with pytest.raises(InputError, match="small = 32"):
+        train.Trainer(settings)
+    settings = settings_for(data, tmp_path, overrides={**TINY, "small": 64, "size": 96}, small=0.3)
+    trainer = train.Trainer(settings)
+    sides = [trainer._size_at(step) for step in range(200)]
+    assert sides == [train.Trainer(settings)._size_at(step) for step in range(200)]
+    assert 30 < sides.count(64) < 90
+    assert set(sides) == {64, 96}
+    trainer.step = sides.index(64)
+    assert trainer.rollout().size == 64
+    assert trainer.rollout(96).size == 96
+    trainer.export(tmp_path / "model.safetensors")
+    found = describe(tmp_path / "model.safetensors")["architecture"]
+    assert (found["size"], found["small"]) == (96, 64)
+
+
 def test_the_held_out_stills_are_never_trained_on(tmp_path: Path) -> None:
     """With enough stills, the two kinds of sources share none."""
     folder = tmp_path / "stills" / "many"

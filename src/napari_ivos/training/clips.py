@@ -87,6 +87,8 @@ BLANK = 4.0
 """Grey values hardly differ where a microscope was set so badly that nothing shows."""
 PRESENT = 0.5
 """What shows less than this counts as gone: it has no label."""
+WHOLE_GENTLE = 0.55
+"""Share of gentle clips from stills that show the whole scene, whose edges are those of a real picture."""
 DOUBLE = 0.2
 """Share of clips in which a lone target gets a mirrored copy of itself beside it."""
 HELD_OUT_FRAMES = 6
@@ -128,6 +130,9 @@ class ClipSettings:
     real, cutouts, procedural, volumes : float
         Shares of clips from real stacks, of cut-outs as targets, of procedural shapes, and of slices of simulated
         volumes; stills make the rest.
+    gentle : float
+        Share of clips from stills that a good camera films: more of them show a whole scene as it is, in its own
+        colours, with little blur and noise.
     distractors : bool
         Whether look-alikes move beside the target.
     exclude : tuple of str
@@ -140,6 +145,7 @@ class ClipSettings:
     cutouts: float = 0.08
     procedural: float = 0.06
     volumes: float = 0.12
+    gentle: float = 0.0
     distractors: bool = True
     exclude: tuple[str, ...] = ()
 
@@ -263,9 +269,9 @@ class ClipSource:
             return None
         chance = np.sqrt(areas)
         target = int(ids[rng.choice(ids.size, p=chance / chance.sum())])
-        micro = source in MICROSCOPY
+        micro, gentle = source in MICROSCOPY, self._gentle(rng)
         kind = rng.random()
-        if kind < (0.35 if micro else 0.3):
+        if kind < (WHOLE_GENTLE if gentle else 0.35 if micro else 0.3):
             layers = self._whole_scene(image, labels, target)
         else:
             background = image
@@ -276,7 +282,11 @@ class ClipSource:
             layers.append(self._cutout_layer(rng, layers[-1], label=0))
         if rng.random() < (0.06 if micro else 0.35):
             layers.append(_occluder(rng, labels == target, micro))
-        return self._play(rng, layers, labels == target, micro, source)
+        return self._play(rng, layers, labels == target, micro, source, gentle)
+
+    def _gentle(self, rng: Rng) -> bool:
+        """Whether a good camera films a clip; draws nothing where none does."""
+        return self.settings.gentle > 0 and bool(rng.random() < self.settings.gentle)
 
     @staticmethod
     def _whole_scene(image: UInt8, labels: npt.NDArray[np.int32], target: int) -> list[Layer]:
@@ -356,7 +366,13 @@ class ClipSource:
     # --- motion -----------------------------------------------------------------------------------------------------
 
     def _play(
-        self, rng: Rng, layers: Sequence[Layer], target: npt.NDArray[np.bool_], micro: bool, source: str
+        self,
+        rng: Rng,
+        layers: Sequence[Layer],
+        target: npt.NDArray[np.bool_],
+        micro: bool,
+        source: str,
+        gentle: bool = False,
     ) -> Clip | None:
         """Set the layers in motion, draw the frames, and make the camera's faults."""
         rows, columns = np.nonzero(target)
@@ -391,7 +407,7 @@ class ClipSource:
         if micro and rng.random() < REPLACED:
             _replace(rng, layers)
         frames, labels = _draw(layers, s.side, s.frames)
-        frames = film(rng, frames, micro)
+        frames = film(rng, frames, micro, gentle)
         return Clip(frames, labels, np.ones(s.frames, bool), source)
 
     # --- volumes ----------------------------------------------------------------------------------------------------
@@ -811,11 +827,12 @@ def film(rng: Rng, frames: UInt8, micro: bool, gentle: bool = False) -> UInt8:
     micro : bool
         As a microscope makes it: grey, photon noise, background, bleaching, one contrast for the clip.
     gentle : bool
-        Less of it, for frames that have been through a camera already.
+        Less of it, for frames that have been through a camera already; colours stay as they are.
     """
     import cv2
 
-    x = _light(rng, _toned(rng, (frames / np.float32(255)).astype(np.float32), micro), micro, gentle)
+    x = (frames / np.float32(255)).astype(np.float32)
+    x = _light(rng, x if gentle and not micro else _toned(rng, x, micro), micro, gentle)
     blur = float(rng.gamma(1.2, 0.5 if gentle else 0.8)) if rng.random() < 0.5 else 0.0
     streak = None if micro or gentle or rng.random() > 0.12 else _streak(rng, x.shape[1])
     noise = float(rng.gamma(1.5, 0.012 if gentle else 0.02)) if rng.random() < 0.6 else 0.0
