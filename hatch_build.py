@@ -16,6 +16,7 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<words>[^\]]*)\]\((?P<target>(?!https?:|#|mailto:)[^)\s]+)\)")
+PAGE = re.compile(r"docs/(?P<page>[\w/-]+)\.md")
 REMOTE = re.compile(r"^(?:https://github\.com/|git@github\.com:)(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 
 
@@ -40,10 +41,24 @@ def reference(environment: dict[str, str]) -> str:
     return environment.get("GITHUB_REF_NAME", "main") if environment.get("GITHUB_REF_TYPE") == "tag" else "main"
 
 
+def site(home: str) -> str | None:
+    """Address of the documentation that the workflow *docs* publishes; None where the repository is not on GitHub."""
+    host, owner, name = home.rsplit("/", 2)
+    return f"https://{owner.lower()}.github.io/{name}/" if host == "https://github.com" else None
+
+
 def absolute(text: str, home: str, ref: str) -> str:
-    """Markdown whose links to the repository's own files are absolute: pictures as they are, the rest as pages."""
+    """Markdown whose links to the repository's own files are absolute.
+
+    Pictures lead to the files, pages of the documentation to the built ones, all else to the repository's pages.
+    """
+    pages = site(home)
 
     def put(link: re.Match[str]) -> str:
+        page = PAGE.fullmatch(link["target"])
+        if page and pages and not link["picture"]:
+            place = page["page"].removesuffix("index")
+            return f"[{link['words']}]({pages}{place}{'/' if place else ''})"
         kind = "raw" if link["picture"] else "blob"
         return f"{link['picture']}[{link['words']}]({home}/{kind}/{ref}/{link['target']})"
 
@@ -64,10 +79,9 @@ class PageHook(MetadataHookInterface):
         home = repository(root, environment)
         if home is not None:
             text = absolute(text, home, reference(environment))
-            owner, name = home.rsplit("/", 2)[1:]
             metadata["urls"] = {
                 "Homepage": home,
-                "Documentation": f"https://{owner.lower()}.github.io/{name}/",
+                "Documentation": site(home) or f"{home}/blob/{reference(environment)}/docs/index.md",
                 "Source Code": home,
                 "Bug Tracker": f"{home}/issues",
                 "User Support": "https://forum.image.sc/tag/napari",

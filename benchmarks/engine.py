@@ -537,7 +537,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     parser.add_argument("--model", help="a shipped model, a .safetensors file, or fake (compact)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda ... (cpu)")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with dev and raw")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with dev and raw")
     parser.add_argument("--output", type=Path, default=Path("engine_output"), help="results of dev and raw")
     parser.add_argument("--frames", type=int, default=2000, help="frames of the part memory (2000)")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -48,6 +48,20 @@ def test_links_of_the_package_page_are_absolute(page):
     assert f"{HOME}/raw/v1.0.0/docs/images/window.webp" in links
 
 
+@pytest.mark.parametrize(
+    ("home", "target", "leads_to"),
+    [
+        (HOME, "docs/index.md", "https://someone.github.io/napari-ivos/"),
+        (HOME, "docs/how/method.md", "https://someone.github.io/napari-ivos/how/method/"),
+        (HOME, "examples/README.md", f"{HOME}/blob/v1.0.0/examples/README.md"),
+        ("https://git.example.org/a/b", "docs/index.md", "https://git.example.org/a/b/blob/v1.0.0/docs/index.md"),
+    ],
+)
+def test_links_to_the_documentation_lead_to_its_built_pages(page, home, target, leads_to):
+    """What is read beside the package leads to the site that the workflow publishes, where there is one."""
+    assert page.absolute(f"[words]({target})", home, "v1.0.0") == f"[words]({leads_to})"
+
+
 def test_what_readme_links_to_is_there():
     """Every relative link of README leads to a file of the repository."""
     links = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README)

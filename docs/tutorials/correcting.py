@@ -149,6 +149,15 @@ print(f"J {overlap():.3f}, rounds: {[r.number for r in session.rounds]}")
 session.close()
 
 # %% [markdown]
+# ## 7. When the same mistake comes again and again
+#
+# *Review > Adapt the model to this stack* trains the model on the frames that you drew on, painted or said are right,
+# for two minutes at most. Where two or more are annotated, one is kept back: if masks carried there get no better, the
+# model stays as it was. The weights are kept in the project. Undo the last propagation and propagate again to see what
+# it gives; *Model as it was* drops it. In Python it is `ivos.adapt(session)`, on the command line
+# `napari-ivos adapt PROJECT`.
+
+# %% [markdown]
 # ## When it still doesn't work
 #
 # - **The stroke covers only a part that looks unlike the rest.** Draw across all parts: head, body, wheels.

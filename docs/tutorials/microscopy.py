@@ -95,8 +95,9 @@ picture("window_objects")
 # stops and keeps what is done.
 #
 # The strip below the table is the whole movie, one row for each nucleus: green where the program is sure of its mask,
-# yellow and red where it is less and less so, white ticks where you drew; a thin line on black where it looked for the
-# nucleus and found none, grey where it has not been yet. A click on it goes there.
+# yellow and red where it is less and less so, white ticks where you drew (hollow where you said that the nucleus is
+# not there), a blue line above frames that you said are right; a thin line on black where it looked for the nucleus and
+# found none, grey where it has not been yet. A click on it goes there.
 
 # %% [folded] How this page drives the window
 widget.run("propagate")

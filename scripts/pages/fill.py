@@ -141,8 +141,9 @@ def shortcuts() -> str:
 
 
 def commands() -> str:
-    """What the command palette offers."""
-    rows = [f"| {c['title']} | `{c['id']}` |" for c in _manifest()["commands"]]
+    """What the command palette offers: all but the samples, which napari has in its *File* menu."""
+    offered = [c for c in _manifest()["commands"] if ".sample_" not in c["id"]]
+    rows = [f"| {c['title']} | `{c['id']}` |" for c in offered]
     return "\n".join(["| in the palette | id |", "|---|---|", *rows])
 
 

@@ -56,6 +56,10 @@ _ADVICE = (
     (r"can't be kept", "Open the project with a model that ships, or give the file of the weights each time."),
     (r"^Not done within", "Wait, and try again; the work goes on."),
     (r"distributed\.Client", "Give a client, or none: then workers of this machine are started."),
+    (r"version does not know", "Update napari-ivos, or give another model."),
+    (r"batch's workers only", "Use load_model where something is to be computed."),
+    (r"all workers need the stacks under", "Mount the folder there under this path."),
+    (r"frame or its mask is missing|are the masks empty|mask can't be read", "Correct that file of the training data."),
     (r"frames 0 to …|outside …:|contrast must be|reaches out of", "Correct the argument that is named."),
 )
 """What to do about messages of one kind, by a part of what they say; for the others `TOPICS` has it."""

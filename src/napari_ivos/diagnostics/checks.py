@@ -248,7 +248,9 @@ def _self_test(model: str | Path | None, device: str | None, seconds: float) -> 
                     break
             spent = time.perf_counter() - began
     except IvosError as error:
-        return Check("self-test", "problem", str(error), "See the checks above, or docs/troubleshooting.")
+        return Check(
+            "self-test", "problem", str(error), "See the checks above, or Troubleshooting in the documentation."
+        )
     rate, agreement = done / spent, float(np.mean(overlaps))
     facts: dict[str, Any] = {
         "frames": done,

@@ -137,9 +137,9 @@ def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any
         )
     if not force and stack.fingerprint() != kept.get("fingerprint"):
         raise ProjectError(
-            f"{stack.name} has the shape of {name}, from which this project was made, but other pixels (fingerprint "
-            f"{stack.fingerprint()}, expected {kept.get('fingerprint')}). Give the right stack as frames=, or "
-            "force=True (on the command line: --force) to take this one."
+            f"{stack.name} has the shape of {name}, from which this project was made, but other pixels: their "
+            f"fingerprint is {stack.fingerprint()} and should be {kept.get('fingerprint')}. Give the right stack as "
+            "frames=, or force=True (on the command line: --force) to take this one."
         )
 
 
