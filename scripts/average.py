@@ -1,13 +1,15 @@
 """The mean of several models' weights: ``python scripts/average.py OUTPUT MODEL MODEL [MODEL ...] [--one-run]``.
 
 Models that were trained on from one another lie close together; their mean is often as good as the best of them in
-everything (Wortsman et al. 2022, model soups). All must be of one architecture. OUTPUT is a model of this package that
-has its file's name; of one MODEL it is that model under another name.
+everything (Wortsman et al. 2022, model soups). All must be of one architecture, but for the sizes of region, which are
+those of the first. OUTPUT is a model of this package that has its file's name; of one MODEL it is that model under
+another name.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -15,7 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from napari_ivos import InputError
+from napari_ivos.networks.blocks import Architecture
 from napari_ivos.training.train import write_whole
+
+SIZES = ("size", "small")
+"""What may differ: weights do not depend on it."""
 
 
 def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
@@ -30,7 +36,8 @@ def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
     for path in models:
         with safe_open(path, "pt") as file:
             notes.append(dict(file.metadata() or {}))
-    kinds = {note.get("architecture") for note in notes}
+    kinds = {json.dumps({k: v for k, v in _architecture(note).items() if k not in SIZES}) for note in notes}
+    architecture = notes[0].get("architecture", "")
     if len(kinds) > 1:
         raise InputError(
             f"The models are of {len(kinds)} architectures, {sorted(map(str, kinds))}; give models of one."
@@ -44,7 +51,13 @@ def average(models: list[Path], name: str, one_run: bool = False) -> bytes:
     counted = notes[-1:] if one_run else notes  # of one run the state that was trained longest counts
     steps = " and ".join(note.get("steps", "?") for note in counted)
     hours = sum(float(note.get("hours", 0)) for note in counted)
-    return save(mean, {**notes[0], "name": name, "steps": steps, "hours": f"{hours:.2f}"})
+    about = {"name": name, "steps": steps, "hours": f"{hours:.2f}", "architecture": architecture}
+    return save(mean, {**notes[0], **about})
+
+
+def _architecture(note: dict[str, str]) -> dict[str, object]:
+    """The architecture in a model's header, the fields that it does not name as they are by default."""
+    return Architecture(**json.loads(note["architecture"])).to_dict()
 
 
 def main() -> None:

@@ -164,7 +164,7 @@ def averaged(folder: Path, one_run: bool) -> tuple[dict[str, torch.Tensor], dict
     paths = []
     for steps, hours, value in (("30", "1.50", 3.0), ("10", "0.50", 1.0)):
         paths.append(folder / f"{steps}.safetensors")
-        notes = {"architecture": "one", "steps": steps, "hours": hours, "name": "part"}
+        notes = {"architecture": '{"size": 64}', "steps": steps, "hours": hours, "name": "part"}
         save_file({"weight": torch.full((2,), value, dtype=torch.float16)}, paths[-1], notes)
     made = folder / "mean.safetensors"
     made.write_bytes(load("scripts/average.py").average(paths, "mean", one_run))

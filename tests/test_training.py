@@ -736,12 +736,15 @@ def test_models_on_the_way_are_kept_and_say_their_hours(data: Path, tmp_path: Pa
 
 
 def test_the_mean_of_two_models_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`scripts/average.py` gives a file that loads, with half the sum of the weights; two architectures are refused."""
+    """`scripts/average.py` gives a file that loads, with half the sum of the weights; two architectures are refused.
+
+    Those of other sizes of region are not: the first one's size is the mean's.
+    """
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
     from average import average
 
-    for name, size in (("a", 64), ("b", 64), ("c", 96)):
-        architecture = Architecture(**{**TINY, "size": size})
+    for name, change in (("a", {}), ("b", {}), ("c", {"width": 8}), ("d", {"size": 96, "small": 64})):
+        architecture = Architecture(**{**TINY, **change})
         (tmp_path / name).write_bytes(to_bytes(*new_networks(architecture), architecture, steps="5", hours="0.5"))
     (tmp_path / "mean.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"], "mean"))
     a, b, mean = (load_file(tmp_path / name) for name in ("a", "b", "mean.safetensors"))
@@ -756,6 +759,9 @@ def test_the_mean_of_two_models_is_a_model(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "soup.safetensors").write_bytes(average([tmp_path / "a", tmp_path / "b"], "soup", one_run=True))
     assert describe(tmp_path / "soup.safetensors")["hours"] == "0.50"
     assert load_model(tmp_path / "mean.safetensors", device="cpu").size == 64
+    (tmp_path / "sizes.safetensors").write_bytes(average([tmp_path / "d", tmp_path / "a"], "sizes"))
+    both = load_model(tmp_path / "sizes.safetensors", device="cpu").architecture
+    assert (both.size, both.small) == (96, 64)
     with pytest.raises(InputError, match="2 architectures"):
         average([tmp_path / "a", tmp_path / "c"], "mean")
 
