@@ -83,7 +83,7 @@ def settings_of(variant: Variant, options: argparse.Namespace) -> TrainingSettin
         "data": str(options.data),
         "output": str(options.output / variant.name.replace(" ", "_").replace(",", "")),
         "imagenet": "" if variant.scratch else str(options.imagenet),
-        "overrides": {"size": options.size, "residual_masks": True, "motion": True},
+        "overrides": {"size": options.size, "small": 0, "residual_masks": True, "motion": True},
         "average": 0.98,
         "validation_clips": 64,
         "workers": 0,

@@ -377,17 +377,8 @@ def test_preferences_are_what_the_panel_begins_with(plugin_settings, npe2pm, mak
     _preferred(npe2pm, compute__device="cpu", compute__model=str(model), projects__folder=str(tmp_path))
     stack = dock(make_napari_viewer(show=False)).stack
     assert stack.device.value == "cpu"
-    assert stack.model_file.value == model
+    assert stack.model.value == model
     assert stack.folder.value == tmp_path
-
-
-def test_a_model_that_comes_with_the_plugin_is_preferred_by_name(plugin_settings, npe2pm, make_napari_viewer):
-    """The name of a shipped model in the preferences is chosen in the panel, and loaded by that name."""
-    _preferred(npe2pm, compute__model="fine")
-    panel = dock(make_napari_viewer(show=False))
-    assert panel.stack.model.value == "fine"
-    assert panel.stack.model_file.value is None
-    assert panel._wanted() == ("fine", None)
 
 
 def test_preferences_that_can_not_be_are_refused(plugin_settings, npe2pm):

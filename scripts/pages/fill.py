@@ -184,10 +184,9 @@ def bytes_read() -> str:
     return "\n".join(line for line in kept.splitlines() if line.startswith("|"))
 
 
-def model_card(name: str) -> str:
-    """A shipped model's card without its title, its headings one level down."""
-    text = (TOP / f"src/napari_ivos/networks/models/{name}.md").read_text(encoding="utf-8").split("\n", 1)[1]
-    text = text.replace("(compact.md)", "(#model-card-compact)")
+def model_card() -> str:
+    """The shipped model's card without its title, its headings one level down."""
+    text = (TOP / "src/napari_ivos/networks/models/compact.md").read_text(encoding="utf-8").split("\n", 1)[1]
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 
@@ -260,8 +259,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "figures": figures,
     "measured": measured,
     "messages": messages.tables,
-    "model-card-compact": lambda: model_card("compact"),
-    "model-card-fine": lambda: model_card("fine"),
+    "model-card": model_card,
     "modules": modules,
     "project-schema": project_schema,
     "settings": settings,

@@ -175,7 +175,7 @@ def _writing(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="NAME|FILE", help="compact, fine, or a .safetensors file (compact)")
+    parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a .safetensors file (compact)")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (the best there is)")
 
 

@@ -118,7 +118,7 @@ class TorchPredictor:
     def side(self, region: Box) -> int:
         """Side at which the networks see a region: a small one need not be seen as large as a large one."""
         a = self.architecture
-        return a.small if a.small and max(region.shape) <= a.size else a.size
+        return a.small if 0 < a.small < a.size and max(region.shape) <= a.size else a.size
 
     def portable_weights(self) -> bytes | None:
         """The weights as a .safetensors file where a project has to keep them; None where they can be had again."""

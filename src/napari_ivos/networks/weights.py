@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT = "napari-ivos 1"
 DEFAULT = "compact"
-SHIPPED = {"compact": "fast, for all stacks", "fine": "large objects in films"}
-"""Models in the package, by name, each with what it is for."""
+SHIPPED = ("compact",)
+"""Models in the package, by name."""
 TRAINABLE = ("compact", "resnet50")
 """Architectures that the training program knows by name; without trained weights there is nothing to load."""
 MAXIMUM_BYTES = 2_000_000_000
@@ -34,7 +34,7 @@ def architecture_of(name: str) -> Architecture:
     from napari_ivos.networks.blocks import Architecture
 
     if name == "compact":
-        return Architecture(size=192, residual_masks=True, motion=True)
+        return Architecture(size=256, small=192, residual_masks=True, motion=True)
     if name == "resnet50":
         return Architecture(
             encoder="resnet50", size=256, width=256, fine_width=64, deep_laterals=True, key=128, residual_masks=True
@@ -48,8 +48,7 @@ def load_model(name: str | Path | None = None, device: str | None = None) -> Tor
     Parameters
     ----------
     name : str or path, optional
-        A shipped model's name: "compact" (fast, for all kinds of stacks; the default) or "fine" (for films with large
-        objects, in 1.5 to 1.7 times the time); or a .safetensors file.
+        A shipped model's name ("compact", the default), or a .safetensors file.
     device : str, optional
         "cpu", "cuda", "cuda:1", "mps"; the best there is if left out.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_ivos.networks.weights import SHIPPED
-
 
 def get(group: str, name: str, default: Any) -> Any:
     """One preference; the default where napari has none for plugins."""
@@ -26,7 +24,5 @@ def apply(stack: Any) -> None:
     folder, model = get("projects", "folder", None), get("compute", "model", None)
     if folder:
         stack.folder.value = folder
-    if model in SHIPPED:
+    if model:
         stack.model.value = model
-    elif model:
-        stack.model_file.value = model

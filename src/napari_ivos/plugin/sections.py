@@ -24,7 +24,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ivos.networks.weights import SHIPPED
 from napari_ivos.plugin.table import ObjectTable
 from napari_ivos.plugin.timeline import (
     ABSENT_COLOUR,
@@ -269,17 +268,12 @@ class StackSection(Section):
             tooltip="Where the project is. Empty: beside the stack.",
         )
         self.fresh = CheckBox(label="", text="New project", tooltip="Begin anew although there is a project already.")
-        self.model = ComboBox(
+        self.model = FileEdit(
             label="Model",
-            choices=[(f"{name}: {words}", name) for name, words in SHIPPED.items()],
-            tooltip="The trained networks that come with the plugin; fine takes 1.5 times the time.",
-        )
-        self.model_file = FileEdit(
-            label="Model file",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.safetensors",
             nullable=True,
-            tooltip="Another trained model, instead of these.",
+            tooltip="A trained model's file. Empty: the one that comes with the plugin.",
         )
         self.device = ComboBox(
             label="Device", choices=("automatic", "cpu", "cuda", "mps"), tooltip="Where the networks run."
@@ -293,10 +287,9 @@ class StackSection(Section):
         self._begun: bool | None = None
         self.show_begun(False)
         self.body.addWidget(self.shown_device)
-        for file in (self.folder, self.model_file):
+        for file in (self.folder, self.model):
             file.choose_btn.text = "Browse …"
-        network = (self.model, self.model_file, self.device)
-        more = _form(self.frames, self.channels, self.folder, self.fresh, *network)
+        more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
         tip = "Where the defaults don't fit: another axis, some channels, another folder, model or device."
         self.body.addWidget(Fold("Advanced: axes, channels, folder, model", tip, more, load))
 

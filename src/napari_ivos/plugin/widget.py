@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_ivos.errors import InputError
-from napari_ivos.networks.weights import DEFAULT
 from napari_ivos.plugin import preferences, projects
 from napari_ivos.plugin.activity import Activity
 from napari_ivos.plugin.choosing import Choosing
@@ -214,9 +213,9 @@ class IvosWidget(QWidget):
         self.refresh()
 
     def _wanted(self) -> tuple[str | None, str | None]:
-        """The model (its name or file) and the device that are chosen; None: the default one, the best one."""
-        name, device = self.stack.model_file.value or self.stack.model.value, self.stack.device.value
-        return None if name == DEFAULT else str(name), None if device == "automatic" else device
+        """The model's file and the device that are chosen; None: the shipped one, the best one."""
+        device, file = self.stack.device.value, self.stack.model.value
+        return str(file) if file else None, None if device == "automatic" else device
 
     def _do_propagate(self) -> None:
         going = self.going

@@ -130,7 +130,8 @@ class Trainer:
         """The size of region of a step: where small objects have one of their own, it is drawn by chance."""
         architecture = self._architecture_at(step)
         chance = np.random.default_rng([self.settings.seed, step, 11]).random()
-        return architecture.small if architecture.small and chance < self.settings.small else architecture.size
+        smaller = 0 < architecture.small < architecture.size and chance < self.settings.small
+        return architecture.small if smaller else architecture.size
 
     def _initialise(self) -> None:
         s = self.settings
