@@ -299,8 +299,8 @@ def propagate(
         All objects' patches on the neighbouring frame as stored (those that are not carried compete too).
     previous : mapping of int to Patch
         Patches of the objects on this frame from before, as hints to the networks. A session gives none: after a
-        correction they hold what was corrected, and bring it back (J 0.73 to 0.74 on videos after four rounds
-        without them).
+        correction they hold what was corrected, and bring it back (with earlier weights; with those that ship it
+        no longer matters on videos).
     references : mapping of int to sequence of Reference
         The objects to carry, each with what was learned on its annotated frames.
     read_near : callable, optional
