@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FRAMES = 60
+PATIENCE = 120
+"""Seconds in which a program has to show or do something."""
 PRESS = b"\x03"
 
 PROGRAM = """
@@ -66,6 +69,15 @@ if __name__ == "__main__":
 """
 
 
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes the standard input the terminal that sends this process and its children Ctrl-C; then runs the program."""
+
+
 class Terminal:
     """A program that runs in a terminal of its own; what it shows."""
 
@@ -77,19 +89,19 @@ class Terminal:
         self.others: set[psutil.Process] = set()
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", TAKE_TERMINAL, *command],
             cwd=folder,
             env=environment,
             stdin=its,
             stdout=its,
             stderr=its,
             start_new_session=True,
-            preexec_fn=take_terminal,  # noqa: PLW1509 - no threads write here, and only so it gets the terminal's keys
         )
         os.close(its)
 
     def more(self) -> bool:
         """Read on; False at the end."""
+        assert select.select([self.screen], [], [], PATIENCE)[0], f"nothing more after: {self.shown.decode()}"
         try:
             got = os.read(self.screen, 1 << 16)
         except OSError:  # so Linux tells that nobody has the terminal any more
@@ -111,7 +123,7 @@ class Terminal:
         """Read to the end, when every process has let go of the terminal; everything that was shown."""
         while self.more():
             pass
-        self.process.wait()
+        self.process.wait(PATIENCE)
         return self.shown.decode()
 
     def close(self) -> None:
@@ -119,11 +131,6 @@ class Terminal:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         os.close(self.screen)
-
-
-def take_terminal() -> None:
-    """Make the standard input the terminal that sends this process and its children their Ctrl-C."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture

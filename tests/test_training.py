@@ -236,7 +236,8 @@ def test_a_run_with_a_small_side_draws_the_side_of_each_step(data: Path, tmp_pat
     settings = settings_for(data, tmp_path, overrides={**TINY, "small": 64, "size": 96}, small=0.3)
     trainer = train.Trainer(settings)
     sides = [trainer._size_at(step) for step in range(200)]
-    assert sides == [train.Trainer(settings)._size_at(step) for step in range(200)]
+    again = train.Trainer(settings)
+    assert sides == [again._size_at(step) for step in range(200)]
     assert 30 < sides.count(64) < 90
     assert set(sides) == {64, 96}
     trainer.step = sides.index(64)
