@@ -16,7 +16,7 @@ import torch
 
 from napari_ivos import FakePredictor, Predictor, Session, WeightsError, load_model, steps
 from napari_ivos.motion import resampled
-from napari_ivos.networks import weights
+from napari_ivos.networks import inference, weights
 from napari_ivos.networks.blocks import Architecture, KeptPlanes, MobileNetV2Encoder, make_encoder
 from napari_ivos.networks.inference import TorchPredictor, pick_device, reference_shapes, unpack
 from napari_ivos.networks.interaction import ReferenceTensors
@@ -214,6 +214,40 @@ def test_stride_two_convolutions_pad_as_the_imagenet_weights_expect() -> None:
     x = torch.zeros(1, 3, 4, 4)
     x[0, 0, 0, 0] = 1.0
     assert encoder.features[0](x)[0, 0].tolist() == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_halving_sums_the_same_with_and_without_gradients() -> None:
+    """In use, where nothing is copied to be padded, features are those of training, at every stride."""
+    torch.manual_seed(0)
+    encoder, rng = MobileNetV2Encoder(3), torch.Generator().manual_seed(0)
+    image, planes = (torch.rand(2, 3, 64, 64, generator=rng) for _ in range(2))
+    learning = encoder(image, planes)
+    with torch.inference_mode():
+        using = encoder(image, planes)
+    assert [x.shape[-1] for x in using] == [32, 16, 8, 4, 2]
+    for a, b in zip(learning, using, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_decoders_compute_in_bfloat16_where_the_cpu_multiplies_it(monkeypatch, there: bool) -> None:
+    """A CPU that multiplies it gives masks near those in float32, another one gives just those; training is as ever."""
+    architecture, rng = replace(SMALL, residual_masks=True, motion=True), np.random.default_rng(0)
+    monkeypatch.setattr(inference, "multiplies_bfloat16", lambda: False)
+    plain = predictor_of(architecture)
+    monkeypatch.setattr(inference, "multiplies_bfloat16", lambda: there)
+    model = predictor_of(architecture)
+    look = interaction(rng)
+    first, second = (m.segment([look])[0] for m in (plain, model))
+    hop = Propagation(rng.random((64, 64, 3), np.float32), look.positive, None, [first.reference])
+    for a, b in ((first.probability, second.probability), (plain.propagate([hop])[0], model.propagate([hop])[0])):
+        np.testing.assert_allclose(a, b, atol=0.02)
+        assert (a != b).any() == there
+    shapes = {640: 2, 96 + 16 + 1: 4, 32: 8, 24: 16, 16 + 3 + 3: 32}  # channels: side
+    features = [torch.rand(1, c, side, side) for c, side in shapes.items()]
+    assert model.propagation.decoder(features)[0].dtype == torch.float32
+    with torch.inference_mode():
+        assert (model.propagation.decoder(features)[0].dtype == torch.bfloat16) == there
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -23,7 +23,7 @@ WIDE = 6.0
 """First look at fresh scribbles: region side over the scribbles' extent."""
 CLOSE = 2.2
 """Second look, at the mask that the first one gave: region side over the mask's extent."""
-FOLLOW = 2.4
+FOLLOW = 1.8
 """Propagation: region side over the extent of the neighbour's mask and this frame's earlier mask."""
 MASK_LEVEL = 0.5
 """A probability from here on is mask."""

@@ -43,7 +43,7 @@ GROWTHS = 2
 """How often a region may grow on one look."""
 CLOSE_LOOKS = 1
 """Looks at the mask that the wide look gave; a second one changed J by less than 0.005 on any kind of stack."""
-ANCHOR_RATIO = 3.0
+ANCHOR_RATIO = 4.0
 """An earlier mask widens the region of a propagation only up to this many times the neighbour's extent, and the last
 region widens it up to this many times its sides."""
 NARROWING = 0.95

@@ -107,7 +107,7 @@ class MobileNetV2Encoder(nn.Module):
 
     def forward(self, image: Tensor, planes: Tensor) -> list[Tensor]:
         """Image (B, 3, S, S) in 0..1 and planes (B, E, S, S) to features at strides 2, 4, 8, 16, 32."""
-        x = self.features[0](image * 2 - 1) + self.planes(F.pad(planes, (0, 1, 0, 1)))
+        x = self.features[0](image * 2 - 1) + _halved(planes, self.planes)
         x = F.relu6(x, inplace=True)
         taps = []
         for k, block in enumerate(self.features[1:], start=1):
@@ -152,7 +152,21 @@ class _SamePadConv(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x)  # type: ignore[no-any-return]
+        if self.stride == 2:
+            return _halved(x, self.conv)
+        out: Tensor = self.conv(x)
+        return out
+
+
+def _halved(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of stride 2, padded right and bottom only.
+
+    On a CPU by a kernel with a row and a column of zeros before it and padding on all sides: the same sums without a
+    copy of what comes in, which takes a tenth of the encoder's time.
+    """
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        return F.conv2d(x, F.pad(conv.weight, (1, 0, 1, 0)), conv.bias, 2, 1, 1, conv.groups)
+    return F.conv2d(F.pad(x, (0, 1, 0, 1)), conv.weight, conv.bias, 2, 0, 1, conv.groups)
 
 
 class _InvertedResidual(nn.Module):
@@ -261,6 +275,11 @@ class TopDown(nn.Module):
         Channels of what comes in at strides 32, 16, 8, 4, 2.
     architecture : Architecture
         Says how wide the path is at strides 32..4 and at stride 2, and what a lateral is made of.
+
+    Attributes
+    ----------
+    in_bfloat16 : bool
+        Compute in bfloat16 where nothing is to be learned, for a CPU that does so faster than in float32.
     """
 
     def __init__(self, laterals: Sequence[int], architecture: Architecture) -> None:
@@ -273,6 +292,7 @@ class TopDown(nn.Module):
             else nn.Conv2d(c, w, 1)
             for c, w in zip(laterals, widths, strict=True)
         )
+        self.in_bfloat16 = False
         self.narrow = nn.Conv2d(width, fine_width, 1)
         self.blocks = nn.ModuleList(ResidualBlock(w) for w in widths)
         self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for w in widths[1:])
@@ -282,6 +302,12 @@ class TopDown(nn.Module):
 
         Where nothing is to be learned, the finest alone.
         """
+        if self.in_bfloat16 and not torch.is_grad_enabled():
+            with torch.autocast(features[0].device.type, torch.bfloat16):
+                return self._down(features)
+        return self._down(features)
+
+    def _down(self, features: Sequence[Tensor]) -> list[Tensor]:
         logits = []
         x = self.blocks[0](self.lateral[0](features[0]))
         for k in range(1, 5):
