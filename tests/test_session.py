@@ -350,7 +350,7 @@ def test_a_second_interaction_sees_all_strokes_of_the_round(clip) -> None:
             return super().segment(requests)
 
     with Session(open_frames(clip.video, axes=AXES), Watching()) as session:
-        session.interact(Scribbles(5, [Stroke(0, [(50, 5), (50, 100)])]))
+        session.interact(Scribbles(5, [Stroke(0, [(42, 5), (42, 100)])]))
         session.interact(clip.scribbles(5, 1))
         assert any(seen)
         run(session)

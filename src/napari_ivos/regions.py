@@ -21,7 +21,7 @@ MAXIMUM_ASPECT = 2.0
 """Longest side over shortest side of a region, before it is clipped: more would distort the object too much."""
 WIDE = 6.0
 """First look at fresh scribbles: region side over the scribbles' extent."""
-CLOSE = 2.2
+CLOSE = 1.9
 """Second look, at the mask that the first one gave: region side over the mask's extent."""
 FOLLOW = 1.8
 """Propagation: region side over the extent of the neighbour's mask and this frame's earlier mask."""
