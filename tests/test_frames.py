@@ -431,6 +431,16 @@ def test_any_real_dtype_spans_black_to_white(dtype: str) -> None:
     assert (np.diff(row) >= 0).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_bytes_are_seen_as_the_same_numbers_of_a_wider_type(channels: int) -> None:
+    """Unsigned bytes, which are looked up in a table, come out to the last bit as 16-bit values do; so do slices."""
+    values = np.random.default_rng(5).integers(0, 256, (40, 50, 2 * channels), dtype=np.uint8)[::2, 3:, ::2]
+    ranges = [(3.5 * k, 90.0 + 40 * k) for k in range(channels)]
+    shown = contrasts.apply(values, ranges)
+    assert shown.dtype == np.float32
+    assert np.array_equal(shown, contrasts.apply(values.astype(np.uint16), ranges))
+
+
 def test_large_integers_keep_their_differences() -> None:
     """64-bit values far from zero don't lose their differences to float32."""
     values = np.int64(10**12) + np.arange(1200, dtype=np.int64).reshape(1, 30, 40)

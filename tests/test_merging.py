@@ -51,10 +51,11 @@ def patches(draw, frame: tuple[int, int] = FRAME) -> Patch:
 
 @given(patches())
 def test_sampling_on_the_own_grid_changes_nothing(patch):
-    """A patch sampled over its own box at its own shape is itself, to the last bit."""
-    same = sample(patch, patch.box, patch.probability.shape)
-    assert np.array_equal(same, patch.probability / np.float32(255))
-    assert same.dtype == np.float32
+    """A patch sampled over its own box at its own shape is itself, to the last bit, resampled or not."""
+    (h, w) = shape = patch.probability.shape
+    for same in (sample(patch, patch.box, shape), sample(patch, patch.box, shape, ((0, h), (0, w)))):
+        assert np.array_equal(same, patch.probability / np.float32(255))
+        assert same.dtype == np.float32
 
 
 @given(patches(), patches(), st.integers(1, 40), st.integers(1, 40))

@@ -187,16 +187,19 @@ def _resampled(values: Float, down: _Taps, along: _Taps) -> Float:
     """
     if values.size == 0:
         return np.zeros((down.weights.shape[1], along.weights.shape[1]), np.float32)
-    rows = _weighted(values, down)
-    return np.ascontiguousarray(_weighted(np.ascontiguousarray(rows.T), along).T)
+    rows = _weighted(values, down.cells, down.weights[..., None], axis=0)
+    return _weighted(rows, along.cells, along.weights, axis=1)
 
 
-def _weighted(values: Float, taps: _Taps) -> Float:
-    """Sums of rows (h, w), each row with its weight: (n, w)."""
-    out = values[taps.cells[0]] * taps.weights[0][:, None]
-    for cells, weights in zip(taps.cells[1:], taps.weights[1:], strict=True):
-        out += values[cells] * weights[:, None]
-    return np.asarray(out, np.float32)
+def _weighted(values: Float, cells: npt.NDArray[np.intp], weights: Float, axis: int) -> Float:
+    """Sums of K rows or columns each, with their weights, which have one axis or two."""
+    out: Float = np.take(values, cells[0], axis)
+    out *= weights[0]
+    for those, weight in zip(cells[1:], weights[1:], strict=True):
+        more = np.take(values, those, axis)
+        more *= weight
+        out += more
+    return out
 
 
 def _resize(values: Float, source: Box, target: Box, shape: tuple[int, int]) -> Float:
@@ -210,6 +213,8 @@ def sample(patch: Patch, box: Box, shape: tuple[int, int], part: tuple[Range, Ra
 
     `part`: only these rows and columns of that. Costs grow with what is above 0 and asked for, not with box and patch.
     """
+    if part is None and box == patch.box and shape == patch.probability.shape:
+        return np.asarray(patch.probability / np.float32(FULL), np.float32)
     (y0, y1), (x0, x1) = patch._filled
     rows, columns = part or ((0, shape[0]), (0, shape[1]))
     h, w = patch.probability.shape

@@ -1,4 +1,4 @@
-"""From a source's numbers to 0..1: one (low, high) for each shown channel, measured on a sample; pure, numpy only."""
+"""From a source's numbers to 0..1: one (low, high) for each shown channel, measured on a sample; pure functions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ TINT = 0.03
 """Channels that differ by more than this share of a sample's range make colour, not a codec's rounding."""
 TINTED = 0.005
 """Share of pixels with colour from which a sample is in colour."""
+BYTE_VALUES = 256
+"""Values of an unsigned byte; regions of more are looked up in a table of them."""
 _PLASTIC = (0.7548776662466927, 0.5698402909980532)
 """Steps of the sequence that spreads points most evenly over a square."""
 
@@ -107,6 +109,22 @@ def measure(values: Array) -> tuple[Range, bool, list[str]]:
 
 def apply(values: Array, ranges: Sequence[Range]) -> npt.NDArray[np.float32]:
     """(h, w, c) values of any real dtype to (h, w, c) float32 in 0..1; NaN becomes 0."""
+    if values.dtype == np.uint8 and values.size > BYTE_VALUES:
+        return _looked_up(values, ranges)
+    return _computed(values, ranges)
+
+
+def _looked_up(values: npt.NDArray[np.uint8], ranges: Sequence[Range]) -> npt.NDArray[np.float32]:
+    """`_computed`, by what it gives for each of the few values that there are; in half its time."""
+    import cv2
+
+    each = np.arange(BYTE_VALUES, dtype=np.uint8)[None, :, None]
+    table = _computed(np.repeat(each, values.shape[2], axis=2), ranges)  # (1, 256, c)
+    out = np.asarray(cv2.LUT(np.ascontiguousarray(values), table), np.float32)
+    return out.reshape(values.shape)  # OpenCV drops an only channel
+
+
+def _computed(values: Array, ranges: Sequence[Range]) -> npt.NDArray[np.float32]:
     wide = values.dtype.itemsize > (2 if values.dtype.kind in "iu" else 4)
     work: type[np.floating[Any]] = np.float64 if wide else np.float32
     height, width, channels = values.shape
