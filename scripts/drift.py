@@ -1,6 +1,6 @@
 """What becomes of masks: corrected again and again on one frame, and handed on from an exact one.
 
-``python scripts/drift.py DEV [DEV ...] [--model FILE] [--true N]``
+``python scripts/drift.py DEV [DEV ...] [--model FILE] [--true N ...]``
 
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
 of the strokes' points whose pixel then has their label. Then what is left of a *true* mask: on its own frame, at the
@@ -9,7 +9,8 @@ frames on, moved along by optical flow alone. Last, J one, four and eight frames
 carry as they do a painted one: the same frame again and again (``still``), and from frame to frame (``moving``);
 ``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most eight objects.
 
-With ``--true N`` instead: J over the whole stack with true masks on N frames of it, as a session spreads them.
+With ``--true N ...`` instead: J over the whole stack with true masks on N frames of it, as a session spreads them; a
+column for each N.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+", help="folders of sequences with ground truth")
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
     parser.add_argument("--trusted", type=float, default=motion.FIRM.most, help="how much such masks are held on to")
-    parser.add_argument("--true", type=int, default=0, metavar="N", help="true masks on N frames of whole stacks")
+    parser.add_argument("--true", type=int, nargs="+", metavar="N", help="true masks on N frames of whole stacks")
     options = parser.parse_args()
     motion.FIRM = motion.FIRM._replace(most=options.trusted)
     model = load_model(options.model) if options.model else load_model()
@@ -165,15 +166,15 @@ def main() -> None:
         tell(f"mean, {group}", np.nanmean(own, axis=0))
 
 
-def tell_spread(scenes: Iterable[Scene], count: int) -> None:
-    """J of each stack with true masks on `count` frames, and the means over each group."""
-    groups: dict[str, list[float]] = {}
+def tell_spread(scenes: Iterable[Scene], counts: Sequence[int]) -> None:
+    """J of each stack with true masks on as many frames as `counts` says, and the means over each group."""
+    groups: dict[str, list[list[float]]] = {}
     for scene in scenes:
-        found = scene.spread(count)
+        found = [scene.spread(count) for count in counts]
         groups.setdefault(scene.group, []).append(found)
-        print(f"{scene.name:24s} {found:.3f}", flush=True)
+        print(f"{scene.name:24s}", " ".join(f"{x:.3f}" for x in found), flush=True)
     for group, own in groups.items():
-        print(f"mean, {group:18s} {np.mean(own):.3f}")
+        print(f"mean, {group:18s}", " ".join(f"{x:.3f}" for x in np.mean(own, axis=0)))
 
 
 def tell(name: str, row: npt.NDArray[np.float64]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 TOP = Path(__file__).parent.parent
 FOLDER = TOP / "docs" / "measured"
@@ -86,6 +86,31 @@ def _rounds(said: str, folder: Path) -> str:
     return _preformatted((folder / "report" / "benchmark.txt").read_text(encoding="utf-8"), folder)
 
 
+def _rows(said: str, folder: Path) -> str:
+    """What one mask of each sample costs on its way back from a worker."""
+    head = "| | a mask on its way back | references of an object | to plan and write a mask |\n|---|---|---|---|"
+    cells = (
+        f"| {name} | {row['mask_kB']:.1f} kB | {row['references_an_object_kB']:.0f} kB | "
+        f"{row['planned_and_written_ms_a_mask']:.2f} ms |"
+        for name, row in json.loads(said).items()
+    )
+    return "\n".join([head, *cells])
+
+
+def _efficiency(said: str, folder: Path) -> str:
+    """One worker and two, by the clock and by what the processor did."""
+    found = json.loads(said)
+    rows = [
+        f"| {n} | {rate:.1f} | {1e3 * found['cpu_s_per_mask'][n]:.0f} ms |" for n, rate in found["masks_per_s"].items()
+    ]
+    table = "\n".join(["| workers | masks a second | processor time of a mask |", "|---|---|---|", *rows])
+    return (
+        f"{table}\n\nEfficiency of two: {found['efficiency_by_clock']:.2f} by the clock, "
+        f"{found['efficiency_by_processor']:.2f} by processor time. The writer takes "
+        f"{100 * found['writer_cpu_share']:.0f} % of the workers' processor time."
+    )
+
+
 PLAY = ["benchmark", "sample_data", "--methods", "ivos,walker,forest,copy"]
 PLAY += ["--rounds", "4", "--every", "4", "--no-boundary", "--output", "report"]
 PARTS = {
@@ -124,6 +149,18 @@ PARTS = {
         [sys.executable, str(TOP / "benchmarks" / "batch.py"), "bytes", "--table"],
         _as_printed,
     ),
+    "rows": Part(
+        "Masks on their way back to the one who writes",
+        "python benchmarks/batch.py rows --frames 48",
+        [sys.executable, str(TOP / "benchmarks" / "batch.py"), "rows", "--frames", "48"],
+        _rows,
+    ),
+    "efficiency": Part(
+        "Two workers against one, on two cores",
+        "python benchmarks/batch.py efficiency",
+        [sys.executable, str(TOP / "benchmarks" / "batch.py"), "efficiency"],
+        _efficiency,
+    ),
     "window": Part(
         "The window",
         "python benchmarks/plugin.py",
@@ -158,8 +195,15 @@ def machine() -> str:
     )
 
 
-def measure(name: str, part: Part) -> None:
+def measure(name: str, part: Part, kept: Path | None = None) -> None:
     """Run a part and keep what it gives.
+
+    Parameters
+    ----------
+    name, part : str, Part
+        What.
+    kept : Path, optional
+        Run it in this folder, where it may go on with what it left there; without, in one that is deleted afterwards.
 
     Raises
     ------
@@ -168,8 +212,8 @@ def measure(name: str, part: Part) -> None:
     """
     before = machine()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        shutil.copytree(TOP / "sample_data", folder / "sample_data")
+        folder = kept or Path(scratch)
+        shutil.copytree(TOP / "sample_data", folder / "sample_data", dirs_exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(part.command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -190,14 +234,20 @@ def main() -> int:
     """Measure the parts; 1 if one failed."""
     parser = argparse.ArgumentParser(description="Measure again what the page of benchmarks shows.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
-    wanted = parser.parse_args().parts or list(PARTS)
-    unknown = [name for name in wanted if name not in PARTS]
+    return measure_all(parser, parser.parse_args().parts, PARTS)
+
+
+def measure_all(
+    parser: argparse.ArgumentParser, wanted: Sequence[str], parts: Mapping[str, Part], kept: Path | None = None
+) -> int:
+    """Measure the wanted parts, or all, each in its own folder inside `kept`; 1 if one failed."""
+    unknown = [name for name in wanted if name not in parts]
     if unknown:
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
     failed = 0
-    for name in wanted:
+    for name in wanted or parts:
         try:
-            measure(name, PARTS[name])
+            measure(name, parts[name], kept and kept / name)
         except RuntimeError as error:
             failed = 1
             print(error, file=sys.stderr)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import make_quality
 from make_benchmarks import FOLDER, PARTS
 from pages import messages
 from pages.tutorials import TOP
@@ -178,6 +180,12 @@ def measured() -> str:
     return "\n\n".join(path.read_text(encoding="utf-8").strip() for path in kept if path.exists())
 
 
+def quality(name: str) -> str:
+    """A table of `scripts/make_quality.py`, the command and the day with it, without its heading."""
+    kept = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    return kept.split("\n", 1)[1].strip()
+
+
 def bytes_read() -> str:
     """The table of `scripts/make_benchmarks.py bytes`."""
     kept = (FOLDER / "bytes.md").read_text(encoding="utf-8")
@@ -264,5 +272,6 @@ MAKERS: dict[str, Callable[[], str]] = {
     "project-schema": project_schema,
     "settings": settings,
     "shortcuts": shortcuts,
+    **{f"quality-{name}": partial(quality, name) for name in make_quality.parts(TOP)},
 }
 """By the name that a page's mark has."""

@@ -25,7 +25,7 @@ CLOSE = 1.9
 """Second look, at the mask that the first one gave: region side over the mask's extent."""
 FOLLOW = 1.8
 """Propagation: region side over the extent of the neighbour's mask and this frame's earlier mask. Tight, so that large
-objects are seen in many pixels: 2.4 cost J 0.016 in the first round on videos; a mask that leaves it makes it grow."""
+objects are seen in many pixels (2.4 gives less in the first round on videos); a mask that leaves it makes it grow."""
 MASK_LEVEL = 0.5
 """A probability from here on is mask."""
 

@@ -33,8 +33,8 @@ WORST, MIDDLE, BEST = (214, 62, 62), (226, 190, 70), (70, 160, 96)
 BAD, GOOD = 0.35, 0.75
 """Qualities that are shown as the worst and as the best colour.
 
-With the shipped weights, masks of quality 0.3 to 0.4 have a mean J of 0.49, of 0.5 to 0.6 one of 0.62, of 0.7 to 0.8
-one of 0.88 (629 masks of both samples and of six development clips, after one stroke).
+With earlier weights, masks of quality 0.3 to 0.4 had a mean J of 0.49, of 0.5 to 0.6 one of 0.62, of 0.7 to 0.8 one
+of 0.88 (629 masks of both samples and of six development clips, after one stroke).
 """
 LINE = slice(ROW // 2 - 2, ROW // 2 + 1)
 """Rows of pixels in which the quality of an absence is shown."""

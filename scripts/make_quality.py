@@ -1,0 +1,220 @@
+"""Measure again what the documentation says of the networks: ``python scripts/make_quality.py DEV [PART ...]``.
+
+``DEV`` holds the development stacks, in its folders ``video`` and ``microscopy``. Each part is a command that anyone
+who has them can run; what it gives is kept as ``docs/measured/PART.md``, and the pages show it. With ``--work FOLDER``
+a part that was interrupted goes on. At the end README and the model card take over what is kept
+(`scripts/carry_figures.py`). All of it takes one and a half hours of a slow core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import carry_figures
+from make_benchmarks import PROGRAM, TOP, Part, measure_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+NAMES = {
+    "usiigaci_t98g": "cells in phase contrast",
+    "stardist_nuclei3d": "tiny nuclei in 3-D",
+    "plantseg_ovule": "ovule, membranes in 3-D",
+    "fib25_em": "neurites in EM",
+}
+"""What the pages call stacks."""
+TRIALS = (
+    "masks stay where they were",
+    "masks move, changes unsaid",
+    "moved masks not held on to",
+    "those of first strokes held on to, too",
+    "masks of earlier rounds shown",
+    "margin 1.6",
+    "margin 2.0",
+    "margin 2.4",
+    "margin by motion, 1.8 and 3 x motion",
+    "two-way: the nearer frame's mask",
+    "two-way: by certainty",
+    "mirrored as well",
+)
+ENDINGS = ("objects never end", "one doubted mask ends")
+ENDING_STACKS = ("stardist_nuclei3d", "plantseg_ovule", "usiigaci_t98g")
+
+
+def parts(data: Path) -> dict[str, Part]:
+    """All parts, on the stacks in `data`."""
+    played = ["--no-boundary", "--time-limit", "0"]
+    started = ["--score", "started", *played]
+    three = ["--methods", "forest,copy", "--sequences", "blackswan,bmx-trees,camel", *played]
+    trials = ["trials", "DEV/video", "--every", "2", "--rounds", "6", "--only", *TRIALS]
+    stacks = [f"DEV/microscopy/{name}" for name in ENDING_STACKS]
+    ending = ["trials", *stacks, "--every", "1", "--rounds", "1", "--only", *ENDINGS]
+
+    def play(title: str, folder: str, *more: str) -> Part:
+        shown = ["benchmark", f"DEV/{folder}", *more]
+        command = [*PROGRAM, *_there(shown, data), "--output", "report"]
+        return Part(title, " ".join(["napari-ivos", *shown]), command, _played)
+
+    def script(title: str, name: str, shown: Sequence[str], table: Callable[[str, Path], str]) -> Part:
+        words = [f'"{word}"' if " " in word else word for word in shown]
+        command = [sys.executable, str(TOP / name), *_there(shown, data)]
+        return Part(title, " ".join(["python", name, *words]), command, table)
+
+    return {
+        "video": play("Videos", "video", *played),
+        "microscopy": play("Microscopy, objects of the first frame", "microscopy", *started),
+        "peers-video": play("Videos, a peer", "video", "--methods", "walker", *played),
+        "peers-microscopy": play("Microscopy, a peer", "microscopy", "--methods", "walker", *started),
+        "peers-three": play("Three videos, further peers", "video", *three),
+        "drift": script("What becomes of masks", "scripts/drift.py", ["DEV"], _drift),
+        "drift-let-go": script(
+            "Carried by the networks alone", "scripts/drift.py", ["DEV/video", "--trusted", "0"], _let_go
+        ),
+        "true-masks": script(
+            "True masks on some frames", "scripts/drift.py", ["DEV/video", "--true", "1", "3", "8"], _true
+        ),
+        "trials": script("What needs no training", "scripts/trials.py", trials, _trials),
+        "endings": script("Where objects end", "scripts/trials.py", ending, _endings),
+        "adapt": script("Adapting to a stack", "benchmarks/adapt.py", ["DEV/microscopy"], _adapt),
+    }
+
+
+def _there(words: Sequence[str], data: Path) -> list[str]:
+    """A command's words with the real folder for ``DEV``."""
+    return [str(data / word[4:]) if word == "DEV" or word.startswith("DEV/") else word for word in words]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _named(name: str) -> str:
+    return NAMES.get(name, name)
+
+
+def _played(said: str, folder: Path) -> str:
+    """J after every round of each play, the mean of each method, and what no mask at all scores."""
+    report: dict[str, Any] = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
+    rounds, rows = range(1, report["settings"]["rounds"] + 1), []
+    for mean in report["means"]:
+        own = [play for play in report["plays"] if play["method"] == mean["method"]]
+        for play in own:
+            found = [one["j"] for one in play["rounds"]]
+            rows.append([_named(play["sequence"]), mean["method"], *map(_digits, found), _digits(play["empty_j"])])
+        empty = sum(play["empty_j"] for play in own) / len(own)
+        rows.append(["**mean**", mean["method"], *map(_digits, mean["j"]), _digits(empty)])
+    return _table(["J after round", "", *map(str, rounds), "without any mask"], rows)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _lines(said: str) -> dict[str, list[str]]:
+    """The numbers of each line of `scripts/drift.py`, by its name."""
+    found = {}
+    for line in said.splitlines():
+        if parts := re.fullmatch(r"(\S+|mean, \w+) +([\d.| na]+)", line):
+            found[parts[1]] = parts[2].replace("|", " ").split()
+    return found
+
+
+def _drift(said: str, folder: Path) -> str:
+    lines = _lines(said)
+    means = {name: values for name, values in lines.items() if name.startswith("mean, ")}
+    corrected = [[name[6:], ", ".join(v[:4]), ", ".join(v[4:8])] for name, v in means.items()]
+    carried = [[name[6:], ", ".join(v[10:13]), ", ".join(v[16:19]), ", ".join(v[13:16])] for name, v in means.items()]
+    each = [[_named(name), v[8], v[1], v[3], v[17]] for name, v in lines.items() if name not in means]
+    return "\n\n".join(
+        [
+            _table(["", "J after first strokes, 1, 2, 3 corrections", "strokes obeyed"], corrected),
+            _table(
+                ["a true mask, 1, 4, 8 frames on", "moved by optical flow alone", "as shipped", "on a still picture"],
+                carried,
+            ),
+            _table(
+                [
+                    "",
+                    "the truth in the region's pixels",
+                    "corrected once",
+                    "three times",
+                    "four frames on from the truth",
+                ],
+                each,
+            ),
+        ]
+    )
+
+
+def _let_go(said: str, folder: Path) -> str:
+    values = _lines(said)["mean, video"]
+    return _table(
+        ["a true mask, 1, 4, 8 frames on", "by the networks alone", "on a still picture"],
+        [["video", ", ".join(values[16:19]), ", ".join(values[13:16])]],
+    )
+
+
+def _true(said: str, folder: Path) -> str:
+    lines = _lines(said)
+    rows = [[f"**{name[6:]}**" if name.startswith("mean, ") else name, *v] for name, v in lines.items()]
+    return _table(["J, true masks on", "1 frame", "3 frames", "8 frames"], rows)
+
+
+def _tried(folder: Path) -> list[list[str]]:
+    """Rows of what `scripts/trials.py` left, without the first one."""
+    text = (folder / "trials" / "trials.txt").read_text(encoding="utf-8")
+    return [re.split(r" {2,}", line.strip()) for line in text.splitlines()[3:] if line.strip()]
+
+
+def _trials(said: str, folder: Path) -> str:
+    return _table(["trial", "J, round 1", "J, round 6"], [row[:3] for row in _tried(folder)])
+
+
+def _endings(said: str, folder: Path) -> str:
+    """A row a stack, a column a trial."""
+    columns = {"never": ENDINGS[0], "two doubted masks in a row, as shipped": "as shipped", "one": ENDINGS[1]}
+    found = []
+    for trial in columns.values():
+        (path,) = (folder / "trials").glob(re.sub(r"\W", "_", trial) + "_every1_*.json")
+        plays: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found.append({name.split("/")[1]: play["j"][0] for name, play in plays.items()})
+    rows = [[_named(stack), *(_digits(trial[stack]) for trial in found)] for stack in ENDING_STACKS]
+    return _table(["J after one round; ended by doubted masks:", *columns], rows)
+
+
+def _adapt(said: str, folder: Path) -> str:
+    rows = []
+    for line in said.splitlines():
+        if found := re.fullmatch(r"(\w+) +([\d.]+) +([\d.]+) +(yes|no) +(\d+)", line):
+            kept = "kept" if found[4] == "yes" else "dropped"
+            rows.append([_named(found[1]), found[2], found[3], kept, f"{found[5]} s"])
+        elif found := re.match(r"mean +([\d.]+) +([\d.]+)", line):
+            rows.append(["**mean**", found[1], found[2], "", ""])
+    return _table(["J over later frames", "before", "after", "the adapted model was", "CPU time"], rows)
+
+
+def main() -> int:
+    """Measure the parts and carry the figures; 1 if one failed."""
+    parser = argparse.ArgumentParser(description="Measure again what the documentation says of the networks.")
+    parser.add_argument("data", type=Path, metavar="DEV", help="folder of the development stacks")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts(Path()))} (all)")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep here what an interrupted part goes on from")
+    options = parser.parse_args()
+    failed = measure_all(parser, options.parts, parts(options.data.resolve()), options.work and options.work.resolve())
+    if not failed:
+        carry_figures.main()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
