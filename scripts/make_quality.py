@@ -12,8 +12,11 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import carry_figures
 from make_benchmarks import PROGRAM, TOP, Part, measure_all
@@ -32,13 +35,8 @@ TRIALS = (
     "masks stay where they were",
     "masks move, changes unsaid",
     "moved masks not held on to",
-    "those of first strokes held on to, too",
     "masks of earlier rounds shown",
-    "margin 1.6",
-    "margin 2.0",
     "margin 2.4",
-    "margin by motion, 1.8 and 3 x motion",
-    "two-way: the nearer frame's mask",
     "two-way: by certainty",
     "mirrored as well",
 )
@@ -68,6 +66,9 @@ def parts(data: Path) -> dict[str, Part]:
     return {
         "video": play("Videos", "video", *played),
         "microscopy": play("Microscopy, objects of the first frame", "microscopy", *started),
+        "seeds": replace(
+            play("Videos, other first strokes", "video", "--rounds", "2", "--seeds", "1,2,3,4,5", *played), table=_seeds
+        ),
         "peers-video": play("Videos, a peer", "video", "--methods", "walker", *played),
         "peers-microscopy": play("Microscopy, a peer", "microscopy", "--methods", "walker", *started),
         "peers-three": play("Three videos, further peers", "video", *three),
@@ -114,6 +115,20 @@ def _played(said: str, folder: Path) -> str:
         empty = sum(play["empty_j"] for play in own) / len(own)
         rows.append(["**mean**", mean["method"], *map(_digits, mean["j"]), _digits(empty)])
     return _table(["J after round", "", *map(str, rounds), "without any mask"], rows)
+
+
+def _seeds(said: str, folder: Path) -> str:
+    """Mean J after each round by seed of the first strokes, and of all."""
+    report: dict[str, Any] = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
+    by_seed: dict[int, list[list[float]]] = {}
+    for play in report["plays"]:
+        by_seed.setdefault(play["seed"], []).append([one["j"] for one in play["rounds"]])
+    means = {str(seed): np.mean(found, axis=0) for seed, found in by_seed.items()}
+    means["**mean**"] = np.mean(list(means.values()), axis=0)
+    rows = [[name, *map(_digits, found)] for name, found in means.items()]
+    return _table(
+        ["first strokes, by seed: J after round", *map(str, range(1, report["settings"]["rounds"] + 1))], rows
+    )
 
 
 def _digits(value: float) -> str:

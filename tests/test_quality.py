@@ -50,6 +50,17 @@ def test_a_benchmark_becomes_a_row_a_play_and_the_mean(tmp_path):
     ]
 
 
+def test_seeds_become_rows_and_their_mean(tmp_path):
+    """Plays with one seed are averaged over the stacks, and the seeds' means over all seeds."""
+    plays = [
+        {"seed": seed, "rounds": [{"j": j}, {"j": j + 0.1}]} for seed, j in ((1, 0.2), (1, 0.4), (2, 0.5), (2, 0.5))
+    ]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "benchmark.json").write_text(json.dumps({"settings": {"rounds": 2}, "plays": plays}))
+    rows = cells(make_quality._seeds("", tmp_path))
+    assert rows[2:] == [["1", "0.300", "0.400"], ["2", "0.500", "0.600"], ["**mean**", "0.400", "0.500"]]
+
+
 def test_what_becomes_of_masks_is_taken_from_the_right_columns(tmp_path):
     """Means of each group and single stacks come from the columns that the script's first line names."""
     rows = cells(make_quality._drift(DRIFT, tmp_path))

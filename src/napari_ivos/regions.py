@@ -23,7 +23,7 @@ WIDE = 6.0
 """First look at fresh scribbles: region side over the scribbles' extent."""
 CLOSE = 1.9
 """Second look, at the mask that the first one gave: region side over the mask's extent."""
-FOLLOW = 1.8
+FOLLOW = 1.6
 """Propagation: region side over the extent of the neighbour's mask and this frame's earlier mask. Tight, so that large
 objects are seen in many pixels (2.4 gives less in the first round on videos); a mask that leaves it makes it grow."""
 MASK_LEVEL = 0.5
