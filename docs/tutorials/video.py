@@ -79,7 +79,7 @@ figure.savefig("video_quality.png", dpi=110)
 # another round:
 
 # %%
-session.interact(ivos.Scribbles(44, [ivos.Stroke(0, [(74, 236), (80, 250), (92, 256)])]))
+session.interact(ivos.Scribbles(46, [ivos.Stroke(0, [(66, 228), (72, 244), (84, 250)])]))
 for _ in session.propagate():
     pass
 session.export("video_round_2.png", "contact-sheet", count=12)
