@@ -1,6 +1,6 @@
 """Carry measured figures into README and the model card: ``python scripts/carry_figures.py``.
 
-What `scripts/make_benchmarks.py` and `scripts/make_quality.py` left in ``docs/measured`` is rounded to the digits that
+What `scripts/make_benchmarks.py` left in ``docs/measured`` is rounded to the digits that
 README shows between its ``figures`` marks; the card has the same text.
 """
 

@@ -1,4 +1,4 @@
-"""Measure again what the page of benchmarks shows: ``python scripts/make_benchmarks.py [PART ...]``.
+"""Measure again what the documentation shows: ``python scripts/make_benchmarks.py [PART ...] [--data DEV]``.
 
 Each part is a command that anyone can run. What it prints is kept as ``docs/measured/PART.md`` with the command, the
 day and the machine, a plot beside it as ``PART.png`` where there is one. The page shows whatever is there. On a machine
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
 TOP = Path(__file__).parent.parent
 FOLDER = TOP / "docs" / "measured"
@@ -231,28 +231,35 @@ def measure(name: str, part: Part, kept: Path | None = None) -> None:
 
 
 def main() -> int:
-    """Measure the parts; 1 if one failed."""
-    parser = argparse.ArgumentParser(description="Measure again what the page of benchmarks shows.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
-    return measure_all(parser, parser.parse_args().parts, PARTS)
+    """Measure the parts and carry the figures; 1 if one failed."""
+    import carry_figures
+    import make_quality
 
-
-def measure_all(
-    parser: argparse.ArgumentParser, wanted: Sequence[str], parts: Mapping[str, Part], kept: Path | None = None
-) -> int:
-    """Measure the wanted parts, or all, each in its own folder inside `kept`; 1 if one failed."""
-    unknown = [name for name in wanted if name not in parts]
+    needing = make_quality.parts(Path("DEV"))
+    parser = argparse.ArgumentParser(description="Measure again what the documentation shows.")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; with --data also {', '.join(needing)} (all)"
+    )
+    parser.add_argument("--data", type=Path, metavar="DEV", help="folder of the development stacks")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep here what an interrupted part goes on from")
+    options = parser.parse_args()
+    parts = dict(PARTS)
+    if options.data:
+        parts |= make_quality.parts(options.data.resolve())
+    unknown = [name for name in options.parts if name not in parts]
     if unknown:
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
+        hint = "; give --data for it" if unknown[0] in needing else ""
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}{hint}")
     failed = 0
-    for name in wanted or parts:
+    for name in options.parts or parts:
         try:
-            measure(name, parts[name], kept and kept / name)
+            measure(name, parts[name], options.work and options.work.resolve() / name)
         except RuntimeError as error:
             failed = 1
             print(error, file=sys.stderr)
         else:
-            print(f"{name}: {(FOLDER / name).with_suffix('.md')}")
+            print(f"{name}: {(FOLDER / name).with_suffix('.md')}", flush=True)
+    carry_figures.main()
     return failed
 
 

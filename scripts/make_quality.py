@@ -1,28 +1,24 @@
-"""Measure again what the documentation says of the networks: ``python scripts/make_quality.py DEV [PART ...]``.
+"""What the documentation says of the networks: parts of `scripts/make_benchmarks.py` that need the development stacks.
 
-``DEV`` holds the development stacks, in its folders ``video`` and ``microscopy``. Each part is a command that anyone
-who has them can run; what it gives is kept as ``docs/measured/PART.md``, and the pages show it. With ``--work FOLDER``
-a part that was interrupted goes on. At the end README and the model card take over what is kept
-(`scripts/carry_figures.py`). All of it takes one and a half hours of a slow core.
+They lie in the folders ``video`` and ``microscopy`` of ``DEV``. Each part is a command that anyone who has them can
+run.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import carry_figures
-from make_benchmarks import PROGRAM, TOP, Part, measure_all
+from make_benchmarks import PROGRAM, TOP, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 NAMES = {
     "usiigaci_t98g": "cells in phase contrast",
@@ -216,20 +212,3 @@ def _adapt(said: str, folder: Path) -> str:
         elif found := re.match(r"mean +([\d.]+) +([\d.]+)", line):
             rows.append(["**mean**", found[1], found[2], "", ""])
     return _table(["J over later frames", "before", "after", "the adapted model was", "CPU time"], rows)
-
-
-def main() -> int:
-    """Measure the parts and carry the figures; 1 if one failed."""
-    parser = argparse.ArgumentParser(description="Measure again what the documentation says of the networks.")
-    parser.add_argument("data", type=Path, metavar="DEV", help="folder of the development stacks")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts(Path()))} (all)")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep here what an interrupted part goes on from")
-    options = parser.parse_args()
-    failed = measure_all(parser, options.parts, parts(options.data.resolve()), options.work and options.work.resolve())
-    if not failed:
-        carry_figures.main()
-    return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -181,7 +181,7 @@ def measured() -> str:
 
 
 def quality(name: str) -> str:
-    """A table of `scripts/make_quality.py`, the command and the day with it, without its heading."""
+    """A part of `scripts/make_quality.py`, the command and the day with it, without its heading."""
     kept = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     return kept.split("\n", 1)[1].strip()
 
