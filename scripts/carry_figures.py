@@ -38,6 +38,8 @@ SINGLE = [
     ("peers-video", r"\*\*mean\*\* \| walker (?:\| [\d.]+ ){7}\| ([\d.]+)", r"and ([\d.]+) after eight"),
     ("peers-microscopy", r"\*\*mean\*\* \| walker \| ([\d.]+)", r"on the videos, ([\d.]+) and"),
     ("peers-microscopy", r"\*\*mean\*\* \| walker (?:\| [\d.]+ ){7}\| ([\d.]+)", r"and ([\d.]+) in microscopy"),
+    ("seeds", r"\*\*mean\*\* \| ([\d.]+)", r"the videos have ([\d.]+) after one"),
+    ("seeds", r"\*\*mean\*\* \| [\d.]+ \| ([\d.]+)", r"after one round and ([\d.]+) after two"),
     ("window", r"max (\d+);", r"the longest (\d+) ms"),
 ]
 """Part, pattern of a number in what it left, pattern of that number in README."""
@@ -59,7 +61,7 @@ def carried(figures: str, folder: Path = FOLDER) -> str:
         figures = figures[: shown.start(1)] + _rounded(measured, shown[1]) + figures[shown.end(1) :]
     for part, columns in TABLES.items():
         for name, values in _rows((folder / f"{part}.md").read_text(encoding="utf-8")).items():
-            row = _found(rf"^\| {part}, J after[^~]*?(^\| {re.escape(name)} \| [\d.*| ]+$)", figures, "README")
+            row = _found(rf"^\| {part}, J after(?s:.*?)(^\| {re.escape(name)} \| [\d.*| ]+$)", figures, "README")
             cells = [f"{float(values[k - 1]):.2f}" for k in columns]
             if name.startswith("**"):
                 cells = [f"**{cell}**" if k < 9 else cell for k, cell in zip(columns, cells, strict=True)]

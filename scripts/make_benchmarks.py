@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 TOP = Path(__file__).parent.parent
 FOLDER = TOP / "docs" / "measured"
@@ -75,10 +75,18 @@ def _curves(said: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _demo(said: str, folder: Path) -> str:
-    found = json.loads(said)
-    rows = [f"| {name} (simulated) | {sample['j']:.3f} |" for name, sample in found["samples"].items()]
-    return "\n".join(["| sample | J after one round |", "|---|---|", *rows])
+    found = json.loads(said)["samples"]
+    return table(
+        ["sample", "J after one round"], ([f"{name} (simulated)", f"{one['j']:.3f}"] for name, one in found.items())
+    )
 
 
 def _rounds(said: str, folder: Path) -> str:
@@ -88,24 +96,26 @@ def _rounds(said: str, folder: Path) -> str:
 
 def _rows(said: str, folder: Path) -> str:
     """What one mask of each sample costs on its way back from a worker."""
-    head = "| | a mask on its way back | references of an object | to plan and write a mask |\n|---|---|---|---|"
-    cells = (
-        f"| {name} | {row['mask_kB']:.1f} kB | {row['references_an_object_kB']:.0f} kB | "
-        f"{row['planned_and_written_ms_a_mask']:.2f} ms |"
+    rows = (
+        [
+            name,
+            f"{row['mask_kB']:.1f} kB",
+            f"{row['references_an_object_kB']:.0f} kB",
+            f"{row['planned_and_written_ms_a_mask']:.2f} ms",
+        ]
         for name, row in json.loads(said).items()
     )
-    return "\n".join([head, *cells])
+    return table(["", "a mask on its way back", "references of an object", "to plan and write a mask"], rows)
 
 
 def _efficiency(said: str, folder: Path) -> str:
     """One worker and two, by the clock and by what the processor did."""
     found = json.loads(said)
-    rows = [
-        f"| {n} | {rate:.1f} | {1e3 * found['cpu_s_per_mask'][n]:.0f} ms |" for n, rate in found["masks_per_s"].items()
-    ]
-    table = "\n".join(["| workers | masks a second | processor time of a mask |", "|---|---|---|", *rows])
+    cost = found["cpu_s_per_mask"]
+    rows = ([n, f"{rate:.1f}", f"{1e3 * cost[n]:.0f} ms"] for n, rate in found["masks_per_s"].items())
     return (
-        f"{table}\n\nEfficiency of two: {found['efficiency_by_clock']:.2f} by the clock, "
+        f"{table(['workers', 'masks a second', 'processor time of a mask'], rows)}\n\n"
+        f"Efficiency of two: {found['efficiency_by_clock']:.2f} by the clock, "
         f"{found['efficiency_by_processor']:.2f} by processor time. The writer takes "
         f"{100 * found['writer_cpu_share']:.0f} % of the workers' processor time."
     )

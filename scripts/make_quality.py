@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from make_benchmarks import PROGRAM, TOP, Part
+from make_benchmarks import PROGRAM, TOP, Part, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NAMES = {
@@ -54,10 +54,10 @@ def parts(data: Path) -> dict[str, Part]:
         command = [*PROGRAM, *_there(shown, data), "--output", "report"]
         return Part(title, " ".join(["napari-ivos", *shown]), command, _played)
 
-    def script(title: str, name: str, shown: Sequence[str], table: Callable[[str, Path], str]) -> Part:
+    def script(title: str, name: str, shown: Sequence[str], made: Callable[[str, Path], str]) -> Part:
         words = [f'"{word}"' if " " in word else word for word in shown]
         command = [sys.executable, str(TOP / name), *_there(shown, data)]
-        return Part(title, " ".join(["python", name, *words]), command, table)
+        return Part(title, " ".join(["python", name, *words]), command, made)
 
     return {
         "video": play("Videos", "video", *played),
@@ -89,12 +89,6 @@ def _there(words: Sequence[str], data: Path) -> list[str]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _named(name: str) -> str:
     return NAMES.get(name, name)
 
@@ -110,7 +104,7 @@ def _played(said: str, folder: Path) -> str:
             rows.append([_named(play["sequence"]), mean["method"], *map(_digits, found), _digits(play["empty_j"])])
         empty = sum(play["empty_j"] for play in own) / len(own)
         rows.append(["**mean**", mean["method"], *map(_digits, mean["j"]), _digits(empty)])
-    return _table(["J after round", "", *map(str, rounds), "without any mask"], rows)
+    return table(["J after round", "", *map(str, rounds), "without any mask"], rows)
 
 
 def _seeds(said: str, folder: Path) -> str:
@@ -122,9 +116,7 @@ def _seeds(said: str, folder: Path) -> str:
     means = {str(seed): np.mean(found, axis=0) for seed, found in by_seed.items()}
     means["**mean**"] = np.mean(list(means.values()), axis=0)
     rows = [[name, *map(_digits, found)] for name, found in means.items()]
-    return _table(
-        ["first strokes, by seed: J after round", *map(str, range(1, report["settings"]["rounds"] + 1))], rows
-    )
+    return table(["first strokes, by seed: J after round", *map(str, range(1, report["settings"]["rounds"] + 1))], rows)
 
 
 def _digits(value: float) -> str:
@@ -148,12 +140,12 @@ def _drift(said: str, folder: Path) -> str:
     each = [[_named(name), v[8], v[1], v[3], v[17]] for name, v in lines.items() if name not in means]
     return "\n\n".join(
         [
-            _table(["", "J after first strokes, 1, 2, 3 corrections", "strokes obeyed"], corrected),
-            _table(
+            table(["", "J after first strokes, 1, 2, 3 corrections", "strokes obeyed"], corrected),
+            table(
                 ["a true mask, 1, 4, 8 frames on", "moved by optical flow alone", "as shipped", "on a still picture"],
                 carried,
             ),
-            _table(
+            table(
                 [
                     "",
                     "the truth in the region's pixels",
@@ -169,7 +161,7 @@ def _drift(said: str, folder: Path) -> str:
 
 def _let_go(said: str, folder: Path) -> str:
     values = _lines(said)["mean, video"]
-    return _table(
+    return table(
         ["a true mask, 1, 4, 8 frames on", "by the networks alone", "on a still picture"],
         [["video", ", ".join(values[16:19]), ", ".join(values[13:16])]],
     )
@@ -178,7 +170,7 @@ def _let_go(said: str, folder: Path) -> str:
 def _true(said: str, folder: Path) -> str:
     lines = _lines(said)
     rows = [[f"**{name[6:]}**" if name.startswith("mean, ") else name, *v] for name, v in lines.items()]
-    return _table(["J, true masks on", "1 frame", "3 frames", "8 frames"], rows)
+    return table(["J, true masks on", "1 frame", "3 frames", "8 frames"], rows)
 
 
 def _tried(folder: Path) -> list[list[str]]:
@@ -188,7 +180,7 @@ def _tried(folder: Path) -> list[list[str]]:
 
 
 def _trials(said: str, folder: Path) -> str:
-    return _table(["trial", "J, round 1", "J, round 6"], [row[:3] for row in _tried(folder)])
+    return table(["trial", "J, round 1", "J, round 6"], [row[:3] for row in _tried(folder)])
 
 
 def _endings(said: str, folder: Path) -> str:
@@ -200,7 +192,7 @@ def _endings(said: str, folder: Path) -> str:
         plays: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found.append({name.split("/")[1]: play["j"][0] for name, play in plays.items()})
     rows = [[_named(stack), *(_digits(trial[stack]) for trial in found)] for stack in ENDING_STACKS]
-    return _table(["J after one round; ended by doubted masks:", *columns], rows)
+    return table(["J after one round; ended by doubted masks:", *columns], rows)
 
 
 def _adapt(said: str, folder: Path) -> str:
@@ -211,4 +203,4 @@ def _adapt(said: str, folder: Path) -> str:
             rows.append([_named(found[1]), found[2], found[3], kept, f"{found[5]} s"])
         elif found := re.match(r"mean +([\d.]+) +([\d.]+)", line):
             rows.append(["**mean**", found[1], found[2], "", ""])
-    return _table(["J over later frames", "before", "after", "the adapted model was", "CPU time"], rows)
+    return table(["J over later frames", "before", "after", "the adapted model was", "CPU time"], rows)

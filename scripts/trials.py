@@ -194,7 +194,7 @@ def _trials() -> dict[str, Trial]:
         "those of first strokes held on to, too": (_same, lambda: mock.patch.object(steps, "propagate", holding)),
         "mirrored as well": (Mirrored, none),
         "margin by motion, 1.8 and 3 x motion": (_same, by_motion(1.8, 3.0)),
-        "margin 1.6": (_same, follow(1.6)),
+        "margin 1.8": (_same, follow(1.8)),
         "margin 2.0": (_same, follow(2.0)),
         "margin 2.4": (_same, follow(2.4)),
         "two-way: the nearer frame's mask": (_same, lambda: mock.patch.object(merging.Pass, "weight", nearest)),
