@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ivos.training.clips import ClipSource
+from napari_ivos.training.journal import write_whole
 from napari_ivos.training.settings import TrainingSettings
-from napari_ivos.training.train import ClipDataset, Trainer, interruptible, write_whole
+from napari_ivos.training.train import ClipDataset, Trainer, interruptible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 
 from napari_ivos import InputError
 from napari_ivos.networks.blocks import Architecture
-from napari_ivos.training.train import write_whole
+from napari_ivos.training.journal import write_whole
 
 SIZES = ("size", "small")
 """What may differ: weights do not depend on it."""

@@ -977,17 +977,35 @@ def test_a_checkpoint_of_another_architecture_is_refused(data: Path, tmp_path: P
         other.resume(tmp_path)
 
 
+def full(_: int) -> None:
+    """What a full disk answers."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(data: Path, tmp_path: Path, monkeypatch) -> None:
     """When a checkpoint can't be written, the error says so and the one before it still loads."""
     trainer = train.Trainer(settings_for(data, tmp_path))
     trainer.save(tmp_path)
     before = (tmp_path / train.CHECKPOINT).read_bytes()
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(train.os, "fsync", full)
+    monkeypatch.setattr(journal.os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         trainer.save(tmp_path)
     assert (tmp_path / train.CHECKPOINT).read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [train.CHECKPOINT]
+
+
+def test_a_full_disk_leaves_the_log_of_a_run_whole(tmp_path: Path, monkeypatch) -> None:
+    """A run that can't go on because the disk is full has lost nothing of its log."""
+    first = journal.Journal(tmp_path)
+    for step in range(1, 200):
+        first.note(step, 0.1, 1.0)
+    first.close()
+    before = (tmp_path / journal.LOG).read_bytes()
+    monkeypatch.setattr(journal.os, "fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        journal.Journal(tmp_path, 150)
+    assert (tmp_path / journal.LOG).read_bytes() == before
+    monkeypatch.undo()
+    journal.Journal(tmp_path, 150).close()
+    assert len(journal.read_log(tmp_path / journal.LOG)) == 150

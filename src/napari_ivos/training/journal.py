@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +53,8 @@ class Journal:
         self.folder = folder
         self._new: list[Row] = []
         rows = [row for row in read_log(folder / LOG) if row[0] <= step]
+        write_whole(folder / LOG, _text([HEAD, *rows]).encode())
         try:
-            (folder / LOG).write_text(_text([HEAD, *rows]), encoding="utf-8", newline="")
             self._events: Any = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
         except OSError as error:
             raise self._refused(error) from error
@@ -76,8 +77,8 @@ class Journal:
     def show(self, step: int, tracks: Sequence[Track]) -> None:
         """Example clips, a row each: truth outlined, what the networks found tinted, strokes drawn."""
         picture = sheet([[draw_track(track)] for track in tracks])
+        write_whole(self.folder / EXAMPLES, write_picture(picture))
         try:
-            (self.folder / EXAMPLES).write_bytes(write_picture(picture))
             self._events.add_image("examples", picture, step, dataformats="HWC")
         except OSError as error:
             raise self._refused(error) from error
@@ -87,10 +88,7 @@ class Journal:
         self.flush()
         blob = io.BytesIO()
         curves_figure(read_log(self.folder / LOG)).savefig(blob, dpi=100, format="png")
-        try:
-            (self.folder / CURVES).write_bytes(blob.getvalue())
-        except OSError as error:
-            raise self._refused(error) from error
+        write_whole(self.folder / CURVES, blob.getvalue())
 
     def flush(self) -> None:
         """Put everything noted on disk: before a checkpoint is written, so that a log is never behind it."""
@@ -107,6 +105,26 @@ class Journal:
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(f"The log in {self.folder} can't be written ({error.strerror or error}).")
+
+
+def write_whole(path: Path, blob: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or the folder can't be written; an older file of that name stays as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path} can't be written ({error.strerror}); an earlier one is as it was.") from error
 
 
 def _text(rows: Sequence[Sequence[object]]) -> str:

@@ -29,7 +29,7 @@ from napari_ivos.networks.blocks import Architecture
 from napari_ivos.networks.weights import architecture_of, new_networks, to_bytes
 from napari_ivos.training.card import model_card
 from napari_ivos.training.clips import Clip, ClipSettings, ClipSource
-from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal
+from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal, write_whole
 from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, Track, channels_last
 from napari_ivos.training.sharing import Share, sharing
 
@@ -614,26 +614,6 @@ class _Loop:
     def _save(self) -> None:
         self.journal.flush()
         self.trainer.save(self.folder)
-
-
-def write_whole(path: Path, blob: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises
-    ------
-    InputError
-        The disk is full, or the folder can't be written; an older file of that name stays as it was.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path} can't be written ({error.strerror}); an earlier one is as it was.") from error
 
 
 def read_imagenet(path: Path) -> dict[str, Tensor]:
