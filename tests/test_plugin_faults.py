@@ -133,6 +133,22 @@ def test_what_an_accelerator_has_no_memory_for_is_done_on_the_cpu(desks, monkeyp
     assert gone() is None
 
 
+def test_an_export_without_memory_leaves_the_model_where_it_is(desks, monkeypatch, tmp_path):
+    """Memory that an export lacks is the computer's own: it is said, and the model stays on its accelerator."""
+    desk = desks()
+    desk.use_model(Elsewhere("nothing"))
+    scene.drawn_at(desk, 2)
+
+    def full(*_args, **_options):
+        raise MemoryError("Unable to allocate 40 GiB")
+
+    monkeypatch.setattr(desk.session, "export", full)
+    desk.export(tmp_path / "labels.csv")
+    desk.wait()
+    assert isinstance(desk.model, Elsewhere)
+    assert "Out of memory" in desk.said[-1][1]
+
+
 def test_a_frame_that_can_not_be_read_ends_the_round_there(desks):
     """The round keeps what it has, the frame is named, and the rest is done when it can be read again."""
     desk = desks()

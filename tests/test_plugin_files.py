@@ -8,7 +8,7 @@ import numpy as np
 import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels
 
 from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import projects, reading
@@ -108,6 +108,18 @@ def test_labels_are_written_by_ending(tmp_path):
     labels = np.zeros((3, 20, 30), np.uint16)
     labels[:, 5:9, 5:9] = 2
     (written,) = reading.write_labels(str(tmp_path / "out.ome.tif"), labels, {})
+    np.testing.assert_array_equal(tifffile.imread(written), labels)
+
+
+def test_labels_of_several_scales_are_written_in_full(tmp_path):
+    """Of a Labels layer with levels, as large frames have, the first level is written."""
+    import tifffile
+
+    labels = np.zeros((3, 20, 30), np.uint16)
+    labels[:, 5:9, 5:9] = 2
+    layer = Labels([labels, labels[:, ::2, ::2]], name="large")
+    data, meta, _ = layer.as_layer_data_tuple()
+    (written,) = reading.write_labels(str(tmp_path / "out.ome.tif"), data, meta)
     np.testing.assert_array_equal(tifffile.imread(written), labels)
 
 

@@ -178,6 +178,19 @@ def test_objects_of_another_plugin_are_seen_and_drawn_next(desks):
     assert desk.binding.tool == "draw"
 
 
+def test_negative_labels_are_no_objects(desks):
+    """-1, with which other programs mark what is not labelled, is taken as background."""
+    desk = desks()
+    labels = np.full((8, 60, 80), -1, np.int32)
+    labels[2, 40:50, 33:43] = 1
+    other = desk.viewer.add_layer(Labels(labels, name="clusters"))
+    desk.go_to(2)
+    desk.import_labels(other)
+    desk.wait()
+    assert [o.id for o in desk.session.objects] == [1]
+    assert int((np.asarray(desk.session.labels[2]) == 1).sum()) == 100
+
+
 def test_labels_of_another_size_are_refused(desks):
     """Labels of other pictures are an error that gives both sizes."""
     desk = desks()

@@ -249,6 +249,36 @@ def test_an_existing_file_is_never_written_over(path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_name_that_is_held_stays_free(path: Path) -> None:
+    """A project that can't be made, because its name is locked, leaves no file in the way."""
+    with closing(Project.create(path, SHAPE, {})):
+        path.unlink()
+        with pytest.raises(ProjectError, match="can't be made"):
+            Project.create(path, SHAPE, {})
+        assert not path.exists()
+    Project.create(path, SHAPE, {}).close()
+
+
+def test_another_working_folder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that was opened by a relative path is read at its place after the process has gone elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    with closing(Project.create(Path("movie.ivos"), SHAPE, {})) as project:
+        put(project, 3, patch())
+        monkeypatch.chdir(tmp_path / "other")
+        with closing(Project.create(Path("movie.ivos"), SHAPE, {})):
+            assert cells(project, 3) == {1: 200}
+        assert project.path == tmp_path / "movie.ivos"
+
+
+def test_a_project_saved_from_memory_is_one_plain_file(path: Path) -> None:
+    """Closed, a project that began in memory is no longer in the mode that needs files beside it."""
+    with closing(Project.create(None, SHAPE, {})) as project:
+        project.move_to(path)
+    assert path.read_bytes()[18:20] == b"\x01\x01"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Making a project in a missing folder says so, and makes none."""
     with pytest.raises(ProjectError, match="folder"):

@@ -205,6 +205,33 @@ def test_compacting_frees_what_cant_come_back(clip, tmp_path) -> None:
 # -- objects
 
 
+def test_the_last_id_leaves_room_for_others(session) -> None:
+    """After the object 65535 new ones and daughters get the smallest ids that were never used."""
+    assert session.add_object(id=65535).id == 65535
+    assert session.add_object(id=1).id == 1
+    assert session.add_object().id == 2
+    session.remove_object(2)
+    assert [o.id for o in session.divide(65535, 2)] == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["bell\x07", "zero\x00", "half \ud800"])
+def test_names_can_be_written_anywhere(session, name) -> None:
+    """A name with characters that no XML can hold is refused; the object keeps the one that it has."""
+    session.add_object("cell")
+    with pytest.raises(InputError, match="control characters"):
+        session.rename(1, name)
+    with pytest.raises(InputError, match="control characters"):
+        session.add_object(name)
+    assert [o.name for o in session.objects] == ["cell"]
+
+
+@pytest.mark.parametrize("object_id", [70000, -1, 0])
+def test_a_mask_needs_an_id_that_can_be(session, object_id) -> None:
+    """A mask of an object whose id is out of range is an error that gives the range."""
+    with pytest.raises(InputError, match="1 to 65535"):
+        session.annotate(0, np.ones((96, 128), bool), objects=[object_id])
+
+
 def test_ids_are_never_used_again(session) -> None:
     """A removed object's id stays taken, for strokes, masks and new objects."""
     assert session.add_object().id == 1

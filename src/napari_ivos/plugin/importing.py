@@ -46,6 +46,8 @@ def labels_on(layer: Labels, image: Image, layout: Layout, frame: int) -> Pictur
     if any(not 0 <= at < n for at, n in zip(inside, data.shape, strict=False)):
         raise InputError(f"{layer.name} has nothing on frame {frame}.")
     picture = np.asarray(data[tuple(int(i) for i in inside)])
+    if picture.dtype.kind == "i":
+        picture = np.maximum(picture, 0)  # negative: not labelled, as trackers and annotation tools write it
     if not picture.any():
         raise InputError(f"{layer.name} is empty on frame {frame}: go to a frame that it labels.")
     return picture

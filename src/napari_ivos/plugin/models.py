@@ -8,7 +8,7 @@ from napari_ivos.errors import OutOfMemory
 from napari_ivos.plugin import loading
 from napari_ivos.plugin.adapting import Adapting
 from napari_ivos.plugin.engine import Job
-from napari_ivos.plugin.work import Work
+from napari_ivos.plugin.work import SEGMENTING, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,8 @@ class Models(Work):
             self.model_state = str(error)
         super()._take_error(job, error)
         device = "" if self.model is None else self.model.device
-        if isinstance(error, OutOfMemory) and device not in ("", "cpu"):
+        on_device = job.kind in (*SEGMENTING, "adapt", "model")  # others need memory of the computer's own
+        if isinstance(error, OutOfMemory) and on_device and device not in ("", "cpu"):
             self.notice(f"{device} is out of memory: the model goes on on the CPU. ({error})", "warning")
             self._again = job
             self.load_model(self.model_source, device="cpu")

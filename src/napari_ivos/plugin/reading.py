@@ -109,6 +109,8 @@ def write_labels(path: str = "", data: Any = None, meta: dict[str, Any] | None =
 
     from napari_ivos.export import export
 
+    if meta and meta.get("multiscale"):
+        data = data[0]
     labels = getattr(data, "labels", data)  # a session's labels with more axes
     if labels.ndim == 2:
         labels = np.asarray(labels)[None]

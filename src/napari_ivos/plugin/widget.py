@@ -255,7 +255,8 @@ class IvosWidget(QWidget):
         start = projects.project_path(self.stack.image.value) if self.stack.image.value is not None else Path.home()
         path, _ = QFileDialog.getSaveFileName(self, "Save the project", str(start), filter="Projects (*.ivos)")
         if path:
-            self.desk.save(Path(path).with_suffix(projects.SUFFIX))
+            named = path if path.endswith(projects.SUFFIX) else path + projects.SUFFIX  # "exp1.rep2" keeps its end
+            self.desk.save(Path(named))
 
     def _do_export(self) -> None:
         session = self.desk.session

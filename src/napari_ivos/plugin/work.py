@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("napari_ivos")
 LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
+SEGMENTING = ("interact", "propagate", "remove stroke")
+"""Kinds of jobs that make masks."""
 
 
 @dataclass(eq=False)
@@ -183,7 +185,7 @@ class Work:
                 self._take_error(job, event.value)
             elif job.then is not None:
                 job.then(event.value)
-            if job.kind in ("interact", "propagate", "remove stroke"):
+            if job.kind in SEGMENTING:
                 self._sync()
 
     def _take_item(self, job: Job, item: Any) -> None:

@@ -85,7 +85,7 @@ class Storage:
     """
 
     def __init__(self, path: Path | None, create: bool, reading: bool = False) -> None:
-        self.path = path
+        self.path = None if path is None else path.absolute()  # the process may go to another folder
         self.name = "The project in memory" if path is None else path.name
         self.read_only: str | None = None
         self.writing = threading.RLock()
@@ -93,6 +93,7 @@ class Storage:
         self._writer: sqlite3.Connection | None = None
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_READERS)
         self._closed = threading.Event()
+        self._made = False  # the file is a new one
         self._accepted = False  # a file that turned out not to be ours is left as it is
         self._immutable = False
         self._watcher: sqlite3.Connection | None = None
@@ -103,9 +104,8 @@ class Storage:
                 else:
                     self._start(path, create, reading)
         except BaseException:
-            made = create and self._lock is not None
             self.close()
-            if made and path is not None:
+            if self._made and path is not None:
                 path.unlink(missing_ok=True)
             raise
 
@@ -119,6 +119,7 @@ class Storage:
         check_companions(path)
         if create:
             _make(path)
+            self._made = True
         else:
             _check_there(path)
         path = path.resolve()  # one file, one lock, whatever links lead to it; SQLite's files lie beside the file too
@@ -198,6 +199,8 @@ class Storage:
             memory = self._memory()
             if self.path is not None:
                 raise ProjectError(f"{self.name} is in a file already; copy that one when it is closed.")
+            path = path.absolute()
+            check_companions(path)
             with translated(path.name):
                 _make(path)
                 try:
@@ -209,6 +212,7 @@ class Storage:
                     path.unlink(missing_ok=True)
                     raise
             self._writer, self.name, self.path = writer, path.name, path
+            self._accepted = True
             memory.close()
 
     def _copied(self, memory: sqlite3.Connection, path: Path) -> sqlite3.Connection:

@@ -165,7 +165,10 @@ def check_labels(labels: npt.ArrayLike, image_shape: tuple[int, int], objects: C
     if image.dtype == np.bool_:
         if objects is None or len(objects) != 1:
             raise InputError("A mask of True and False says nothing about ids: give objects=[id], or a label image.")
-        return np.asarray(image * np.uint16(next(iter(objects))), np.uint16)
+        (object_id,) = objects
+        if not 1 <= object_id <= IDS_AT_MOST:
+            raise InputError(f"Object id {object_id}: ids run from 1 to {IDS_AT_MOST}.")
+        return np.asarray(image * np.uint16(object_id), np.uint16)
     if not np.issubdtype(image.dtype, np.integer):
         raise InputError(f"Labels of type {image.dtype}; expected whole numbers, 0 for background.")
     if image.size and (int(image.min()) < 0 or int(image.max()) > IDS_AT_MOST):

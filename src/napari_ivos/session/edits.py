@@ -12,6 +12,8 @@ from napari_ivos.errors import InputError
 from napari_ivos.project import ObjectState
 
 IDS_AT_MOST = 65535
+UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+"""Characters that no XML, and so not every export, can hold."""
 THIS_STEP = -1
 """In `ObjectState.locked`: by the step that is being made."""
 
@@ -34,6 +36,20 @@ def check_colour(colour: str | Sequence[float]) -> str:
     elif len(colour) >= 3 and all(0 <= float(c) <= 1 for c in colour[:3]):
         return "#" + "".join(f"{round(float(c) * 255):02x}" for c in colour[:3])
     raise InputError(f"Colour {colour!r}: give '#rrggbb' or three numbers from 0 to 1.")
+
+
+def check_name(name: object) -> str:
+    """A name of an object that every file can hold.
+
+    Raises
+    ------
+    InputError
+        It has characters that no text file can hold.
+    """
+    text = str(name)
+    if UNWRITABLE.search(text):
+        raise InputError(f"Name {text!r} has control characters or halves of characters: give it without them.")
+    return text
 
 
 def known(states: States, object_id: int) -> ObjectState:
@@ -62,6 +78,28 @@ def locked(states: States, object_id: int) -> ObjectState:
     return state if state.locked is not None else replace(state, locked=THIS_STEP)
 
 
+def next_id(states: States) -> int:
+    """The id after the last one; where that is used up, the smallest one that was never used.
+
+    Raises
+    ------
+    InputError
+        All ids were used.
+    """
+    return next_ids(states, 1)[0]
+
+
+def next_ids(states: States, count: int) -> list[int]:
+    """The next so many ids, see `next_id`."""
+    last = max(states, default=0)
+    if last + count <= IDS_AT_MOST:
+        return list(range(last + 1, last + 1 + count))
+    ids = [i for i in range(1, IDS_AT_MOST + 1) if i not in states][:count]
+    if len(ids) < count:
+        raise InputError(f"All ids from 1 to {IDS_AT_MOST} were used; go on with another project of the same stack.")
+    return ids
+
+
 def new(
     states: States,
     object_id: int | None = None,
@@ -73,17 +111,17 @@ def new(
 ) -> ObjectState:
     """A new object; without an id it gets the next one that was never used."""
     if object_id is None:
-        object_id = max(states, default=0) + 1
+        object_id = next_id(states)
     object_id = operator.index(object_id)
     if not 1 <= object_id <= IDS_AT_MOST:
         raise InputError(f"Object id {object_id}: ids run from 1 to {IDS_AT_MOST}.")
     if object_id in states:
         verb = "was removed, and ids are never used again" if states[object_id].removed else "is there already"
-        raise InputError(f"Object {object_id} {verb}; the next free id is {max(states) + 1}.")
+        raise InputError(f"Object {object_id} {verb}; the next free id is {next_id(states)}.")
     if parent is not None:
         known(states, parent)
     shown = colour_of(object_id) if colour is None else check_colour(colour)
-    return ObjectState(object_id, name or f"object {object_id}", shown, start, stop, parent)
+    return ObjectState(object_id, check_name(name) if name else f"object {object_id}", shown, start, stop, parent)
 
 
 def missing(states: States, object_ids: Iterable[int]) -> list[ObjectState]:
@@ -128,8 +166,7 @@ def divided(
     if not 0 <= frame < frames:
         raise InputError(f"A division on frame {frame} of a stack of {frames} leaves no frame to the daughters.")
     if isinstance(daughters, int):
-        first = max(states) + 1
-        daughters = range(first, first + daughters)
+        daughters = next_ids(states, daughters)
     ids = [operator.index(i) for i in daughters]
     if len(ids) < 2 or len(set(ids)) < len(ids) or object_id in ids:
         raise InputError(f"Object {object_id} divides into {ids}: two or more different objects are needed.")

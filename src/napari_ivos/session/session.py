@@ -609,7 +609,7 @@ class Session:
 
     def rename(self, object_id: int, name: str) -> None:
         """Give an object another name."""
-        self._edit("rename", lambda s: [replace(edits.known(s, object_id), name=str(name))])
+        self._edit("rename", lambda s: [replace(edits.known(s, object_id), name=edits.check_name(name))])
 
     def recolour(self, object_id: int, colour: str | Sequence[float]) -> None:
         """Show an object in another colour: "#rrggbb", or red, green and blue in 0..1."""
