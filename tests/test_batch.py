@@ -479,6 +479,23 @@ def test_bad_manifests_are_refused(tmp_path, name, text, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"input": "movie.tif", "scribbles": "movie.json"}, "scribbles of stack 1"),
+        ({"input": "movie.tif", "scribbles": "strokes.json"}, "window keeps its project"),
+        ({"project": "movie.ivos"}, "project of stack 1"),
+        ({"input": "other/movie.tif", "masks": "summary.csv"}, "masks of stack 1"),
+    ],
+)
+def test_results_never_take_the_place_of_what_is_read(row, words, tmp_path):
+    """An output folder in which results would be written over inputs or a user's project is refused."""
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    with pytest.raises(InputError, match=words):
+        read_manifest(tmp_path / "a.json", tmp_path)
+    assert read_manifest(tmp_path / "a.json", tmp_path / "results").entries
+
+
 def test_a_manifest_of_bytes_is_refused(tmp_path):
     """Text in no known encoding is refused with the hint to save it as UTF-8."""
     (tmp_path / "a.csv").write_bytes(b"input,masks\n\xff\xfe\n")

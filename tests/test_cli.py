@@ -211,7 +211,7 @@ def test_ctrl_c_keeps_what_is_done(project, run, monkeypatch):
     command = [*SEGMENT, "--output", "labels.tif", *(["--project", project] if project else [])]
     monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3))
     code, _, said = run(*command)
-    kept = Path(project or "labels.tif.ivos").absolute()
+    kept = Path(project or "labels.tif.unfinished.ivos").absolute()
     assert code == 130
     assert str(kept.name) in said
     assert "same command again" in said
@@ -225,6 +225,15 @@ def test_ctrl_c_keeps_what_is_done(project, run, monkeypatch):
     assert 0 < sum(kind == "propagate" for kind, _ in fake.calls) < 8
     assert np.array_equal(tifffile.imread("labels.tif"), tifffile.imread("whole.tif"))
     assert kept.exists() == (project is not None)
+
+
+def test_a_stacks_own_project_is_left_alone(run):
+    """A project beside the output, such as the window makes, is neither gone on with nor deleted."""
+    with Session("movie.tif", FakePredictor(64), project="movie.ivos") as session:
+        session.add_object("mine")
+    before = Path("movie.ivos").read_bytes()
+    assert run(*SEGMENT, "--output", "movie", "--format", "davis")[0] == 0
+    assert Path("movie.ivos").read_bytes() == before
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, 3), ({"OMP_NUM_THREADS": "2"}, 4)], ids=["unsaid", "said"])
@@ -253,7 +262,7 @@ def test_ctrl_c_is_json_too(run, monkeypatch):
     assert code == 130
     assert facts["interrupted"] is True
     assert facts["frames_done"] == 3
-    assert facts["project"].endswith("labels.tif.ivos")
+    assert facts["project"].endswith("labels.tif.unfinished.ivos")
 
 
 def test_a_second_ctrl_c_stops_at_once(run, monkeypatch):
@@ -358,10 +367,10 @@ def test_a_broken_frame_keeps_what_is_before_it(run, monkeypatch):
     code, _, said = run(*SEGMENT, "--output", "labels.tif")
     assert code == 1
     assert "frame 7" in said
-    assert "labels.tif.ivos` " not in said
+    assert "labels.tif.unfinished.ivos` " not in said
     assert "napari-ivos export" in said
-    assert Path("labels.tif.ivos").exists()
-    assert run("export", "labels.tif.ivos", "--output", "part.tif", "--quiet")[0] == 0
+    assert Path("labels.tif.unfinished.ivos").exists()
+    assert run("export", "labels.tif.unfinished.ivos", "--output", "part.tif", "--quiet")[0] == 0
     assert tifffile.imread("part.tif")[4].any()
 
 
@@ -456,7 +465,7 @@ def test_a_missing_model_is_an_error(run, monkeypatch):
     code, _, error = run(*SEGMENT, "--output", "a.tif", "--model", "huge")
     assert code == 1
     assert "'huge'" in error
-    assert not Path("a.tif.ivos").exists()
+    assert not Path("a.tif.unfinished.ivos").exists()
 
 
 @pytest.mark.parametrize(("command", "extra"), [("benchmark", "benchmark"), ("train", "train")])

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_ivos import Session, open_frames
+from napari_ivos import FakePredictor, Session, open_frames
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.export import FORMATS, Content, check_target, decode_rle, encode_rle, export, format_of, picture
 from napari_ivos.export import content as contents
@@ -301,6 +301,21 @@ def test_a_full_disk_is_an_error_of_ours(content, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"out.*No space left.*MB are free"):
         export(content, tmp_path / "out", "ctc")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "format"), [("movie.tif", None), ("movie.ivos", "table"), (".", "davis")])
+def test_frames_and_projects_are_never_replaced(name, format, tmp_path):
+    """Whatever may be overwritten, an export takes the place neither of the frames nor of the project."""
+    tifffile.imwrite(tmp_path / "movie.tif", np.zeros((3, 40, 50), np.uint8), photometric="minisblack")
+    mask = np.zeros((40, 50), np.uint16)
+    mask[5:9, 5:9] = 1
+    before = (tmp_path / "movie.tif").read_bytes()
+    with Session(tmp_path / "movie.tif", FakePredictor(), project=tmp_path / "movie.ivos") as session:
+        session.annotate(0, mask)
+        with pytest.raises(InputError, match="themselves"):
+            session.export(tmp_path / name, format, overwrite=True)
+        session.annotate(1, mask)
+    assert (tmp_path / "movie.tif").read_bytes() == before
 
 
 def test_unknown_options_are_refused(content, tmp_path):

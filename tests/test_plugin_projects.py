@@ -7,9 +7,10 @@ import threading
 import numpy as np
 import plugin_scene as scene
 import pytest
+import tifffile
 from napari.layers import Image, Labels
 
-from napari_ivos import Session
+from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import projects
 from napari_ivos.plugin.review import Review
 
@@ -185,6 +186,23 @@ def test_a_project_that_can_not_be_made_is_saved_elsewhere(desks, tmp_path):
 
 
 # --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_projects_opened_at_once_the_later_one_stays(desks, tmp_path):
+    """The first one is closed, its layers take no more strokes, and another program can have it."""
+    paths = []
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", scene.movie(), metadata={"axes": "TYX"})
+        paths.append(tmp_path / f"{name}.ivos")
+        with Session(tmp_path / f"{name}.tif", FakePredictor(), project=paths[-1]) as session:
+            session.add_object(name)
+    desk = desks()
+    for path in paths:
+        desk.open_project(path)
+    desk.wait()
+    assert desk.session.path == paths[1]
+    with Session.open(paths[0], model=FakePredictor()) as session:
+        assert session.read_only is None
 
 
 def test_undoing_the_first_round_keeps_the_objects(desks):

@@ -6,7 +6,8 @@ import numpy as np
 import plugin_scene as scene
 import pytest
 
-from napari_ivos import FakePredictor
+from napari_ivos import FakePredictor, Session
+from napari_ivos.errors import ProjectError
 from napari_ivos.plugin.strokes import difference, pieces_of
 
 # --- strokes, pure -------------------------------------------------------------------------------------------------
@@ -206,6 +207,49 @@ def test_strokes_wait_for_a_model(desks):
     desk.use_model(FakePredictor())
     desk.wait()
     assert len(desk.session.strokes()) == 1
+
+
+def test_strokes_that_wait_for_a_model_are_written_at_the_end(desks, tmp_path):
+    """Closed while strokes wait for a model, the window leaves them in the project."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    desk.model_state = "The model is missing."
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    assert len(desk.drawing.held) == 1
+    desk.close()
+    with Session.open(tmp_path / "movie.ivos") as session:
+        assert [s.frame for s in session.strokes()] == [2]
+
+
+def test_a_model_that_can_not_be_loaded_leaves_the_one_before_in_use(desks):
+    """Strokes go on to the model that is there when another one could not be loaded."""
+    desk = desks()
+    desk.load_model("nowhere.safetensors")
+    desk.wait()
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    assert len(desk.session.strokes()) == 1
+    assert not desk.drawing.held
+
+
+def test_strokes_that_could_not_be_written_are_sent_again(desks, monkeypatch):
+    """A stroke that the session has no room for stays on screen, and goes with the next one."""
+    desk = desks()
+
+    def full(*_args):
+        raise ProjectError("There is no room left.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.session._annotator, "keep_strokes", full)
+        desk.go_to(2)
+        scene.draw(desk, scene.line(2))
+        desk.wait()
+    assert sum(scene.shown(desk).values()) == 1
+    scene.draw(desk, scene.line(2))
+    desk.wait()
+    assert len(desk.session.strokes()) == 2
 
 
 def test_paint_becomes_an_annotation(desks):

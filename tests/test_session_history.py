@@ -205,6 +205,27 @@ def test_compacting_frees_what_cant_come_back(clip, tmp_path) -> None:
 # -- objects
 
 
+def test_a_stroke_that_is_taken_back_leaves_the_mask_painted_before_it(session) -> None:
+    """A mask painted in the same round comes back when the strokes after it go, and still spreads."""
+    mask = np.zeros((96, 128), np.uint16)
+    mask[10:30, 10:40] = 1
+    session.annotate(4, mask)
+    session.interact(Scribbles(4, [Stroke(1, [(20, 12), (20, 38)])]))
+    session.remove_stroke(session.strokes()[-1].id)
+    assert np.array_equal(session.labels[4], mask)
+    assert session.annotated_frames(1) == (4,)
+    assert session.remaining() > 0
+
+
+def test_strokes_are_kept_without_a_model(session) -> None:
+    """`keep` writes strokes and makes no mask; `catch_up` makes it."""
+    session.keep(Scribbles(4, [Stroke(1, [(20, 12), (20, 38)])]))
+    assert [s.frame for s in session.strokes()] == [4]
+    assert not session.masks(4)
+    assert [result.frame for result in session.catch_up()] == [4]
+    assert session.masks(4)
+
+
 def test_the_last_id_leaves_room_for_others(session) -> None:
     """After the object 65535 new ones and daughters get the smallest ids that were never used."""
     assert session.add_object(id=65535).id == 65535

@@ -11,8 +11,10 @@ import pytest
 from napari_ivos.errors import InputError, ReadOnlyProject, SessionBusy
 from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
+from napari_ivos.regions import Box
 from napari_ivos.session import Session, labels
 from napari_ivos.session.labels import normalise
+from napari_ivos.session.painting import settled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,6 +218,21 @@ def test_paint_that_changes_nothing_is_no_step(session, frames) -> None:
     session.labels[4] = frames[4]
     session.labels.commit()
     assert len(session.log) == steps
+
+
+def test_paint_holds_what_was_painted_and_no_more(session) -> None:
+    """What changes between painted pixels before paint is written is not put back by it."""
+    with session.painting():
+        session.labels[5, 2:4, 2:4] = 7
+        session.labels[5, 60:62, 90:92] = 7
+        paint = session._cache.paint[5]
+    below = np.full((96, 128), 3, np.uint16)
+    shown = paint.over(below, Box(0, 0, 96, 128))
+    assert int((shown == 7).sum()) == 8
+    assert int((shown == 3).sum()) == shown.size - 8
+    patches, spreads = settled(paint, {3: Box(0, 0, 96, 128)}, lambda box: below[box.slices])
+    assert spreads.keys() == patches.keys() == {3, 7}
+    assert int((patches[3].probability > 0).sum()) == shown.size - 8
 
 
 def test_looking_elsewhere_ends_the_stroke(session) -> None:

@@ -30,6 +30,7 @@ MAXIMUM_STACKS = 100_000
 MAXIMUM_FIELD = 1 << 14
 _NAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f\x7f]{1,120}')
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+SUMMARIES = ("summary.txt", "summary.csv", "summary.json")
 _TOLD = 10  # errors of one manifest in one message
 
 
@@ -133,7 +134,7 @@ def read_manifest(path: str | Path, output: str | Path | None = None) -> Manifes
             entries.append(_entry(where, row, place, folder))
         except InputError as error:
             problems.append(f"{where}: {error}")
-    problems += _clashes(entries)
+    problems += _clashes(entries) + _overwritten(entries, place, folder)
     if not entries and not problems:
         problems.append("it names no stack")
     if problems:
@@ -381,3 +382,23 @@ def _clashes(entries: Sequence[Entry]) -> list[str]:
                 )
                 break
     return problems
+
+
+def _overwritten(entries: Sequence[Entry], manifest: Path, folder: Path) -> list[str]:
+    """Results that would take the place of what the user has: what is read, and the window's project beside a stack."""
+    own = {manifest.resolve(): "the manifest"}
+    for entry in entries:
+        if entry.input is not None:
+            own[entry.input.with_name(f"{_stem(entry.input)}.ivos").resolve()] = "where the window keeps its project"
+    for entry in entries:
+        for name in PATHS:
+            path = getattr(entry, name)
+            if path is not None:
+                own[path.resolve()] = f"the {name} of {entry.place}"
+    results = [(folder / name, "the summary") for name in SUMMARIES]
+    results += [(path, entry.place) for entry in entries for path in (entry.kept, entry.record, entry.output)]
+    return [
+        f"{who} would be written to {path.name}, which is {own[path.resolve()]}: give another output folder"
+        for path, who in results
+        if path.resolve() in own
+    ]

@@ -74,8 +74,8 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 def _segment(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Segments a stack. Without --project, what is done is kept beside OUT (OUT.ivos) until the command ends well. "
-        "The same command again goes on where it was stopped."
+        "Segments a stack. Without --project, what is done is kept beside OUT (OUT.unfinished.ivos) until the command "
+        "ends well. The same command again goes on where it was stopped."
     )
     parser.add_argument("input", metavar="INPUT", help="TIFF, OME-Zarr, folder of images, video")
     parser.add_argument(

@@ -76,7 +76,11 @@ class Job:
         whole = self.output.absolute()
         if not whole.name:
             raise InputError(f"{self.output} is no name for results; give a file or a folder to be made.")
-        return whole.with_name(whole.name + ".ivos")
+        return whole.with_name(whole.name + UNFINISHED)
+
+
+UNFINISHED = ".unfinished.ivos"
+"""How the project of a run ends that goes when all is well; a stack's own project, which stays, is never called so."""
 
 
 @dataclass

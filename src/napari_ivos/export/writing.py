@@ -168,6 +168,7 @@ def export(
     """
     target, chosen = Path(path), format_of(path, format)
     _check_options(chosen, options)
+    _check_apart(target, source)
     content = replace(Content.of(source), notes=[])
     frames = content.shape[0]
 
@@ -248,6 +249,14 @@ def _check_possible(target: Path, chosen: Format, overwrite: bool) -> None:
             f"The folder {target} holds more than an export as {chosen.name} ({', '.join(sorted(others)[:3])}), so it "
             "is not replaced; choose another name."
         )
+
+
+def _check_apart(target: Path, source: Any) -> None:
+    """Refuse to put an export where the frames or the project themselves are, whatever may be overwritten."""
+    stack = getattr(source, "stack", None)
+    for path, what in ((getattr(stack, "source", None), "the frames"), (getattr(source, "path", None), "the project")):
+        if isinstance(path, Path) and path.resolve().is_relative_to(target.resolve()):
+            raise InputError(f"{target} is, or holds, {what} themselves; choose another name for the export.")
 
 
 def _room(target: Path) -> str:

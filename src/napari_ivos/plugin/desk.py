@@ -86,6 +86,7 @@ class Desk(Models, Objects, Rounds, Exchange):
 
         def then(made: tuple[Session, str, Review]) -> None:
             session, note, review = made
+            self.leave()  # of two that were opened at once the later one stays
             self._opening = False
             found = choice or self.choice(projects.layer_of(self.viewer, session))
             self._begin(session, found, review)
@@ -138,10 +139,12 @@ class Desk(Models, Objects, Rounds, Exchange):
         if session is None or binding is None:
             return
         self.comparing = False
-        if session.strokes() or session.annotated_frames():
+        if session.strokes() or session.annotated_frames() or (self.drawing is not None and self.drawing.held):
             self._keep()
         binding.retire()
         self.stop()
+        if self.drawing is not None and session.read_only is None:
+            self.drawing.write()
         self.adapting.leave()
         self.session = self.binding = self.drawing = self.selected = self._target = None
         self.review = Review()
@@ -154,9 +157,11 @@ class Desk(Models, Objects, Rounds, Exchange):
             return
         session, binding = self.session, self.binding
         if session is not None:
-            if session.strokes() or session.annotated_frames():
+            if session.strokes() or session.annotated_frames() or (self.drawing is not None and self.drawing.held):
                 self._keep()
             session.cancel()
+            if self.drawing is not None and session.read_only is None:
+                self.drawing.write()
         self.closed = True
         if binding is not None:
             binding.disconnect()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_ivos.errors import SessionBusy
+from napari_ivos.errors import IvosError, SessionBusy
 from napari_ivos.plugin.engine import Engine, Job
 from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
 
@@ -76,13 +76,21 @@ class Drawing:
                 self._engine.submit(job)
 
     def hold(self, strokes: Iterable[Drawn]) -> None:
-        """Keep strokes until there is a model."""
+        """Keep strokes until there is a model, or the session can write them."""
         self.held += strokes
 
     def release(self) -> None:
-        """There is a model: send what waits for it."""
+        """Send what waits."""
         held, self.held = self.held, []
         self.submit(held)
+
+    def write(self) -> None:
+        """Have what waits written without masks: the session ends; who opens it again makes them."""
+        held, self.held = self.held, []
+        for frame in dict.fromkeys(d.frame for d in held):
+            scribbles = Scribbles(frame, [Stroke(d.object_id, d.points) for d in held if d.frame == frame])
+            run = partial(_written, self.session, scribbles)
+            self._engine.submit(Job("write", run, self.session, precious=True))
 
     def take_back(self, drawn: Drawn) -> None:
         """Take a stroke that was deleted or moved out of the session, or stop it on its way there."""
@@ -126,7 +134,13 @@ class Drawing:
             self.hold(job.drawn)
             return None
         scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
-        result: FrameResult = patiently(lambda: self.session.interact(scribbles))
+        before = len(self.session.strokes())
+        try:
+            result: FrameResult = patiently(lambda: self.session.interact(scribbles))
+        except IvosError:
+            if len(self.session.strokes()) == before:  # not even written: they stay on screen, and are sent again
+                self.hold(job.drawn)
+            raise
         return result
 
     def _equipped(self) -> bool:
@@ -145,6 +159,10 @@ def patiently(call: Callable[[], Any]) -> Any:
         except SessionBusy:
             time.sleep(0.01)
     return call()
+
+
+def _written(session: Session, scribbles: Scribbles, job: Job) -> None:
+    patiently(lambda: session.keep(scribbles))
 
 
 def _joined(job: Job, drawn: Drawn, session: Session) -> bool:

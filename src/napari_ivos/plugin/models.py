@@ -70,7 +70,7 @@ class Models(Work):
 
     def _take_error(self, job: Job, error: IvosError) -> None:
         if job.kind == "model":
-            self.model_state = str(error)
+            self.model_state = str(error) if self.model is None else "ready"  # the one before goes on
         super()._take_error(job, error)
         device = "" if self.model is None else self.model.device
         on_device = job.kind in (*SEGMENTING, "adapt", "model")  # others need memory of the computer's own

@@ -49,6 +49,8 @@ class Rounds(Work):
         session, _ = self._live()
         self.show_before(False)
         self._look()
+        if self.drawing is not None and self.model is not None:
+            self.drawing.release()
 
         def run(job: Job) -> Generator[FrameResult]:
             if not job.stop.is_set():

@@ -291,6 +291,7 @@ class Work:
             self._interrupt()
             self._keep()
         if self.model_state in ("ready", "loading"):
+            drawing.release()
             drawing.submit(changes.new)
             if changes.new and self.model_state == "loading":
                 self.notice("The mask comes as soon as the model is loaded. Draw on meanwhile.")

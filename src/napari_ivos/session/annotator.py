@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_ivos.merging import Origin, Patch
 from napari_ivos.project import ObjectState, Project, StrokeRecord, Writer, WrittenPatch
@@ -52,15 +52,18 @@ class Annotator:
 
     # -- strokes
 
-    def keep_strokes(self, scribbles: Scribbles, model: Predictor) -> None:
+    def keep_strokes(self, scribbles: Scribbles, model: Predictor | None) -> None:
         """Write strokes, and the objects that they are the first of, before any network runs."""
         states = self._project.objects()
         edits.check_alive(states, scribbles.object_ids, scribbles.frame)
         made = edits.missing(states, scribbles.object_ids)
-        detail = {"frame": scribbles.frame, "model": model.name, "device": model.device}
+        detail: dict[str, Any] = {"frame": scribbles.frame}
+        if model is not None:
+            detail |= {"model": model.name, "device": model.device}
         number = self.open_round()
         with self._project.transaction() as writer:
-            step = writer.begin("interact", number, model.checksum, detail, finished=False)
+            checksum = None if model is None else model.checksum
+            step = writer.begin("interact", number, checksum, detail, finished=False)
             writer.put_objects(step, made)
             writer.put_strokes(step, scribbles.frame, scribbles.strokes)
 
@@ -136,13 +139,18 @@ class Annotator:
         free = {i for i, state in states.items() if state.alive(frame) and state.locked is None}
         redo = {i for i in redo & free if self._drawn(i, frame)}
         rows = self._project.rows(frame, before=number)
+        first = min((s.step for s in [stroke, *kept]), default=stroke.step)
+        painted = {
+            i: row for i, row in self._project.rows(frame, last=first - 1).items() if row.origin is Origin.PAINTED
+        }
+        rows |= {i: row for i, row in painted.items() if i in redo}  # in this round, before its first stroke there
         before = self._project.patches(rows[i] for i in redo if i in rows)
         owners = {s.object_id for s in kept} & redo
         bystanders = {i for i in self._covered(frame, kept) if i in redo}
         changes = self._scribble(frame, model, stack, kept, before, owners | bystanders, owners) if kept else {}
         for i in redo - changes.keys():
             quality = rows[i].quality if i in rows else 0.0
-            changes[i] = Change(before.get(i), -1, quality)
+            changes[i] = Change(before.get(i), 1 if i in painted else -1, quality)
 
         def withdraw(writer: Writer) -> int:
             step = writer.begin("remove stroke", number, model.checksum, {"frame": frame, "stroke": stroke.id})

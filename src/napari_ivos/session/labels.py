@@ -128,8 +128,6 @@ class FrameCache:
     def window(self, frame: int, window: Box) -> Composed:
         """A part of a frame; only that part is composed unless the whole is at hand."""
         paint = self.paint.get(frame)
-        if paint is not None and paint.box.intersect(window) == window:
-            return paint.labels[window.shift(-paint.box.y0, -paint.box.x0).slices]
         below = self._below(frame, window)
         return below if paint is None else paint.over(below, window)
 

@@ -29,21 +29,22 @@ class Paint:
         The part of the frame that was painted on.
     labels : (h, w) uint16 array
         All labels there, as painted; never written to.
+    touched : (h, w) bool array
+        Which of them were painted; what is below the others may change meanwhile. Never written to.
     """
 
     box: Box
     labels: Composed
+    touched: npt.NDArray[np.bool_]
 
     def over(self, below: Composed, window: Box) -> Composed:
         """Labels (h, w) of a window with the paint over them; `below` itself where there is no paint."""
         common = self.box.intersect(window)
         if common.empty:
             return below
-        painted = self.labels[common.shift(-self.box.y0, -self.box.x0).slices]
-        if common == window:
-            return painted
+        place = common.shift(-self.box.y0, -self.box.x0).slices
         shown = below.copy()
-        shown[common.shift(-window.y0, -window.x0).slices] = painted
+        np.copyto(shown[common.shift(-window.y0, -window.x0).slices], self.labels[place], where=self.touched[place])
         return shown
 
 
@@ -67,7 +68,7 @@ def settled(
     spreads : dict of int to bool
     """
     below = read(paint.box)
-    at = below != paint.labels
+    at = paint.touched & (below != paint.labels)
     touched = {int(i) for i in np.unique(np.concatenate([below[at], paint.labels[at]]))} - {0}
     if not touched:
         return {}, {}

@@ -290,6 +290,24 @@ class Session:
             self._annotator.keep_strokes(scribbles, model)
             return self._told(self._annotator.segment(frame, model, stack, self._keep_contrast))
 
+    def keep(self, scribbles: Scribbles) -> None:
+        """Write strokes without making masks of them; `catch_up`, `propagate` or `interact` there make them.
+
+        Parameters
+        ----------
+        scribbles : Scribbles
+            New strokes of one frame.
+
+        Raises
+        ------
+        InputError
+            As for `interact`.
+        SessionBusy, ReadOnlyProject, ProjectError
+        """
+        self._check_scribbles(scribbles)
+        with self._working("keep"):
+            self._annotator.keep_strokes(scribbles, None)
+
     def _check_scribbles(self, scribbles: Scribbles) -> int:
         if not hasattr(scribbles, "strokes"):
             raise InputError(f"Scribbles(frame, strokes) are needed; got a {type(scribbles).__name__}.")
@@ -406,8 +424,13 @@ class Session:
             part = image[box.shift(-reach.y0, -reach.x0).slices]
             before = part[inside]
             locked = [i for i, state in states.items() if state.locked is not None]
-            part[inside] = np.where(np.isin(before, locked), before, values) if locked else values
-            self._cache.paint[frame] = Paint(reach, image)
+            free = ~np.isin(before, locked)
+            part[inside] = np.where(free, values, before)
+            touched = np.zeros(reach.shape, bool)
+            if earlier is not None:
+                touched[earlier.box.shift(-reach.y0, -reach.x0).slices] = earlier.touched
+            touched[box.shift(-reach.y0, -reach.x0).slices][inside] |= free
+            self._cache.paint[frame] = Paint(reach, image, touched)
             self._cache.painter = threading.get_ident()
 
     @contextmanager
