@@ -200,7 +200,7 @@ class Stopping(FakePredictor):
         if self.left == 0:
             if self.error is not None:
                 raise self.error
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return super().propagate(requests)
 
 

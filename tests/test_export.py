@@ -303,8 +303,8 @@ def test_a_full_disk_is_an_error_of_ours(content, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "format"), [("movie.tif", None), ("movie.ivos", "table"), (".", "davis")])
-def test_frames_and_projects_are_never_replaced(name, format, tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("movie.tif", None), ("movie.ivos", "table"), (".", "davis")])
+def test_frames_and_projects_are_never_replaced(name, kind, tmp_path):
     """Whatever may be overwritten, an export takes the place neither of the frames nor of the project."""
     tifffile.imwrite(tmp_path / "movie.tif", np.zeros((3, 40, 50), np.uint8), photometric="minisblack")
     mask = np.zeros((40, 50), np.uint16)
@@ -313,7 +313,7 @@ def test_frames_and_projects_are_never_replaced(name, format, tmp_path):
     with Session(tmp_path / "movie.tif", FakePredictor(), project=tmp_path / "movie.ivos") as session:
         session.annotate(0, mask)
         with pytest.raises(InputError, match="themselves"):
-            session.export(tmp_path / name, format, overwrite=True)
+            session.export(tmp_path / name, kind, overwrite=True)
         session.annotate(1, mask)
     assert (tmp_path / "movie.tif").read_bytes() == before
 
