@@ -453,6 +453,7 @@ def test_a_thin_line_of_a_kept_mask_is_neither_widened_nor_lost() -> None:
     assert [x.shape[-1] for x in coarse] == [16, 8, 4]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries have other names there, and none is looked at")
 @pytest.mark.parametrize(
     ("mapped", "holds", "loaded", "said"),
     [

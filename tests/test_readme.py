@@ -55,6 +55,7 @@ def test_commands_in_the_readme_run(code, beside_samples):
     assert (beside_samples / "toy_labels.tif").stat().st_size > 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")
 @pytest.mark.parametrize("name", ["demo", "tests"])
 def test_set_up_commands_are_one_line_that_bash_reads(name):
     """Both set-up commands are single lines, so that they can be pasted, in correct shell syntax."""
@@ -62,6 +63,7 @@ def test_set_up_commands_are_one_line_that_bash_reads(name):
     subprocess.run(["bash", "-n", "-c", COMMANDS[name]], check=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")
 def test_ci_runs_the_test_command_of_the_readme(tmp_path):
     """What `.ci/run` cuts out of README is the test command, to the letter."""
     script = (TOP / ".ci" / "run").read_text()

@@ -153,7 +153,8 @@ session.close()
 #
 # *Review > Adapt the model to this stack* trains the model on the frames that you drew on, painted or said are right,
 # for two minutes at most. Where two or more are annotated, one is kept back: if masks carried there get no better, the
-# model stays as it was. The weights are kept in the project. Undo the last propagation and propagate again to see what
+# model stays as it was, as it did for three of four stacks [on which it was tried](../developers/training.md). Weights
+# that help are kept in the project. Undo the last propagation and propagate again to see what
 # it gives; *Model as it was* drops it. In Python it is `ivos.adapt(session)`, on the command line
 # `napari-ivos adapt PROJECT`.
 

@@ -80,8 +80,8 @@ for number in (1, 2, 3):
     print(f"body {number}: planes {found[0]} to {found[-1]}, really {real[0]} to {real[-1]}")
 
 # %% [markdown]
-# Where it is wrong, say it: first plane, and the one after the last. No mask goes beyond them, whatever is propagated
-# later.
+# Here all ends are right. Where one is wrong, say it: first plane, and the one after the last. No mask goes beyond
+# them, whatever is propagated later.
 
 # %%
 for number in (1, 2, 3):

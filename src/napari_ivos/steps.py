@@ -32,9 +32,9 @@ DOUBTED = 0.2
 """A mask of a lower quality than this is doubted."""
 DOUBTS_SECTION, DOUBTS_GREY = 1, 2
 """Along Z, and in other grey stacks, so many doubted masks in a row are an object's last: behind them the mask would go
-over to whatever comes in at that place. With two, J after one round rose by 0.11 to 0.27 on nuclei and by 0.12 to 0.24
-on cells of a tissue in 3-D (four sets of weights), and changed by -0.02 to 0.05 on moving cells; one is worth another
-0.02 there, and costs these 0.03."""
+over to whatever comes in at that place. With two, J after one round is higher by 0.10 on nuclei and by 0.21 on cells of
+a tissue in 3-D, and lower by 0.02 on moving cells; one is worth another 0.03 on nuclei, and costs moving cells 0.01
+(`docs/measured/endings.md`)."""
 AT_ONCE = 64
 """Objects whose regions are read and held at the same time; a predictor makes no larger batches."""
 THREADS_AT_MOST = 8
