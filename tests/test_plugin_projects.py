@@ -13,6 +13,7 @@ from napari.layers import Image, Labels
 from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import projects
 from napari_ivos.plugin.review import Review
+from napari_ivos.plugin.scripting import script
 
 # --- projects ------------------------------------------------------------------------------------------------------
 
@@ -334,6 +335,22 @@ def test_the_script_gives_the_same_labels_to_the_last_bit(desks, tmp_path, monke
     truth = np.asarray(session.labels)
     assert len(np.unique(truth)) > 2
     np.testing.assert_array_equal(run_script(with_gone, tmp_path / "again", monkeypatch), truth)
+
+
+def test_scripts_of_two_sessions_share_no_masks(desks, tmp_path):
+    """Masks that scripts need are never written over those of others, not even in the folder of work without a file."""
+    (tmp_path / "work_masks.npz").write_bytes(b"the user's")
+    written = []
+    for label in (5, 9):
+        desk = desks()
+        mask = np.zeros((60, 80), np.uint16)
+        mask[5 : 5 + label, 5:30] = 1
+        desk.session.annotate(2, mask)
+        script(desk.session, tmp_path)
+        written.append(script(desk.session, tmp_path))
+    assert written[0] != written[1]
+    assert len(list(tmp_path.glob("work_masks_*.npz"))) == 2
+    assert (tmp_path / "work_masks.npz").read_bytes() == b"the user's"
 
 
 def test_a_script_says_when_the_model_is_another(desks, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ written beside it: painted masks as one compressed .npz, models that only the pr
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         loads = {checksum: _model(session, checksum, folder, stem, source) for checksum in models}
+        stored = folder / f"{stem}_masks_{_digest(masks)}.npz"
         if masks:
-            np.savez_compressed(folder / f"{stem}_masks.npz", allow_pickle=False, **masks)
+            np.savez_compressed(stored, allow_pickle=False, **masks)
     except OSError as error:
         raise InputError(
             f"The script's masks can't be written into {folder} ({error}): choose another folder."
@@ -84,9 +86,17 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
     if session.stack is not None and session.stack.contrast_known:
         lines += [f"session.contrast = {[tuple(map(float, pair)) for pair in session.contrast]}"]
     if masks:
-        stored = str(folder / f"{stem}_masks.npz")
-        lines += [f"with np.load({stored!r}) as file:", "    masks = dict(file)", PAINTED]
+        lines += [f"with np.load({str(stored)!r}) as file:", "    masks = dict(file)", PAINTED]
     return "\n".join([*lines, "", *body, "", 'session.export("labels.tif")', ""])
+
+
+def _digest(masks: Masks) -> str:
+    """What tells masks from others: no script reads those of another one, and none are written over."""
+    found = hashlib.sha256()
+    for name, mask in masks.items():
+        found.update(f"{name} {mask.dtype.str} {mask.shape}".encode())
+        found.update(np.ascontiguousarray(mask).tobytes())
+    return found.hexdigest()[:8]
 
 
 def _opening(session: Session) -> list[str]:
