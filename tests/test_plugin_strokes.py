@@ -252,20 +252,6 @@ def test_strokes_that_could_not_be_written_are_sent_again(desks, monkeypatch):
     assert len(desk.session.strokes()) == 2
 
 
-def test_a_stroke_that_is_refused_is_taken_away(desks):
-    """A stroke that the session refuses does not come back with the next one on its frame."""
-    desk = desks()
-    desk.session.set_lifetime(1, 0, 4)
-    desk.go_to(6)
-    scene.draw(desk, scene.line(6))
-    desk.wait()
-    assert not desk.drawing.held
-    desk.session.set_lifetime(1, 0, None)
-    scene.draw(desk, scene.line(6))
-    desk.wait()
-    assert len(desk.session.strokes()) == 1
-
-
 def test_paint_becomes_an_annotation(desks):
     """What is painted in the result layer is that frame's annotation when the stroke ends, and survives a round."""
     desk = desks()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_ivos.errors import InputError, IvosError, SessionBusy
+from napari_ivos.errors import IvosError, SessionBusy
 from napari_ivos.plugin.engine import Engine, Job
 from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
 
@@ -137,9 +137,8 @@ class Drawing:
         before = len(self.session.strokes())
         try:
             result: FrameResult = patiently(lambda: self.session.interact(scribbles))
-        except IvosError as error:
-            refused = isinstance(error, InputError)  # it would be again, and with it all that is drawn on that frame
-            if not refused and len(self.session.strokes()) == before:  # not even written: they are sent again
+        except IvosError:
+            if len(self.session.strokes()) == before:  # not even written: they stay on screen, and are sent again
                 self.hold(job.drawn)
             raise
         return result
