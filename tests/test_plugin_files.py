@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_ivos import FakePredictor, Session
+from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import projects, reading
 from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.review import UNKNOWN, columns, marked
@@ -65,6 +65,33 @@ def test_a_project_opens_with_its_stack_beside_it(desk, movie_file):
     assert "movie.tif" in names
     assert desk.viewer.layers["object 1 (strokes)"].nshapes == 1
     np.testing.assert_array_equal(np.asarray(desk.viewer.layers["movie.tif"].data[3]), scene.movie()[3])
+
+
+def project_of(folder: Path, name: str) -> Path:
+    """A project with one stroke, beside its stack."""
+    import tifffile
+
+    stack = folder / f"{name}.tif"
+    tifffile.imwrite(stack, scene.movie(), metadata={"axes": "TYX"})
+    with Session(stack, FakePredictor(), project=stack.with_suffix(".ivos")) as session:
+        session.interact(Scribbles(2, [Stroke(1, scene.line(2))]))
+    return stack.with_suffix(".ivos")
+
+
+def test_the_layer_of_a_project_outlives_its_session(desk, tmp_path):
+    """The frames stay on screen when the project is left, and Start on them goes on with that project."""
+    path = project_of(tmp_path, "movie").rename(tmp_path / "mine.ivos")
+    desk.open_project(path)
+    desk.wait()
+    image = desk.binding.image
+    desk.leave()
+    desk.wait()
+    np.testing.assert_array_equal(np.asarray(image.data), scene.movie())
+    desk.start(image)
+    desk.wait()
+    assert desk.session.path == path
+    assert desk.session.stack.source == tmp_path / "movie.tif"
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
 
 
 def test_a_project_without_its_stack_says_what_to_do(desk, tmp_path):

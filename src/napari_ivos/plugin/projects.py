@@ -23,7 +23,7 @@ SUFFIX = ".ivos"
 UNSAVED = "NOTHING IS SAVED"
 """How a note begins that says so."""
 HINTS = "napari_ivos"
-"""Key of a layer's metadata under which our own readers say where its frames are."""
+"""Key of a layer's metadata under which we say where its frames are ("file"), and its project."""
 
 
 def default_folder() -> Path:
@@ -61,8 +61,14 @@ def stack_file(image: Image) -> Path | None:
 
 
 def project_path(image: Image, folder: Path | None = None) -> Path:
-    """Where the project of a layer belongs: beside its stack, else in `folder` (default: `default_folder`)."""
+    """Where the project of a layer belongs: beside its stack, else in `folder` (default: `default_folder`).
+
+    A layer that was made for a project belongs to that one.
+    """
     source = getattr(image.source, "path", None)
+    hints = image.metadata.get(HINTS)
+    if folder is None and isinstance(hints, dict) and "project" in hints:
+        return Path(str(hints["project"]))
     if folder is None and source and os.access(Path(source).parent, os.W_OK):
         path = Path(source)
         return path.with_name(_stem(path.name) + SUFFIX)
@@ -166,20 +172,27 @@ def copied_beside(session: Session, name: str) -> Path:
 def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     """A lazy array of a session's frames, and how an image layer should show it.
 
+    Frames that lie in a file are opened for it once more, because a layer outlives its session.
+
     Raises
     ------
     IvosError
         The stack was not found.
     """
+    from napari_ivos.frames import open_frames
+
     if session.stack is None:
         raise IvosError("The frames of this project were not found beside it: open the stack, then the project.")
-    data = frames_array(session.stack)
-    options: dict[str, Any] = {"name": session.stack.name, "rgb": data.ndim == 4}
+    stack = session.stack
+    if stack.source is not None:
+        stack = open_frames(stack.source, **stack.describe().get("open", {}))
+    data = frames_array(stack)
+    options: dict[str, Any] = {"name": stack.name, "rgb": data.ndim == 4}
     if data.ndim == 4 and not coloured(data):
         data = data.transpose(0, 3, 1, 2)
         options |= {"rgb": False, "axis_labels": ("t", "c", "y", "x")}
-    if session.stack.source is not None:
-        options["metadata"] = {HINTS: {"file": str(session.stack.source)}}
+    if stack.source is not None:
+        options["metadata"] = {HINTS: {"file": str(stack.source), "project": str(session.path)}}
     return data, options
 
 
@@ -187,12 +200,12 @@ def layer_of(viewer: ViewerModel, session: Session) -> Image:
     """The layer of a session's frames: one that is there, or a new one."""
     from napari.layers import Image
 
-    data, options = image_of(session)
     for layer in viewer.layers:
         if isinstance(layer, Image) and session.stack is not None:
             file = stack_file(layer)
             if file is not None and file == session.stack.source:
                 return layer
+    data, options = image_of(session)
     image = Image(data, **options)
     viewer.add_layer(image)
     return image
