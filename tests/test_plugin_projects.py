@@ -44,6 +44,30 @@ def test_a_project_of_another_stack_is_left_alone(desks, tmp_path):
         assert len(kept.strokes()) == 1
 
 
+def test_stacks_of_one_name_each_find_their_project(desks, tmp_path):
+    """The second one's project, beside the first's, is gone on with, and of two of one stack the last changed."""
+    movies = {"first": scene.movie(), "second": scene.movie()[::-1].copy()}
+
+    def begun(name, fresh=False):
+        """Open a stack, draw on it; its project, and how many strokes that had."""
+        desk = desks(Image(movies[name], name="cells"), path=tmp_path / "cells.ivos")
+        if fresh:
+            desk.start(desk.binding.image, tmp_path / "cells.ivos", fresh=True)
+            desk.wait()
+        had = len(desk.session.strokes())
+        scene.drawn_at(desk, had)
+        path = desk.session.path
+        desk.close()
+        return path.name, had
+
+    assert [begun(name) for name in ("first", "second")] == [("cells.ivos", 0), ("cells-2.ivos", 0)]
+    assert [begun(name) for name in ("first", "second")] == [("cells.ivos", 1), ("cells-2.ivos", 1)]
+    assert begun("first", fresh=True) == ("cells-3.ivos", 0)
+    assert begun("second") == ("cells-2.ivos", 2)
+    assert begun("first") == ("cells-3.ivos", 1)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.fixture
 def compared(desks, tmp_path):
     """A desk that shows what was before the last of its two rounds, and the labels before and after it."""

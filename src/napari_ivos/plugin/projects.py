@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -90,6 +91,13 @@ def free_name(path: Path) -> Path:
     return free
 
 
+def namesakes(path: Path) -> list[Path]:
+    """The projects that `free_name` gave this path or one beside it, the last changed first."""
+    name = re.compile(rf"{re.escape(path.stem)}(-\d+)?{re.escape(path.suffix)}")
+    found = [p for p in path.parent.iterdir() if name.fullmatch(p.name)] if path.parent.is_dir() else []
+    return sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True)
+
+
 def stack_of(choice: Choice) -> FrameStack:
     """The frames of a choice: from its file where that holds the same, so that the project can find it again."""
     from napari_ivos.frames import open_frames
@@ -133,19 +141,27 @@ def _same_pixels(one: FrameStack, other: FrameStack) -> bool:
 def open_session(choice: Choice, path: Path | None, fresh: bool = False) -> tuple[Session, str]:
     """The session of a choice, and what is to be said about it.
 
-    A project that is at `path` already is gone on with if it was made from this stack, unless `fresh`. Else the session
-    is in memory, and gets its file with the first stroke (`keep`): looking leaves nothing behind.
+    Of the projects that are at `path` or beside it already, the last changed that was made from this stack is gone on
+    with, unless `fresh`. Else the session is in memory, and gets its file with the first stroke (`keep`): looking
+    leaves nothing behind.
     """
     from napari_ivos.session import Session
 
     stack = stack_of(choice)
     if path is None:
         return Session(stack), "The project is only in memory: nothing is saved."
-    if path.exists() and not fresh:
+    refused = ""
+    for found in [] if fresh else namesakes(path):
+        seen = found.stat()
         try:
-            return Session.open(path, frames=stack), f"Goes on with {path.name}."
+            return Session.open(found, frames=stack), f"Goes on with {found.name}."
         except (ProjectError, InputError) as error:
-            return Session(stack), f"{path.name} is not of this stack ({error}) A new project is begun beside it."
+            with contextlib.suppress(OSError):  # opening it was no change
+                os.utime(found, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+            if found == path:
+                refused = f"{path.name} is not of this stack ({error}) A new project is begun beside it."
+    if refused:
+        return Session(stack), refused
     there = next((folder for folder in path.parents if folder.exists()), path.parent)
     if not there.is_dir() or not os.access(there, os.W_OK):
         return Session(stack), f"{UNSAVED}: {path.parent} can't be written. Press Save project and choose a folder."
