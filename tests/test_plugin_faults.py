@@ -11,7 +11,7 @@ import plugin_scene as scene
 import pytest
 
 from napari_ivos import FakePredictor, Session
-from napari_ivos.errors import FrameReadError, OutOfMemory
+from napari_ivos.errors import FrameReadError, OutOfMemory, ProjectError
 from napari_ivos.plugin import loading
 from napari_ivos.plugin.engine import Job
 
@@ -83,6 +83,68 @@ def test_closing_writes_strokes_that_wait(desks, tmp_path):
     with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
         assert [s.frame for s in kept.strokes()] == [2]
         assert kept.labels[2].any()
+
+
+@pytest.mark.parametrize("trouble", ["disk", "console"])
+def test_strokes_that_can_not_be_written_are_sent_again(desks, monkeypatch, tmp_path, trouble):
+    """They stay on screen, that is told, and the next stroke or Propagate brings them into the project."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    scene.drawn_at(desk, 2)
+    with monkeypatch.context() as patch:
+        if trouble == "disk":
+            error = ProjectError("movie.ivos: there is no room left for it (disk full).")
+            patch.setattr(desk.session, "interact", lambda scribbles: (_ for _ in ()).throw(error))
+        else:
+            running = desk.session.propagate()
+            next(running)
+        for frame in (4, 5):
+            scene.drawn_at(desk, frame)
+            assert any(kind == "error" and text.endswith("the next stroke or Propagate.") for kind, text in desk.said)
+        assert scene.shown(desk)["object 1 (strokes)"] == 2 + (trouble == "disk")
+        assert [s.frame for s in desk.session.strokes()] == [2]
+    if trouble == "console":
+        running.close()
+    desk.propagate()
+    desk.wait()
+    assert [s.frame for s in desk.session.strokes()] == [2, 4, 5]
+    assert all(np.asarray(desk.session.labels[t]).any() for t in range(2, scene.FRAMES))
+
+
+@pytest.mark.parametrize("end", ["leave", "close"])
+def test_strokes_that_could_not_be_written_are_written_at_the_end(desks, monkeypatch, tmp_path, end):
+    """Who makes room and closes the window, or goes to another stack, has lost nothing."""
+    desk = desks(path=tmp_path / "movie.ivos")
+    with monkeypatch.context() as patch:
+        error = ProjectError("movie.ivos: there is no room left for it (disk full).")
+        patch.setattr(desk.session, "interact", lambda scribbles: (_ for _ in ()).throw(error))
+        scene.drawn_at(desk, 2)
+    getattr(desk, end)()
+    if end == "leave":
+        desk.wait()
+    with Session.open(tmp_path / "movie.ivos", frames=scene.movie()) as kept:
+        assert [s.frame for s in kept.strokes()] == [2]
+
+
+def test_a_stroke_that_is_lost_with_its_session_is_told(desks, monkeypatch):
+    """What can't be written at the end either is not lost in silence."""
+    desk = desks()
+    error = ProjectError("movie.ivos: there is no room left for it (disk full).")
+    monkeypatch.setattr(desk.session, "interact", lambda scribbles: (_ for _ in ()).throw(error))
+    scene.drawn_at(desk, 2)
+    desk.said.clear()
+    desk.leave()
+    desk.wait()
+    assert ("error", str(error)) in desk.said
+
+
+def test_a_stroke_that_the_session_refuses_is_taken_away(desks):
+    """Of an object that isn't there on that frame nothing is ever sent again."""
+    desk = desks()
+    desk.session.set_lifetime(1, 0, 4)
+    scene.drawn_at(desk, 5)
+    assert any(kind == "error" and "lives from frame 0 to frame 3" in text for kind, text in desk.said)
+    assert scene.shown(desk) == {"object 1 (strokes)": 0}
+    assert not desk.drawing.held
 
 
 # --- memory, frames that can't be read -------------------------------------------------------------------------------

@@ -78,6 +78,30 @@ def project_of(folder: Path, name: str) -> Path:
     return stack.with_suffix(".ivos")
 
 
+@pytest.mark.parametrize("second", ["a", "b"])
+@pytest.mark.parametrize("ready", [False, True], ids=["while one opens", "before one is shown"])
+def test_of_two_projects_that_are_opened_the_last_is_at_the_desk(desk, tmp_path, ready, second):
+    """Another project that is opened meanwhile takes the first one's place, which is let go of, unchanged."""
+    paths = {name: project_of(tmp_path, name) for name in "ab"}
+    desk.open_project(paths["a"])
+    while ready and desk.engine.busy:
+        desk._bell.wait(0.01)
+    desk.open_project(paths[second])
+    desk.wait()
+    assert desk.session.path == paths[second]
+    assert desk.session.read_only is None
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    scene.drawn_at(desk, 4)
+    for name, path in paths.items():
+        if name != second:
+            with Session.open(path) as other:
+                assert other.read_only is None
+                assert [s.frame for s in other.strokes()] == [2]
+    desk.leave()
+    desk.wait()
+    assert not any(layer.visible for layer in desk.viewer.layers if "[objects]" in layer.name or "stroke" in layer.name)
+
+
 def test_the_layer_of_a_project_outlives_its_session(desk, tmp_path):
     """The frames stay on screen when the project is left, and Start on them goes on with that project."""
     path = project_of(tmp_path, "movie").rename(tmp_path / "mine.ivos")

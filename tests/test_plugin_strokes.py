@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import plugin_scene as scene
 import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
 
-from napari_ivos import FakePredictor, Session
-from napari_ivos.errors import ProjectError
+from napari_ivos import FakePredictor
+from napari_ivos.errors import ProjectError, WeightsError
+from napari_ivos.plugin import loading
+from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.strokes import difference, pieces_of
 
 # --- strokes, pure -------------------------------------------------------------------------------------------------
@@ -194,32 +198,52 @@ def test_a_background_stroke_is_object_0(desks):
     assert [s.object_id for s in desk.session.strokes()] == [1, 0]
 
 
-def test_strokes_wait_for_a_model(desks):
-    """Without a model strokes are kept, the reason is told, and a model that comes later segments them."""
-    desk = desks()
-    desk.model_state = "The model is missing."
-    desk.go_to(2)
-    scene.draw(desk, scene.line(2))
-    desk.wait()
-    assert not desk.session.strokes()
-    assert scene.shown(desk) == {"object 1 (strokes)": 1}
-    assert desk.said[-1][0] == "error"
-    desk.use_model(FakePredictor())
-    desk.wait()
-    assert len(desk.session.strokes()) == 1
+@pytest.fixture
+def modelless(monkeypatch):
+    """A desk whose model can't be loaded."""
 
+    def missing(name, device):
+        raise WeightsError("The model is missing.")
 
-def test_strokes_that_wait_for_a_model_are_written_at_the_end(desks, tmp_path):
-    """Closed while strokes wait for a model, the window leaves them in the project."""
-    desk = desks(path=tmp_path / "movie.ivos")
-    desk.model_state = "The model is missing."
-    desk.go_to(2)
-    scene.draw(desk, scene.line(2))
-    desk.wait()
-    assert len(desk.drawing.held) == 1
+    monkeypatch.setattr(loading, "load", missing)
+    desk = Desk(ViewerModel())
+    desk.said = []
+    desk.noticed.connect(lambda text, kind: desk.said.append((kind, text)))
+    yield desk
     desk.close()
-    with Session.open(tmp_path / "movie.ivos") as session:
-        assert [s.frame for s in session.strokes()] == [2]
+
+
+def test_strokes_without_a_model_are_in_the_project(modelless, desks, tmp_path):
+    """They are written at once, the reason is told, and the masks come with the model, in another window, too."""
+    image = modelless.viewer.add_layer(Image(scene.movie(), name="movie"))
+    modelless.start(image, path=tmp_path / "movie.ivos")
+    modelless.wait()
+    scene.drawn_at(modelless, 2)
+    scene.drawn_at(modelless, 3)
+    assert ("error", "The stroke is kept; its mask waits for a model. The model is missing.") in modelless.said
+    assert [s.frame for s in modelless.session.strokes()] == [2, 3]
+    assert scene.shown(modelless) == {"object 1 (strokes)": 2}
+    modelless.close()
+    desk = desks(path=tmp_path / "movie.ivos")
+    assert scene.shown(desk) == {"object 1 (strokes)": 2}
+    assert all(np.asarray(desk.session.labels[t]).any() for t in (2, 3))
+
+
+def test_strokes_without_a_model_get_their_masks_with_it(modelless):
+    """One that was deleted meanwhile stays so."""
+    image = modelless.viewer.add_layer(Image(scene.movie(), name="movie"))
+    modelless.start(image, path=None)
+    modelless.wait()
+    scene.drawn_at(modelless, 2)
+    scene.drawn_at(modelless, 3)
+    layer = modelless.viewer.layers.selection.active
+    layer.selected_data = {1}
+    layer.remove_selected()
+    modelless.wait()
+    assert [s.frame for s in modelless.session.strokes()] == [2]
+    modelless.use_model(FakePredictor())
+    modelless.wait()
+    assert [t for t in range(scene.FRAMES) if np.asarray(modelless.session.labels[t]).any()] == [2]
 
 
 def test_a_model_that_can_not_be_loaded_leaves_the_one_before_in_use(desks):

@@ -561,6 +561,23 @@ def test_strokes_whose_model_failed_are_caught_up_with(session, clip, monkeypatc
         np.testing.assert_array_equal(session.labels[2], other.labels[2])
 
 
+def test_a_stroke_that_was_kept_is_taken_back_without_a_model(clip, tmp_path) -> None:
+    """`keep` writes them, one can be taken back, and `catch_up` makes the masks that `interact` would make."""
+    with Session(open_frames(clip.video, axes="TYXC"), project=tmp_path / "a.ivos") as session:
+        session.keep(clip.scribbles(2, 1))
+        session.keep(clip.scribbles(3, 2))
+        session.remove_stroke(session.strokes()[1].id)
+        with pytest.raises(InputError, match="no stroke"):
+            session.keep(Scribbles(2, []))
+    with Session.open(tmp_path / "a.ivos", open_frames(clip.video, axes="TYXC"), FakePredictor()) as session:
+        assert [s.frame for s in session.strokes()] == [2]
+        assert not np.asarray(session.labels).any()
+        assert [r.frame for r in session.catch_up()] == [2]
+        with Session(open_frames(clip.video, axes="TYXC"), FakePredictor()) as other:
+            other.interact(clip.scribbles(2, 1))
+            np.testing.assert_array_equal(np.asarray(session.labels), np.asarray(other.labels))
+
+
 # --- from memory into a file -----------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
 
-    from napari_ivos.errors import IvosError
     from napari_ivos.plugin.projects import Choice
     from napari_ivos.session import Session
 
@@ -78,28 +77,31 @@ class Desk(Models, Objects, Rounds, Exchange):
 
     def _open(self, make: Callable[[], tuple[Session, str]], choice: Choice | None, target: Path | None = None) -> None:
         self.leave()
-        self._opening = True
+        self.engine.stop("open")
 
         def run(job: Job) -> Any:
+            left, self._opened = self._opened, None
+            if left is not None:  # this one was asked for before that one was shown
+                left.close()
             session, note = make()
-            return session, note, Review.of(session)
+            review = Review.of(session)
+            self._opened = session
+            return session, note, review
 
         def then(made: tuple[Session, str, Review]) -> None:
             session, note, review = made
-            self.leave()  # of two that were opened at once the later one stays
-            self._opening = False
+            if self._opening is not job:  # another one was asked for meanwhile
+                self.engine.submit(Job("close", lambda job: session.close(), precious=True))
+                return
+            self._opening = self._opened = None
             found = choice or self.choice(projects.layer_of(self.viewer, session))
             self._begin(session, found, review)
             self._target = target if session.path is None else None
             self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
 
-        self.engine.submit(Job("open", run, then=then))
+        job = self._opening = Job("open", run, then=then)
+        self.engine.submit(job)
         self.changed.emit()
-
-    def _take_error(self, job: Job, error: IvosError) -> None:
-        if job.kind == "open":
-            self._opening = False
-        super()._take_error(job, error)
 
     def _begin(self, session: Session, choice: Choice, review: Review) -> None:
         if tuple(session.shape) != choice.layout.stack_shape:
@@ -122,6 +124,8 @@ class Desk(Models, Objects, Rounds, Exchange):
                 *self.wanted
             )  # after the layers, which would have to share the interpreter with its imports
         self.adapting.begin(session)
+        if self.model is not None:
+            self.drawing.catch_up()
         self.changed.emit()
 
     def save(self, path: str | Path) -> None:
@@ -139,17 +143,23 @@ class Desk(Models, Objects, Rounds, Exchange):
         if session is None or binding is None:
             return
         self.comparing = False
-        if session.strokes() or session.annotated_frames() or (self.drawing is not None and self.drawing.held):
-            self._keep()
+        self._keep_all()
         binding.retire()
         self.stop()
-        if self.drawing is not None and session.read_only is None:
-            self.drawing.write()
         self.adapting.leave()
         self.session = self.binding = self.drawing = self.selected = self._target = None
         self.review = Review()
         self.engine.submit(Job("close", lambda job: session.close(), precious=True))
         self.changed.emit()
+
+    def _keep_all(self) -> None:
+        """Send what the user did to the project, at the end."""
+        session, drawing = self.session, self.drawing
+        if session is None or drawing is None:
+            return
+        if session.strokes() or session.annotated_frames() or drawing.held:
+            self._keep()
+        drawing.release()
 
     def close(self) -> None:
         """End everything; a job that runs stops at its frame, and what is done is kept."""
@@ -157,16 +167,19 @@ class Desk(Models, Objects, Rounds, Exchange):
             return
         session, binding = self.session, self.binding
         if session is not None:
-            if session.strokes() or session.annotated_frames() or (self.drawing is not None and self.drawing.held):
-                self._keep()
+            self._keep_all()
             session.cancel()
-            if self.drawing is not None and session.read_only is None:
-                self.drawing.write()
         self.closed = True
         if binding is not None:
             binding.disconnect()
         for engine in self.engines:
             if engine is not self.engine:
                 engine.close()
-        self.engine.close(None if session is None else session.close)  # when nobody reads it any more
+
+        def last() -> None:  # when nobody reads them any more
+            for live in (session, self._opened):
+                if live is not None:
+                    live.close()
+
+        self.engine.close(last)
         self.session = self.binding = self.drawing = None

@@ -1,7 +1,7 @@
 """The way of what the user draws: out of the layers, through the engine, into the session, and what it has; no Qt.
 
-Strokes are the user's work: from the moment they are read they wait in jobs that nothing drops, or, while there is no
-model, here.
+Strokes are the user's work: from the moment they are read they wait in jobs that nothing drops, which write them even
+where there is no model. Those that can't be written wait here.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_ivos.errors import IvosError, SessionBusy
+from napari_ivos.errors import OutOfMemory, ProjectError, SessionBusy
 from napari_ivos.plugin.engine import Engine, Job
+from napari_ivos.plugin.state import ACTIVE
 from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from napari_ivos.errors import IvosError
     from napari_ivos.plugin.layers import Binding
     from napari_ivos.plugin.tracing import Drawn
     from napari_ivos.predictor import Predictor
@@ -50,6 +52,11 @@ class Drawing:
     loaded : callable
         Asked in the engine's thread for the model that was loaded there last: strokes that were drawn meanwhile come
         next, and may find that the window has not given it to the session yet.
+
+    Attributes
+    ----------
+    held : list of Drawn
+        Strokes that could not be written; they are sent again with the next ones.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Drawing:
         self.session = session
         self.binding = binding
         self.held: list[Drawn] = []
+        self._sent: list[StrokesJob] = []
         self._engine = engine
         self._show = show
 
@@ -72,25 +80,28 @@ class Drawing:
         for drawn in strokes:
             if not self._engine.amend(partial(_joined, drawn=drawn, session=self.session)):
                 job = StrokesJob("interact", self._interact, self.session, frame=drawn.frame, drawn=(drawn,))
-                job.then, job.precious, job.again = self._show, True, self.catch_up
+                job.then, job.precious = partial(self._done, job), True
+                self._sent.append(job)
                 self._engine.submit(job)
 
-    def hold(self, strokes: Iterable[Drawn]) -> None:
-        """Keep strokes until there is a model, or the session can write them."""
-        self.held += strokes
+    def _done(self, job: StrokesJob, result: FrameResult | None) -> None:
+        self._sent.remove(job)
+        self._show(result)
+
+    def failed(self, job: StrokesJob, error: IvosError) -> bool:
+        """Hold what the session doesn't have of a job that failed, unless it refused that; whether anything is held."""
+        self._sent.remove(job)
+        if not isinstance(error, ProjectError | SessionBusy | OutOfMemory):
+            return False
+        self.held += job.drawn
+        self.sync()
+        self.held = [drawn for drawn in self.held if drawn.stroke is None]
+        return bool(self.held)
 
     def release(self) -> None:
-        """Send what waits."""
+        """Send the strokes that could not be written again."""
         held, self.held = self.held, []
         self.submit(held)
-
-    def write(self) -> None:
-        """Have what waits written without masks: the session ends; who opens it again makes them."""
-        held, self.held = self.held, []
-        for frame in dict.fromkeys(d.frame for d in held):
-            scribbles = Scribbles(frame, [Stroke(d.object_id, d.points) for d in held if d.frame == frame])
-            run = partial(_written, self.session, scribbles)
-            self._engine.submit(Job("write", run, self.session, precious=True))
 
     def take_back(self, drawn: Drawn) -> None:
         """Take a stroke that was deleted or moved out of the session, or stop it on its way there."""
@@ -108,7 +119,10 @@ class Drawing:
         self._engine.submit(Job("remove stroke", run, self.session, then=self._show, precious=True))
 
     def catch_up(self) -> None:
-        """Segment the strokes that were kept while frame or model failed."""
+        """Segment the strokes, if there are any, that were kept while frame or model failed or there was no model."""
+        waiting = (s for s in self.session.log if s.kind == "interact" and s.state == ACTIVE and not s.finished)
+        if self.session.read_only is not None or next(waiting, None) is None:
+            return
 
         def run(job: Job) -> tuple[FrameResult, ...]:
             made: tuple[FrameResult, ...] = patiently(self.session.catch_up)
@@ -122,25 +136,19 @@ class Drawing:
 
     def sync(self) -> None:
         """Let the layers show the session's strokes."""
-        jobs = [job for job in self._engine.jobs if isinstance(job, StrokesJob) and job.owner is self.session]
         there = {o.id for o in self.session.objects} | {BACKGROUND}
         records = [r for r in self.session.strokes() if r.object_id in there]
-        self.binding.strokes.adopt(records, self.session.open_round, [d for j in jobs for d in j.drawn] + self.held)
+        on_their_way = [drawn for job in self._sent for drawn in job.drawn]
+        self.binding.strokes.adopt(records, self.session.open_round, on_their_way + self.held)
 
     def _interact(self, job: Job) -> FrameResult | None:
         if not isinstance(job, StrokesJob) or not job.drawn:
             return None
-        if not self._equipped():
-            self.hold(job.drawn)
-            return None
         scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
-        before = len(self.session.strokes())
-        try:
-            result: FrameResult = patiently(lambda: self.session.interact(scribbles))
-        except IvosError:
-            if len(self.session.strokes()) == before:  # not even written: they stay on screen, and are sent again
-                self.hold(job.drawn)
-            raise
+        if not self._equipped():
+            patiently(lambda: self.session.keep(scribbles))
+            return None
+        result: FrameResult = patiently(lambda: self.session.interact(scribbles))
         return result
 
     def _equipped(self) -> bool:
@@ -159,10 +167,6 @@ def patiently(call: Callable[[], Any]) -> Any:
         except SessionBusy:
             time.sleep(0.01)
     return call()
-
-
-def _written(session: Session, scribbles: Scribbles, job: Job) -> None:
-    patiently(lambda: session.keep(scribbles))
 
 
 def _joined(job: Job, drawn: Drawn, session: Session) -> bool:

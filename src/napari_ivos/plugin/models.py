@@ -63,6 +63,7 @@ class Models(Work):
         loading.release_memory()
         if self.drawing is not None:
             self.drawing.release()
+            self.drawing.catch_up()
         failed, self._again = self._again, None
         if failed is not None and failed.owner is session and failed.again is not None:
             failed.again()

@@ -49,7 +49,7 @@ class Rounds(Work):
         session, _ = self._live()
         self.show_before(False)
         self._look()
-        if self.drawing is not None and self.model is not None:
+        if self.drawing is not None:
             self.drawing.release()
 
         def run(job: Job) -> Generator[FrameResult]:

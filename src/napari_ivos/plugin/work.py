@@ -17,7 +17,7 @@ from psygnal import Signal
 
 from napari_ivos.errors import InputError, IvosError
 from napari_ivos.plugin import projects, telling
-from napari_ivos.plugin.drawing import patiently
+from napari_ivos.plugin.drawing import StrokesJob, patiently
 from napari_ivos.plugin.engine import Engine, Event, Job
 from napari_ivos.plugin.progress import Progress
 from napari_ivos.plugin.review import Review
@@ -41,7 +41,7 @@ LOG = logging.getLogger("napari_ivos")
 LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
 SEGMENTING = ("interact", "propagate", "remove stroke")
-"""Kinds of jobs that make masks."""
+"""Kinds of jobs that run the model in use."""
 
 
 @dataclass(eq=False)
@@ -100,7 +100,8 @@ class Work:
         self.model_state = ""
         self.model_source: str | Path | None = None
         self._target: Path | None = None
-        self._opening = False
+        self._opening: Job | None = None
+        self._opened: Session | None = None
         self.closed = False
 
     # -- the loop
@@ -137,6 +138,8 @@ class Work:
         for event in events:
             if event.job.owner in (None, self.session):  # answers of sessions that are gone are dropped
                 self.safely(self._take_in, event)
+            elif event.kind == "failed" and event.job.precious:  # the user's work
+                self.notice(telling.failure(event.value), "error")
         self.safely(self._look)
         if any(event.kind != "item" for event in events):
             self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
@@ -192,7 +195,10 @@ class Work:
         self.progressed.emit(Progress(job.kind, *item))
 
     def _take_error(self, job: Job, error: IvosError) -> None:
-        self.notice(telling.failure(error), "error")
+        told = telling.failure(error)
+        if self.drawing is not None and isinstance(job, StrokesJob) and self.drawing.failed(job, error):
+            told += " What you drew stays on screen, and is sent again with the next stroke or Propagate."
+        self.notice(told, "error")
 
     def notice(self, text: str, kind: str = "info") -> None:
         """Tell the user something."""
@@ -208,7 +214,7 @@ class Work:
             self.session,
             self.selected,
             image=image,
-            opening=self._opening,
+            opening=any(job.kind == "open" for job in jobs),
             model=self.model_state,
             running=running,
             comparing=self.comparing,
@@ -290,14 +296,12 @@ class Work:
         if changes.new:
             self._interrupt()
             self._keep()
-        if self.model_state in ("ready", "loading"):
             drawing.release()
             drawing.submit(changes.new)
-            if changes.new and self.model_state == "loading":
+            if self.model_state == "loading":
                 self.notice("The mask comes as soon as the model is loaded. Draw on meanwhile.")
-        elif changes.new:
-            drawing.hold(changes.new)
-            self.notice(f"The stroke waits for a model. {self.model_state}", "error")
+            elif self.model_state != "ready":
+                self.notice(f"The stroke is kept; its mask waits for a model. {self.model_state}", "error")
 
     def _keep(self) -> None:
         """Give the session its project file, before the first of the user's work is written."""

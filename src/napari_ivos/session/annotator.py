@@ -128,6 +128,13 @@ class Annotator:
             return set()
         return covered(strokes, composed(self._project, frame, window), window, self._shape)
 
+    def withdraw(self, stroke: StrokeRecord) -> Annotated:
+        """Take back a stroke that no mask was made from."""
+        detail = {"frame": stroke.frame, "stroke": stroke.id}
+        with self._project.transaction() as writer:
+            writer.withdraw(writer.begin("remove stroke", stroke.round, None, detail), stroke.id)
+        return Annotated(stroke.frame, stroke.round, {}, 0.0)
+
     def remove_stroke(self, stroke: StrokeRecord, model: Predictor, stack: Stack) -> Annotated:
         """Take a stroke of the open round back, and make its frame's masks again from those that are left."""
         started = time.perf_counter()

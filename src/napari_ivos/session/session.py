@@ -378,6 +378,8 @@ class Session:
     def remove_stroke(self, stroke: int) -> FrameResult:
         """Take a stroke of the open round back; its frame is segmented again from those that are left.
 
+        One whose masks are still to be made is taken back without a model.
+
         Parameters
         ----------
         stroke : int
@@ -388,7 +390,6 @@ class Session:
         InputError
             No such stroke, or its round has been propagated: undo that, or correct with new strokes.
         """
-        model, stack = self._need_model(), self._need_stack()
         with self._working("remove stroke"):
             found = next((s for s in self._project.strokes() if s.id == stroke), None)
             if found is None:
@@ -399,7 +400,9 @@ class Session:
                     f"Stroke {stroke} belongs to round {found.round}, which has been propagated. Take that round back "
                     'with undo(to="round"), or correct it with new strokes.'
                 )
-            return self._told(self._annotator.remove_stroke(found, model, stack))
+            if any(s.id == stroke for s in self._project.strokes(found.frame, unfinished=True)):
+                return self._told(self._annotator.withdraw(found))
+            return self._told(self._annotator.remove_stroke(found, self._need_model(), self._need_stack()))
 
     # -- painting through the labels
 
