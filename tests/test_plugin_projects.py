@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from napari.layers import Image, Labels
 
-from napari_ivos import FakePredictor, Session
+from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import projects
 from napari_ivos.plugin.review import Review
 from napari_ivos.plugin.scripting import script
@@ -375,6 +375,19 @@ def test_scripts_of_two_sessions_share_no_masks(desks, tmp_path):
     assert written[0] != written[1]
     assert len(list(tmp_path.glob("work_masks_*.npz"))) == 2
     assert (tmp_path / "work_masks.npz").read_bytes() == b"the user's"
+
+
+def test_a_script_leaves_out_strokes_that_were_taken_back_before_they_had_masks(desks, tmp_path, monkeypatch):
+    """Nothing was made from them, so that the program neither draws nor removes them."""
+    desk = desks()
+    session = desk.session
+    for frame in (2, 3):
+        session.keep(Scribbles(frame, [Stroke(1, scene.line(frame))]))
+    session.remove_stroke(session.strokes()[1].id)
+    session.catch_up()
+    text = desk.script(tmp_path).replace('open_frames("stack.tif"', "open_frames(scene.movie()")
+    labels = run_script("import plugin_scene as scene\n" + text, tmp_path / "again", monkeypatch)
+    np.testing.assert_array_equal(labels, np.asarray(session.labels))
 
 
 def test_a_script_says_when_the_model_is_another(desks, tmp_path, monkeypatch):

@@ -159,8 +159,14 @@ class _Replay:
         if step.kind == "propagate":
             return self._propagate(step)
         if step.kind == "remove stroke":
-            place = self._present.index(int(step.detail["stroke"]))
+            stroke = int(step.detail["stroke"])
+            place = self._present.index(stroke)
             del self._present[place]
+            for waiting in self._waiting.values():
+                at = next((k for k, r in enumerate(waiting) if r.id == stroke), None)
+                if at is not None:  # the program doesn't draw it in the first place
+                    del waiting[at]
+                    return []
             return [*self._with_model(step), f"session.remove_stroke(session.strokes()[{place}].id)"]
         there = {o.id: o for o in self._session.objects_after(step.number)}
         return _edit(step, there, self._session.shape[0])
