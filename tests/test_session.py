@@ -271,8 +271,8 @@ def test_one_direction_shows_its_half_and_the_other_is_averaged_in(clip, session
         np.testing.assert_array_equal(whole(other), one_by_one)
 
 
-def test_a_later_round_sees_nothing_of_halves_that_were_never_averaged(clip, session) -> None:
-    """Halves that a stopped round held back stay hidden for ever."""
+def test_halves_that_a_stop_held_back_are_averaged_in_a_later_round(clip, session) -> None:
+    """What a stopped round held back stays hidden until the next propagation averages it, as if nothing had come by."""
     session.interact(clip.scribbles(2, 1))
     session.interact(clip.scribbles(8, 1))
     generator = session.propagate()
@@ -280,7 +280,108 @@ def test_a_later_round_sees_nothing_of_halves_that_were_never_averaged(clip, ses
     generator.close()
     session.interact(clip.scribbles(11, 2))
     assert not session.labels[5].any()
-    assert run(session, objects=[1]) == []
+    assert run(session, objects=[1]) == [10, 11, 7, 6, 5, 4, 3, 1, 0]
+    with Session(open_frames(clip.video, axes=AXES), FakePredictor()) as other:
+        other.interact(clip.scribbles(2, 1))
+        other.interact(clip.scribbles(8, 1))
+        run(other)
+        for frame in range(11):
+            np.testing.assert_array_equal(session.labels[frame] == 1, other.labels[frame] == 1)
+
+
+def stop_after(session: Session, frames: int, **options) -> None:
+    """Propagate, and stop after so many frames."""
+    generator = session.propagate(**options)
+    for _ in range(frames):
+        next(generator)
+    generator.close()
+
+
+@pytest.mark.parametrize("stopped", range(10))
+def test_what_a_stop_left_undone_is_done_after_a_correction(clip, session, stopped: int) -> None:
+    """Stopped anywhere and corrected elsewhere, the next propagation comes to every frame, and leaves none."""
+    session.interact(clip.scribbles(4, 1, 2))
+    stop_after(session, stopped)
+    session.interact(clip.scribbles(8, 1))
+    assert session.remaining() >= 11 - stopped
+    run(session)
+    assert [t for t in range(12) if len(session.found(t)) < 2] == []
+    assert session.remaining() == 0
+    assert run(session) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [({"direction": "forward"}, [3, 2, 1, 0]), ({"objects": [1]}, [5, 6, 7]), ({"stop": 7}, [7])],
+)
+def test_what_a_round_was_not_asked_for_is_done_by_the_next(clip, session, options, left: list[int]) -> None:
+    """One direction, some objects or some frames: the next propagation goes on with the others after a correction."""
+    session.interact(clip.scribbles(4, 1, 2))
+    run(session, **options)
+    session.interact(clip.scribbles(8, 1))
+    assert set(left) <= set(run(session))
+    assert all(len(session.found(t)) == 2 for t in range(12))
+    assert session.remaining() == 0
+
+
+def test_what_a_round_did_is_not_done_again_by_the_next(clip, session) -> None:
+    """A later round runs no network on the frames that an earlier one finished and its own spans don't reach."""
+    session.interact(clip.scribbles(4, 1))
+    stop_after(session, 5)  # 5 to 9
+    session.interact(clip.scribbles(8, 1))
+    assert run(session) == [9, 10, 11, 7, 6, 5, 3, 2, 1, 0]
+    session.interact(clip.scribbles(10, 1))
+    assert run(session) == [11, 9]
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+@pytest.mark.parametrize("frame", [3, 4, 5, 7])
+def test_an_undone_pass_is_averaged_with_a_newer_one(frame: int, stop: int) -> None:
+    """Up to a frame annotated later, a pass that was left undone weighs 1 - k/d, as if both were of one round."""
+    model = Level(0.6)
+    with Session(open_frames(still(), axes="TYX"), model) as session:
+        session.interact(Scribbles(2, [Stroke(1, DOT)]))
+        run(session, stop=stop)
+        session.interact(Scribbles(8, [Stroke(1, DOT)]))
+        run(session, direction="forward")
+        model.level = 1.0
+        run(session, direction="backward")
+        k = (frame - 2) / 6
+        assert stored(session, frame) == pytest.approx((1 - k) * 0.6 + k * 1.0, abs=2 / 255)
+
+
+def test_undo_takes_back_what_a_round_did_for_an_earlier_one(clip, session) -> None:
+    """What was left undone is left undone again after undo, there again after redo, and the other's after both."""
+    session.interact(clip.scribbles(4, 1))
+    stop_after(session, 2)
+    first, left = whole(session), session.remaining()
+    session.interact(clip.scribbles(8, 1))
+    corrected = session.remaining()
+    run(session)
+    second = whole(session)
+    session.undo()
+    assert session.remaining() == corrected
+    session.redo()
+    assert session.remaining() == 0
+    np.testing.assert_array_equal(whole(session), second)
+    session.undo(to="round")
+    assert session.remaining() == left
+    np.testing.assert_array_equal(whole(session), first)
+    assert run(session)[-4:] == [3, 2, 1, 0]
+
+
+def test_a_stop_in_what_an_earlier_round_left_goes_on_to_the_same_masks(clip, session) -> None:
+    """A propagation that finishes two rounds may be stopped at every frame, and gives what it gives without a stop."""
+    session.interact(clip.scribbles(4, 1))
+    stop_after(session, 2)
+    session.interact(clip.scribbles(9, 1))
+    run(session)
+    expected = whole(session)
+    session.undo()
+    while session.remaining():
+        stop_after(session, 1)
+        session.rename(1, f"after {session.remaining()}")
+    np.testing.assert_array_equal(whole(session), expected)
 
 
 # -- what is not touched

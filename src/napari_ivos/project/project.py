@@ -114,7 +114,7 @@ class WrittenPatch:
 _NEWEST = """
 SELECT p.object, MAX(p.step * 4 - p.stage), p.id, p.step, p.origin, p.filled, p.quality, p.y0, p.x0, p.y1, p.x1
 FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step
-WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR (p.direction = ? AND s.round = ?))
+WHERE p.frame = ? AND s.state = 1 AND (p.stage <> 1 OR p.direction = ?)
 AND s.round < ? AND p.step <= ? {only} GROUP BY p.object
 """
 LATEST = 1 << 62
@@ -469,7 +469,6 @@ class Project:
         before: int = LATEST,
         last: int = LATEST,
         direction: int = 0,
-        round_number: int = -1,
         objects: Collection[int] = (),
     ) -> dict[int, Row]:
         """The newest patch of each object on a frame.
@@ -482,15 +481,15 @@ class Project:
             Only what rounds before this one made.
         last : int
             Only what steps up to this one made.
-        direction, round_number : int
-            Include what is held back by the pass of this direction in this round.
+        direction : int
+            Include what passes of this direction hold back.
         objects : collection of int
             Only these; empty: all. Many are looked up as all are.
         """
         some = objects if len(objects) <= _AT_ONCE else ()
         only = f"AND p.object IN ({','.join('?' * len(some))})" if some else ""
         with self._storage.reading() as connection:
-            asked = (frame, direction, round_number, before, last, *some)
+            asked = (frame, direction, before, last, *some)
             found = connection.execute(_NEWEST.format(only=only), asked).fetchall()
         rows = {}
         for object_id, _, row_id, step, origin, filled, quality, *sides in self._sound(found, _ROW, "masks"):
@@ -567,42 +566,51 @@ class Project:
             ).fetchall()
         return [row[0] for row in found]
 
-    def progress(self, object_id: int, frames: range, direction: int, round_number: int) -> dict[int, float | None]:
-        """Frames that a pass has written in a round, and the quality of the mask on each; None where there is none."""
+    def progress(
+        self, object_id: int, frames: range, direction: int, since: int, before: int = LATEST, held: bool = True
+    ) -> dict[int, float | None]:
+        """Frames that a pass has written, and the quality of the mask on each; None where there is none.
+
+        `since`: the step that annotated the frame from which it starts; `before`: only what rounds before this one
+        made; `held`: count what is held back.
+        """
         low, high = min(frames), max(frames)
         with self._storage.reading() as connection:
             found = connection.execute(
                 "SELECT p.frame, p.filled, p.quality, MAX(p.step * 4 - p.stage) FROM patches AS p "
                 "CROSS JOIN steps AS s ON s.id = p.step "
                 "WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.direction = ? "
-                "AND s.state = 1 AND s.round = ? GROUP BY p.frame",
-                (object_id, low, high, direction, round_number),
+                "AND s.state = 1 AND p.step > ? AND s.round < ? AND (? OR p.stage <> 1) GROUP BY p.frame",
+                (object_id, low, high, direction, since, before, held),
             ).fetchall()
         sound = self._sound(found, "iirr", "masks")
         return {frame: float(quality) if filled > 0 else None for frame, filled, quality, _ in sound}
 
-    def filled_before(self, object_id: int, frames: range, round_number: int) -> set[int]:
-        """Frames on which rounds before this one left a mask of an object."""
+    def filled_before(self, object_id: int, frames: range, round_number: int, direction: int = 0) -> dict[int, int]:
+        """Frames on which rounds before this one left a mask of an object, with the steps that wrote them.
+
+        Included is what passes of this direction hold back.
+        """
         if not frames:
-            return set()
+            return {}
         low, high = min(frames), max(frames)
         with self._storage.reading() as connection:
             found = connection.execute(
-                "SELECT p.frame, p.filled, MAX(p.step * 4 - p.stage) FROM patches AS p CROSS JOIN steps AS s "
-                "ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? AND p.stage <> 1 "
-                "AND s.state = 1 AND s.round < ? GROUP BY p.frame",
-                (object_id, low, high, round_number),
+                "SELECT p.frame, p.filled, p.step, MAX(p.step * 4 - p.stage) FROM patches AS p CROSS JOIN steps AS s "
+                "ON s.id = p.step WHERE p.object = ? AND p.frame BETWEEN ? AND ? "
+                "AND (p.stage <> 1 OR p.direction = ?) AND s.state = 1 AND s.round < ? GROUP BY p.frame",
+                (object_id, low, high, direction, round_number),
             ).fetchall()
-        return {frame for frame, filled, _ in self._sound(found, "iir", "masks") if filled > 0}
+        return {frame: step for frame, filled, step, _ in self._sound(found, "iiir", "masks") if filled > 0}
 
-    def left_by(self, object_id: int, frames: range, direction: int, round_number: int) -> set[int]:
-        """Frames on which a pass of this direction left a half to be averaged."""
+    def left_by(self, object_id: int, frames: range, direction: int, since: int) -> set[int]:
+        """Frames on which a pass of this direction left a half to be averaged; `since` as for `progress`."""
         low, high = min(frames), max(frames)
         with self._storage.reading() as connection:
             found = connection.execute(
                 "SELECT p.frame FROM patches AS p CROSS JOIN steps AS s ON s.id = p.step WHERE p.object = ? "
-                "AND p.frame BETWEEN ? AND ? AND p.stage <> 0 AND p.direction = ? AND s.state = 1 AND s.round = ?",
-                (object_id, low, high, direction, round_number),
+                "AND p.frame BETWEEN ? AND ? AND p.stage <> 0 AND p.direction = ? AND s.state = 1 AND p.step > ?",
+                (object_id, low, high, direction, since),
             ).fetchall()
         return {row[0] for row in self._sound(found, "i", "masks")}
 

@@ -335,9 +335,8 @@ class Sharing:
         direction, frames = taken
         tracks = portion(part.tracks, direction, range(min(frames), max(frames) + 1))
         carried = {t.object_id for t in tracks}
-        number = self.sweep.round
         stored = {
-            frame: list(self._project.rows(frame, direction=direction, round_number=number).values())
+            frame: list(self._project.rows(frame, direction=direction).values())
             for frame in sorted({f - direction for f in frames} | set(frames))
         }
         places = {r.object_id: r.box for r in stored[frames[0] - direction] if r.object_id in carried}
@@ -360,7 +359,8 @@ class Sharing:
             near[frame] = {row.object_id for row in others}
             found += [row for row in rows if row.object_id in objects] + others
         for frame in lot.frames:
-            for more in (project.rows(frame, before=number), project.held(frame, -lot.direction, number)):
+            earlier = project.rows(frame, before=number, direction=-lot.direction)
+            for more in (earlier, project.held(frame, -lot.direction, number)):
                 found += [row for row in more.values() if row.object_id in objects]
         known = objects | {row.object_id for row in found}
         extract = project.extract(known, [row.id for row in found])

@@ -45,6 +45,10 @@ class Track:
         So many in a row are the object's last masks; 0: it is looked for behind them whatever they are worth.
     exact : bool
         The mask that it starts from was painted or imported.
+    since : int
+        The step that annotated the frame from which it starts.
+    carried : bool
+        An earlier round left it undone.
     """
 
     object_id: int
@@ -58,14 +62,16 @@ class Track:
     doubts: int = 0
     most_doubts: int = 0
     exact: bool = False
+    since: int = 0
+    carried: bool = False
 
     @property
     def direction(self) -> int:
         return self.way.frames.step
 
     def resume(self, written: Mapping[int, float | None]) -> None:
-        """Come as far as the masks (frame: as for `note`) that this pass has left in this round."""
-        for frame in self.way.frames:
+        """Come as far as the masks (frame: as for `note`) that this pass has left, from where it is now."""
+        for frame in self.way.frames[self.reached :]:
             if self.lost or frame not in written:
                 return
             self.note(written[frame])
@@ -100,7 +106,20 @@ class Track:
 
     def settled(self, frame: int) -> bool:
         """Whether this track will do no more on a frame of its way: it was there, or is lost before it."""
-        return self.lost or frame in self.way.frames[: self.reached]
+        return self.lost or self.passed(frame)
+
+    def passed(self, frame: int) -> bool:
+        """Whether this track was on a frame of its way."""
+        return frame in self.way.frames[: self.reached]
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to do, whatever is asked for."""
+        return self.reached == len(self.way.frames) or (self.lost and not self.leftovers)
+
+    def part(self) -> None:
+        """Forget the track that comes from the other side, which is over: what it left counts as earlier masks."""
+        self.way, self.other = replace(self.way, bound=Bound.EARLIER), None
 
 
 def _inside(frames: range, within: range) -> range:

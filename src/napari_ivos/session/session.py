@@ -482,8 +482,9 @@ class Session:
     ) -> Generator[FrameResult]:
         """Carry what was annotated in this round to the other frames.
 
-        Does what is not done yet: calling it again after a stop, a kill or one direction goes on. An object goes from
-        its annotated frames to the next frame annotated for it, or to the end of its lifetime.
+        Does what is not done yet: calling it again after a stop, a kill or one direction goes on, also with what an
+        earlier round left undone before it was corrected. An object goes from its annotated frames to the next frame
+        annotated for it, or to the end of its lifetime.
 
         Parameters
         ----------

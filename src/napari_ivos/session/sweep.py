@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ivos import steps
-from napari_ivos.merging import Bound, Origin, Patch, blend, certainty, overlap, passes
-from napari_ivos.project import Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
+from napari_ivos.merging import Bound, Origin, Pass, Patch, blend, certainty, overlap, passes
+from napari_ivos.project import LATEST, Annotation, ObjectState, Project, Row, Stage, StepState, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
@@ -99,6 +99,7 @@ class Sweep:
         self._step: int | None = None
         self._finished = 0
         self._worked = 0
+        self._complete: dict[tuple[int, int], int] | None = None
         self._annotations: dict[int, list[Annotation]] = {}
         for annotation in project.annotations():
             self._annotations.setdefault(annotation.object_id, []).append(annotation)
@@ -140,25 +141,68 @@ class Sweep:
 
     def _make_tracks(self) -> list[Track]:
         tracks = []
+        within = dict.fromkeys(self._task.directions, self._task.within)
         for object_id, state in self._task.objects.items():
             mine = self._annotations.get(object_id, [])
-            now = {a.frame for a in mine if a.round == self._task.round and a.spreads}
-            earlier = {a.frame for a in mine} - now
-            ways = passes(now, earlier, state.lifetime(self._project.shape[0]))
-            within = dict.fromkeys(self._task.directions, self._task.within)
-            tracks += [Track(object_id, way, within.get(way.frames.step, range(0))) for way in ways]
+            starts = {a.frame: a for a in mine if a.spreads}
+            going_on_from = {f: a for f, a in starts.items() if not self._carried_through(a, state)}
+            for way in passes(going_on_from, {a.frame for a in mine}, state.lifetime(self._project.shape[0])):
+                start = starts[way.start]
+                track = Track(object_id, way, within.get(way.frames.step, range(0)))
+                track.since, track.carried = start.step, start.round != self._task.round
+                if way.bound is Bound.OPEN or (track.carried and _was_open(way, start, mine)):
+                    track.most_doubts = self._most_doubts
+                tracks.append(track)
         pair(tracks)
         absent, exact = self._starts(tracks)
         for track in tracks:
             track.lost = (track.object_id, track.way.start) in absent
             track.exact = (track.object_id, track.way.start) in exact
-            track.most_doubts = self._most_doubts if track.way.bound is Bound.OPEN else 0
-            frames = track.way.frames
-            track.resume(self._project.progress(track.object_id, frames, track.direction, self._task.round))
-        for track in tracks:
+        over = self._over_before(track for track in tracks if track.carried)
+        kept = [track for track in tracks if track not in over]
+        for track in kept:
+            if track.other in over:
+                track.part()
+            track.resume(self._written_by(track))
             if track.lost:
                 self.find_leftovers(track)
-        return tracks
+        return kept
+
+    def _over_before(self, carried: Iterable[Track]) -> set[Track]:
+        """Those of these tracks that earlier rounds finished; the others come as far as those brought them."""
+        over = set()
+        for track in carried:
+            track.resume(self._written_by(track, self._task.round))
+            if track.lost:
+                self.find_leftovers(track, self._task.round)
+            elif track.way.bound is not Bound.OPEN:
+                track.most_doubts = 0
+            if track.over:
+                over.add(track)
+        return over
+
+    def _written_by(self, track: Track, before: int = LATEST) -> dict[int, float | None]:
+        """What a track has left, in rounds before one; halves count as long as somebody comes to average them."""
+        held = not track.carried or track.other is not None
+        way = track.way.frames
+        return self._project.progress(track.object_id, way, track.direction, track.since, before, held)
+
+    def _carried_through(self, start: Annotation, state: ObjectState) -> bool:
+        """Whether a propagation of an annotation's own, earlier round came to its end for that object, everywhere."""
+        if start.round == self._task.round:
+            return False
+        if self._complete is None:
+            everywhere = [0, self._project.shape[0]]
+            self._complete = {}
+            for step in self._project.steps():
+                detail = step.detail if step.kind == "propagate" and step.state is StepState.ACTIVE else {}
+                whole = (detail.get("directions"), detail.get("frames")) == ([1, -1], everywhere)
+                if whole and detail.get("complete") is True and isinstance(detail.get("objects"), list):
+                    done = ((step.round, i) for i in detail["objects"] if isinstance(i, int))
+                    self._complete.update(dict.fromkeys(done, step.number))
+        number = self._complete.get((start.round, start.object_id))
+        then = None if number is None else self._project.object_at(start.object_id, number)
+        return then is not None and (then.start, then.stop) == (state.start, state.stop)
 
     def _starts(self, tracks: Sequence[Track]) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
         """(object, frame) of annotations that say that the object isn't there, and of those that are exact masks."""
@@ -176,7 +220,7 @@ class Sweep:
                     exact.add((object_id, frame))
         return absent, exact
 
-    def find_leftovers(self, track: Track) -> None:
+    def find_leftovers(self, track: Track, before: int = LATEST) -> None:
         """Note the frames on which a lost object still has a mask that has to go, or to be averaged.
 
         Behind doubted masks of a time-lapse nothing has to: what earlier rounds found there may be right.
@@ -185,10 +229,12 @@ class Sweep:
         if len(ahead) == 0 or (track.ended and self._most_doubts > DOUBTS_SECTION):
             return
         number = self._task.round
-        left = self._project.filled_before(track.object_id, ahead, number)
+        found = self._project.filled_before(track.object_id, ahead, number, -track.direction)
+        left = {frame for frame, step in found.items() if step < track.since or not track.carried}
         if track.other is not None:
-            left |= self._project.left_by(track.object_id, ahead, -track.direction, number)
-        track.leftovers = left - self._project.progress(track.object_id, ahead, track.direction, number).keys()
+            left |= self._project.left_by(track.object_id, ahead, -track.direction, track.other.since)
+        done = self._project.progress(track.object_id, ahead, track.direction, track.since, before)
+        track.leftovers = left - done.keys()
 
     # -- doing it
 
@@ -254,7 +300,7 @@ class Sweep:
             return False
         started = time.perf_counter()
         neighbours = self._neighbours(frame - direction, direction, here)
-        previous = self._previous(frame, [t for t in here if t.lost or t.way.bound is Bound.EARLIER])
+        previous = self._previous(frame, direction, [t for t in here if _needs_previous(t)])
         new = self._look(frame, direction, [t for t in here if not t.lost], neighbours)
         halves = self._halves(frame, direction, here)
         patches = []
@@ -275,7 +321,7 @@ class Sweep:
     def _neighbours(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
         """Patches on the neighbouring frame of the objects looked for, and of those whose boxes meet theirs."""
         looked_for = {t.object_id for t in here if not t.lost}
-        rows = self._project.rows(frame, direction=direction, round_number=self._task.round)
+        rows = self._project.rows(frame, direction=direction)
         boxes = stacked(rows[i].box for i in looked_for if i in rows)
         objects = self._project.objects()
         chosen = [
@@ -285,11 +331,11 @@ class Sweep:
         ]
         return _locked_first(self._project.patches(chosen), objects)
 
-    def _previous(self, frame: int, here: Sequence[Track]) -> dict[int, Patch]:
-        """What earlier rounds left of these objects on this frame."""
+    def _previous(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
+        """What earlier rounds left of these objects on this frame, passes from the other side included."""
         if not here:
             return {}
-        rows = self._project.rows(frame, before=self._task.round)
+        rows = self._project.rows(frame, before=self._task.round, direction=-direction)
         return self._project.patches(rows[t.object_id] for t in here if t.object_id in rows)
 
     def _halves(self, frame: int, direction: int, here: Sequence[Track]) -> dict[int, Patch]:
@@ -362,6 +408,8 @@ class Sweep:
             mask = new[i]
         if track.other is not None:
             if stage is Stage.FINAL:
+                if half is None and track.other.carried and track.other.passed(frame):
+                    half = old
                 mask = blend(mask, nothing(mask.box) if half is None else half, track.way.weight(frame))
         elif track.way.bound is Bound.EARLIER:
             mask = blend(mask, old, track.way.weight(frame))
@@ -426,6 +474,16 @@ class Sweep:
             self._looked()
         with self._project.transaction() as writer:
             writer.put_references(self._predictor.checksum, {(i, step, frame): r for i, r in found.items()})
+
+
+def _was_open(way: Pass, start: Annotation, mine: Iterable[Annotation]) -> bool:
+    """Whether nothing bounded a way in the round of the annotation from which it starts."""
+    return not any(a.round <= start.round and (a.frame - way.start) * way.frames.step > 0 for a in mine)
+
+
+def _needs_previous(track: Track) -> bool:
+    bounded = track.way.bound is Bound.EARLIER or (track.other is not None and track.other.carried)
+    return track.lost or bounded
 
 
 def nothing(box: Box) -> Patch:
