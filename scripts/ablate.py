@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ivos.files import write_whole
 from napari_ivos.training.clips import ClipSource
-from napari_ivos.training.journal import write_whole
 from napari_ivos.training.settings import TrainingSettings
 from napari_ivos.training.train import ClipDataset, Trainer, interruptible
 

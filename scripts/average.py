@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from napari_ivos import InputError
+from napari_ivos.files import write_whole
 from napari_ivos.networks.blocks import Architecture
-from napari_ivos.training.journal import write_whole
 
 SIZES = ("size", "small")
 """What may differ: weights do not depend on it."""

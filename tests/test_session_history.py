@@ -205,13 +205,20 @@ def test_compacting_frees_what_cant_come_back(clip, tmp_path) -> None:
 # -- objects
 
 
-def test_a_stroke_that_is_taken_back_leaves_the_mask_painted_before_it(session) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_stroke_that_is_taken_back_leaves_the_mask_painted_before_it(session, before: int, after: int) -> None:
     """A mask painted in the same round comes back when the strokes after it go, and still spreads."""
+    line = Scribbles(4, [Stroke(1, [(40, 60), (40, 70)])])
     mask = np.zeros((96, 128), np.uint16)
     mask[10:30, 10:40] = 1
+    for _ in range(before):
+        session.interact(line)
     session.annotate(4, mask)
-    session.interact(Scribbles(4, [Stroke(1, [(20, 12), (20, 38)])]))
-    session.remove_stroke(session.strokes()[-1].id)
+    for _ in range(after):
+        session.interact(line)
+    for stroke in session.strokes()[before:]:
+        session.remove_stroke(stroke.id)
     assert np.array_equal(session.labels[4], mask)
     assert session.annotated_frames(1) == (4,)
     assert session.remaining() > 0

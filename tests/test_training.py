@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_ivos import InputError, Stroke, WeightsError, load_model
+from napari_ivos import InputError, Stroke, WeightsError, files, load_model
 
 cv2 = pytest.importorskip("cv2", reason="the extra 'train' is not installed")
 pytest.importorskip("skimage", reason="the extra 'train' is not installed")
@@ -988,7 +988,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(data: Path, tmp_path: P
     trainer.save(tmp_path)
     before = (tmp_path / train.CHECKPOINT).read_bytes()
 
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         trainer.save(tmp_path)
     assert (tmp_path / train.CHECKPOINT).read_bytes() == before
@@ -1002,7 +1002,7 @@ def test_a_full_disk_leaves_the_log_of_a_run_whole(tmp_path: Path, monkeypatch) 
         first.note(step, 0.1, 1.0)
     first.close()
     before = (tmp_path / journal.LOG).read_bytes()
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         journal.Journal(tmp_path, 150)
     assert (tmp_path / journal.LOG).read_bytes() == before

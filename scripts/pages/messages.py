@@ -63,7 +63,14 @@ _ADVICE = (
     (r"frames 0 to …|outside …:|contrast must be|reaches out of", "Correct the argument that is named."),
 )
 """What to do about messages of one kind, by a part of what they say; for the others `TOPICS` has it."""
-_ELSEWHERE = {"steps": "session", "merging": "session", "predictor": "networks", "regions": "session", "errors": "cli"}
+_ELSEWHERE = {
+    "steps": "session",
+    "merging": "session",
+    "predictor": "networks",
+    "regions": "session",
+    "errors": "cli",
+    "files": "cli",
+}
 
 
 @dataclass(frozen=True)

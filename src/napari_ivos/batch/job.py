@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_ivos.batch import workers
-from napari_ivos.batch.summary import StackResult, write_whole
+from napari_ivos.batch.summary import StackResult
 from napari_ivos.errors import InputError, IvosError, ProjectError
+from napari_ivos.files import write_whole
 from napari_ivos.project import Project
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session import Session, stacks
@@ -253,7 +254,7 @@ class Job:
                 return earlier
             outputs = self._do()
             result = self._result("done", "", started, outputs)
-            write_whole(self._entry.record, json.dumps({"digest": digest, "result": asdict(result)}, indent=1))
+            write_whole(self._entry.record, json.dumps({"digest": digest, "result": asdict(result)}, indent=1).encode())
         except Stopped:
             return self._result("stopped", "", started)
         except IvosError as error:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_ivos.errors import InputError
+from napari_ivos.files import write_whole
 from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ class Summary:
             "summary.csv": self.as_csv(),
             "summary.json": json.dumps(self.as_dict(), indent=1) + "\n",
         }
-        return tuple(write_whole(folder / name, text) for name, text in texts.items())
+        return tuple(write_whole(folder / name, text.encode()) for name, text in texts.items())
 
 
 def table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -155,24 +154,3 @@ def table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
         cells.append(words if len(words) <= _WIDE else words[: _WIDE - 3] + "...")
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file that is there whole, or as it was before.
-
-    Raises
-    ------
-    InputError
-        It can't be written.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InputError(f"{path} can't be written ({error.strerror or error}).") from error
-    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from napari_ivos.errors import InputError
 from napari_ivos.export.content import rgb
 from napari_ivos.regions import Box
+from napari_ivos.wording import UNWRITABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,6 @@ CHUNK = 1024
 SMALLEST_LEVEL = 512
 """The pyramid ends at the level whose longest side is at most this."""
 PALETTE_SIZE = 255
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-"""What no XML can hold; projects made elsewhere may have it in names."""
 TRACKS_AT_MOST = 65535
 
 
@@ -96,7 +94,7 @@ def _objects_text(content: Content) -> str:
         f"{o.id}: {o.name} ({o.colour})" + (f", daughter of {o.parent}" if o.parent is not None else "")
         for o in content.objects
     ]
-    return "Labels, 0 = background. " + CONTROL.sub(" ", "; ".join(lines))
+    return "Labels, 0 = background. " + UNWRITABLE.sub(" ", "; ".join(lines))
 
 
 def ome_zarr(content: Content, path: Path, tick: Tick) -> None:

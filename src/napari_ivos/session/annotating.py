@@ -14,6 +14,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.merging import FULL, Origin, Patch, certainty, overlap, sample
 from napari_ivos.regions import MASK_LEVEL, Box, meeting, stacked
 from napari_ivos.scribbles import BACKGROUND, Stroke, covered_pixels
+from napari_ivos.session.edits import IDS_AT_MOST, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,7 +27,6 @@ SPREAD_OVERLAP = 0.9
 """A touched object without a stroke of its own is propagated if its mask keeps less than this (IoU)."""
 GONE_LEVEL = 0.25
 """Below this probability the network clearly doesn't see an object where it was painted."""
-IDS_AT_MOST = 65535
 
 Labels = npt.NDArray[np.uint16]
 
@@ -166,8 +166,7 @@ def check_labels(labels: npt.ArrayLike, image_shape: tuple[int, int], objects: C
         if objects is None or len(objects) != 1:
             raise InputError("A mask of True and False says nothing about ids: give objects=[id], or a label image.")
         (object_id,) = objects
-        if not 1 <= object_id <= IDS_AT_MOST:
-            raise InputError(f"Object id {object_id}: ids run from 1 to {IDS_AT_MOST}.")
+        check_id(object_id)
         return np.asarray(image * np.uint16(object_id), np.uint16)
     if not np.issubdtype(image.dtype, np.integer):
         raise InputError(f"Labels of type {image.dtype}; expected whole numbers, 0 for background.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.merging import Origin, Patch
-from napari_ivos.project import ObjectState, Project, StrokeRecord, Writer, WrittenPatch
+from napari_ivos.project import ObjectState, Project, Row, StepState, StrokeRecord, Writer, WrittenPatch
 from napari_ivos.regions import meeting, stacked
 from napari_ivos.scribbles import BACKGROUND, Scribbles, Stroke, strokes_box
 from napari_ivos.session import edits
@@ -146,14 +146,12 @@ class Annotator:
         free = {i for i, state in states.items() if state.alive(frame) and state.locked is None}
         redo = {i for i in redo & free if self._drawn(i, frame)}
         rows = self._project.rows(frame, before=number)
-        first = min((s.step for s in [stroke, *kept]), default=stroke.step)
-        painted = {
-            i: row for i, row in self._project.rows(frame, last=first - 1).items() if row.origin is Origin.PAINTED
-        }
-        rows |= {i: row for i, row in painted.items() if i in redo}  # in this round, before its first stroke there
+        painted = self._painted(frame, number, redo)
+        rows |= painted
+        exact = {i for i, row in painted.items() if all(s.step < row.step for s in kept)}  # no stroke is left after it
         before = self._project.patches(rows[i] for i in redo if i in rows)
-        owners = {s.object_id for s in kept} & redo
-        bystanders = {i for i in self._covered(frame, kept) if i in redo}
+        owners = {s.object_id for s in kept} & redo - exact
+        bystanders = {i for i in self._covered(frame, kept) if i in redo - exact}
         changes = self._scribble(frame, model, stack, kept, before, owners | bystanders, owners) if kept else {}
         for i in redo - changes.keys():
             quality = rows[i].quality if i in rows else 0.0
@@ -165,6 +163,15 @@ class Annotator:
             return step
 
         return self._write(withdraw, frame, number, changes, started, model.checksum)
+
+    def _painted(self, frame: int, number: int, objects: Collection[int]) -> dict[int, Row]:
+        """The last mask of each of these objects that was painted on a frame in this round."""
+        found: dict[int, Row] = {}
+        for step in self._project.steps():
+            if step.kind == "annotate" and step.round == number and step.state is StepState.ACTIVE:
+                rows = self._project.rows(frame, last=step.number, objects=objects)
+                found |= {i: row for i, row in rows.items() if row.step == step.number and i in objects}
+        return found
 
     def _drawn(self, object_id: int, frame: int) -> bool:
         """Whether an object's mask on a frame is one of the networks' (a painted one stays as it is)."""

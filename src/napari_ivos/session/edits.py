@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from napari_ivos import wording
 from napari_ivos.errors import InputError
 from napari_ivos.project import ObjectState
 
 IDS_AT_MOST = 65535
-UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-"""Characters that no XML, and so not every export, can hold."""
 THIS_STEP = -1
 """In `ObjectState.locked`: by the step that is being made."""
 
@@ -47,7 +46,7 @@ def check_name(name: object) -> str:
         It has characters that no text file can hold.
     """
     text = str(name)
-    if UNWRITABLE.search(text):
+    if wording.UNWRITABLE.search(text):
         raise InputError(f"Name {text!r} has control characters or halves of characters: give it without them.")
     return text
 
@@ -76,6 +75,12 @@ def locked(states: States, object_id: int) -> ObjectState:
     """The object, locked; one that is locked already stays what it was then."""
     state = known(states, object_id)
     return state if state.locked is not None else replace(state, locked=THIS_STEP)
+
+
+def check_id(object_id: int) -> None:
+    """Refuse a number that can be no object's id."""
+    if not 1 <= object_id <= IDS_AT_MOST:
+        raise InputError(f"Object id {object_id}: ids run from 1 to {IDS_AT_MOST}.")
 
 
 def next_id(states: States) -> int:
@@ -113,8 +118,7 @@ def new(
     if object_id is None:
         object_id = next_id(states)
     object_id = operator.index(object_id)
-    if not 1 <= object_id <= IDS_AT_MOST:
-        raise InputError(f"Object id {object_id}: ids run from 1 to {IDS_AT_MOST}.")
+    check_id(object_id)
     if object_id in states:
         verb = "was removed, and ids are never used again" if states[object_id].removed else "is there already"
         raise InputError(f"Object {object_id} {verb}; the next free id is {next_id(states)}.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.files import write_whole
 from napari_ivos.training.pictures import draw_track, sheet, write_picture
 
 if TYPE_CHECKING:
@@ -105,26 +105,6 @@ class Journal:
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(f"The log in {self.folder} can't be written ({error.strerror or error}).")
-
-
-def write_whole(path: Path, blob: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises
-    ------
-    InputError
-        The disk is full, or the folder can't be written; an older file of that name stays as it was.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path} can't be written ({error.strerror}); an earlier one is as it was.") from error
 
 
 def _text(rows: Sequence[Sequence[object]]) -> str:

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_ivos.errors import InputError, IvosError, WeightsError
+from napari_ivos.files import write_whole
 from napari_ivos.networks.blocks import Architecture
 from napari_ivos.networks.weights import architecture_of, new_networks, to_bytes
 from napari_ivos.training.card import model_card
 from napari_ivos.training.clips import Clip, ClipSettings, ClipSource
-from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal, write_whole
+from napari_ivos.training.journal import HELD_OUT, TRAIN, Journal
 from napari_ivos.training.rollout import Outcome, Rollout, RolloutSettings, Track, channels_last
 from napari_ivos.training.sharing import Share, sharing
 

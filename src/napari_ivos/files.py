@@ -1,0 +1,45 @@
+"""Files that are there whole, or as they were."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from napari_ivos.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file so that it is there whole, also after a power cut, or as it was before.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder must be there.
+    data : bytes
+        All that it will hold.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or the folder can't be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        said = error.strerror or error
+        raise InputError(f"{path} can't be written ({said}); an earlier one is as it was.") from error
+    return path
