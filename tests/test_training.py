@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -963,6 +964,28 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(data: Path, tmp_path
     assert [step for step, _, _ in curve(tmp_path / "parts")] == [1]
     train.train(settings, tell=lambda line: None)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="Windows stops no process that way")
+@pytest.mark.parametrize("slept", [True, False])
+def test_hours_in_which_the_process_was_stopped_are_no_training(data: Path, tmp_path: Path, monkeypatch, slept) -> None:
+    """A step that took an hour counts as one, but not where the process slept meanwhile (SIGSTOP, then SIGCONT)."""
+    real, real_clock, ahead = torch.optim.AdamW.step, time.monotonic, [0.0]
+
+    def long_step(self, *arguments):
+        real(self, *arguments)
+        if not ahead[0]:
+            ahead[0] = 3600.0
+            if slept:
+                signal.raise_signal(signal.SIGCONT)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", long_step)
+    monkeypatch.setattr(train.time, "monotonic", lambda: real_clock() + ahead[0])
+    settings = settings_for(data, tmp_path, steps=2, batch=1)
+    train.train(settings, tell=lambda line: None)
+    trainer = train.Trainer(settings)
+    trainer.resume(tmp_path)
+    assert 0 < trainer.hours < 0.5 if slept else 1 < trainer.hours < 1.5
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(data: Path, tmp_path: Path) -> None:

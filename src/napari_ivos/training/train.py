@@ -463,6 +463,12 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._held = self._asked = False
+        self.paused = False
+        """Whether the process was stopped (Ctrl-Z, SIGSTOP) and went on since this was last set to False."""
+
+    def went_on(self, number: int, frame: object) -> None:
+        """SIGCONT's handler."""
+        self.paused = True
 
     def handle(self, number: int, frame: object) -> None:
         """The signals' handler."""
@@ -491,6 +497,8 @@ def interruptible() -> Iterator[Interrupts]:
         yield interrupts
         return
     before = {number: signal.signal(number, interrupts.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGCONT"):  # not on Windows
+        before[signal.SIGCONT] = signal.signal(signal.SIGCONT, interrupts.went_on)
     try:
         yield interrupts
     finally:
@@ -565,6 +573,7 @@ class _Loop:
     def _step(self, batches: Iterator[list[Clip] | IvosError]) -> None:
         trainer = self.trainer
         asked = time.monotonic()
+        self.interrupts.paused = False
         clips = next(batches)
         self.waited += time.monotonic() - asked
         if isinstance(clips, IvosError):
@@ -572,7 +581,8 @@ class _Loop:
             raise clips
         with self.interrupts.held():
             outcome = trainer.advance(clips, trainer.rollout())
-            trainer.hours += (time.monotonic() - asked) / 3600
+            if not self.interrupts.paused:  # a step during which the process slept has no time that means anything
+                trainer.hours += (time.monotonic() - asked) / 3600
             self.steps += 1
             for stage, value in outcome.losses.items():
                 trainer.sums.setdefault(f"loss/{stage}", []).append(float(value.detach()))
