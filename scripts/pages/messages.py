@@ -39,8 +39,8 @@ _ELSEWHERE = {
     "untrusted": "frames",
 }
 _CALLS: dict[str, Kind] = {
-    **dict.fromkeys(ERRORS | CAUSES, "errors"),
-    **dict.fromkeys(("note", "_note", "notice", "_notice", "refuse", "failed", "Interrupted"), "notes"),
+    **dict.fromkeys(ERRORS | CAUSES | {"failed"}, "errors"),
+    **dict.fromkeys(("note", "_note", "notice", "_notice", "refuse", "Interrupted"), "notes"),
 }
 """Functions and classes whose first argument is told."""
 _GATHERED: dict[str, Kind] = {
