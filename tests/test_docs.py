@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
@@ -15,7 +14,7 @@ TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
 
 import check_links  # noqa: E402 - from the folder of scripts
-from pages import cells, fill, messages  # noqa: E402
+from pages import cells, fill  # noqa: E402
 
 DOCS = TOP / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
@@ -66,40 +65,6 @@ def test_architecture_names_what_is_there():
     for module in re.findall(r"\w+", " ".join(layers)):
         assert f">{module}</text>" in drawing
         assert re.search(rf"\b{module}\b", house)
-
-
-def test_the_messages_are_those_of_all_our_errors():
-    """No class of the error tree is left out of the page of messages, and none is called by another name."""
-    from napari_ivos import errors
-
-    def tree(kind):
-        return {kind.__name__}.union(*(tree(below) for below in kind.__subclasses__() if below.__module__ == top))
-
-    top = errors.__name__
-    assert tree(errors.IvosError) == messages.ERRORS
-    for file in messages.PACKAGE.rglob("*.py"):
-        source = file.read_text(encoding="utf-8")
-        assert not re.search(rf"\berrors\.({'|'.join(messages.ERRORS)})\(", source), file
-        assert not re.search(rf"import\b.*\b({'|'.join(messages.ERRORS)}) as \w", source), file
-
-
-def test_every_error_is_in_troubleshooting():
-    """Each place that raises an error of ours has its words on the page, with what to do; two hand on another's."""
-    page = "".join(fill.filled((DOCS / "troubleshooting.md").read_text(encoding="utf-8")))
-    rows = {tuple(row.split(" | ")) for row in re.findall(r"^\| (.*\S) \|$", page, re.MULTILINE)}
-    others, seen = set(), 0
-    for file in messages.PACKAGE.rglob("*.py"):
-        source = ast.parse(file.read_text(encoding="utf-8"))
-        for call, text in messages.calls(source):
-            if not re.search("[A-Za-z]{3}", text):
-                others.add(file.name)
-                continue
-            message = messages.Message(messages.topic_of(file), call.func.id, text)
-            assert (messages.cell(message.says), messages.cell(message.advice)) in rows, f"{file}:{call.lineno}"
-            assert message.advice.strip(" .…")
-            seen += 1
-    assert others == {"engine.py", "guard.py"}
-    assert seen > 300
 
 
 def test_the_schema_page_is_the_code_s():

@@ -1,110 +1,104 @@
-"""Every message that the package raises on purpose, read from its sources: what it says, and what to do."""
+"""What people are told, read from the package's sources, and what `explained/` says of it: the meaning, what to do."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+
+Kind = Literal["errors", "notes"]
 
 PACKAGE = Path(__file__).parent.parent.parent / "src" / "napari_ivos"
+EXPLAINED = Path(__file__).parent / "explained"
+"""A file for each part of the package: its title, and rows of errors and notes with their words, meaning and advice."""
+TOPICS = (
+    *("frames", "scribbles", "project", "session", "networks", "plugin", "cli", "export", "batch", "adapting"),
+    *("training", "benchmark"),
+)
+"""Parts of the package by the first name below it, in the page's order."""
 ERRORS = frozenset(
     {
         *("IvosError", "InputError", "FrameReadError", "WeightsError", "ProjectError", "ReadOnlyProject"),
         *("SessionBusy", "OutOfMemory"),
     }
 )
-TOPICS: dict[str, tuple[str, str]] = {
-    "frames": ("Opening and reading frames", "Check the file where it was made; copy it again, or give what is named."),
-    "scribbles": ("Scribbles and masks", "Correct the file or the arguments that are named, and run it again."),
-    "project": ("Project files", "Open a copy of the project; what was finished before is kept."),
-    "session": ("Sessions", "Nothing was changed: correct what is named, and call it again."),
-    "networks": ("Models", "Install the package again, or give the file of a model of this package."),
-    "export": ("Exports", "Choose another name or format; nothing was written over."),
-    "cli": ("The command line", "See `napari-ivos COMMAND --help`."),
-    "batch": ("Batches", "Correct that entry of the manifest, and run it again: finished stacks are not done twice."),
-    "plugin": ("The window", "Choose another layer or file; the session goes on."),
-    "adapting": ("Adapting a model", "Annotate more frames, or go on with the model as it is."),
-    "training": ("Training", "Correct the settings file; a run goes on from its last checkpoint."),
-    "benchmark": ("Benchmarks", "Check the folder of data and the arguments."),
-    "diagnostics": ("Diagnostics", "Choose another place for the file."),
-    "untrusted": ("Memory", "Ask for a smaller region or fewer frames."),
-}
-"""Parts of the package by the first name below it: their title, and what to do where a message doesn't say it."""
-_VERBS = "give|open|name|choose|check|restore|close|delete|drop|take|save|convert|use|install|wait|copy|unlock|expected"
-_FACTS = (
-    r"try|train|put|remove|move|cut|play|paint|quote|draw|go to|for a dask array|they must|ids|each stroke"
-    r"|frames need|at (?:least|most)|only (?:files|\.safetensors)"
-)
-_CUT = re.compile(rf"(?<=[A-Za-z0-9…)'\"])\. (?=[A-Z(…])|[;:,] (?=(?:{_VERBS})\b)|[;:] (?=(?:{_FACTS})(?![a-z]))")
-"""Where a message stops to say what is wrong, and begins to say what to do, or what would be right."""
-_ADVICE = (
-    (r"open for reading only", "Close it in the other program, or open a copy of it."),
-    (r"can't be (?:written|made|read or written)", "See that there is room, and that it may be written."),
-    (r"(?<!bytes; )(?:there are|known are|shipped:|this machine has:) …", "Take one of those that it names."),
-    (r"is damaged|is cut (?:short|off)|not finite$", "Restore it from a copy, or get it again from its origin."),
-    (r"is a folder, not a project|not a project:|not one of our projects", "Give the file of a project (.ivos)."),
-    (r"^Choose .* first", "Do so, and press the button again."),
-    (r"^The model … failed", "What was done before is kept; send the report that the message names."),
-    (r"^A worker failed", "Run the same again: what is finished is not done twice."),
-    (r"no stills with masks|alpha channel|images have no mask", "Correct the folder of training data."),
-    (r"ImageNet weights", "Give a torchvision state dict (.pth), or a .safetensors made from one."),
-    (r"can't be kept", "Open the project with a model that ships, or give the file of the weights each time."),
-    (r"^Not done within", "Wait, and try again; the work goes on."),
-    (r"distributed\.Client", "Give a client, or none: then workers of this machine are started."),
-    (r"version does not know", "Update napari-ivos, or give another model."),
-    (r"batch's workers only", "Use load_model where something is to be computed."),
-    (r"all workers need the stacks under", "Mount the folder there under this path."),
-    (r"frame or its mask is missing|are the masks empty|mask can't be read", "Correct that file of the training data."),
-    (r"frames 0 to …|outside …:|contrast must be|reaches out of", "Correct the argument that is named."),
-)
-"""What to do about messages of one kind, by a part of what they say; for the others `TOPICS` has it."""
+CAUSES = frozenset({"ValueError", "TypeError", "IndexError", "RuntimeError", "ImportError", "ConnectionError"})
+"""Errors of Python's own that are raised here: mostly the cause that a message of ours has in brackets."""
 _ELSEWHERE = {
-    "steps": "session",
-    "merging": "session",
+    **dict.fromkeys(("steps", "merging", "regions", "motion"), "session"),
+    **dict.fromkeys(("errors", "files", "diagnostics", "wording", "__init__"), "cli"),
     "predictor": "networks",
-    "regions": "session",
-    "errors": "cli",
-    "files": "cli",
+    "untrusted": "frames",
 }
+_CALLS: dict[str, Kind] = {
+    **dict.fromkeys(ERRORS | CAUSES | {"failed"}, "errors"),
+    **dict.fromkeys(("note", "_note", "notice", "_notice", "refuse", "Interrupted"), "notes"),
+}
+"""Functions and classes whose first argument is told."""
+_GATHERED: dict[str, Kind] = {
+    **dict.fromkeys(("note", "notes", "_notes", "refused", "stopping"), "notes"),
+    "problems": "errors",
+}
+"""Names under which texts gather until they are told."""
+_TELLERS: dict[str, Kind] = {
+    **dict.fromkeys(("_hint", "chunk_hint", "measure", "open_session", "keep", "drawable"), "notes"),
+    **dict.fromkeys(("_clashes", "_overwritten"), "errors"),
+}
+"""Functions whose results are told."""
+_GREY = "state.py"
+"""Where every sentence says why a button is grey."""
+_PUT_IN = "…"
+_AT_MOST = 64
+"""Ways in which one message may come out that are told apart: each choice of words in it doubles them."""
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message: its part of the package, kind of error, and text with a mark for each value that is put in."""
+class Said:
+    """One thing that people are told: by which part of the package, in which words, and where in the sources.
+
+    The words have "…" for what is put in.
+    """
 
     topic: str
-    kind: str
+    kind: Kind
     text: str
-
-    @property
-    def says(self) -> str:
-        """What is wrong: all before the advice, which a message without another word is not cut for."""
-        said = _CUT.split(self.text, maxsplit=1)[0].rstrip(" .:;")
-        return said if re.search("[A-Za-z]", said) else self.text.rstrip(" .")
-
-    @property
-    def advice(self) -> str:
-        """What follows, else what helps with messages of this kind or part."""
-        rest = self.text[len(self.says) :].lstrip(" .:;,")
-        if len(rest.split()) > 1:
-            return rest[:1].upper() + rest[1:]
-        known = (advice for pattern, advice in _ADVICE if re.search(pattern, self.says))
-        return next(known, TOPICS[self.topic][1])
+    place: str
 
 
-def messages() -> list[Message]:
-    """All messages, in the order of parts and of the sources, each once."""
-    found: dict[Message, None] = {}
-    for file in sorted(PACKAGE.rglob("*.py")):
-        topic = topic_of(file)
-        for kind, text in _raised(ast.parse(file.read_text(encoding="utf-8"))):
-            found[Message(topic, kind, text)] = None
-    return sorted(found, key=lambda message: list(TOPICS).index(message.topic))
+@dataclass(frozen=True)
+class Row:
+    """What is said of messages that mean the same: how each begins, with "…" for what is put in; meaning and advice."""
+
+    topics: tuple[str, ...]
+    says: tuple[str, ...]
+    means: str
+    do: str
+
+    def fit(self, text: str) -> tuple[int, str]:
+        """The one of its beginnings that says the most of a message, after how much; (0, "") where none fits."""
+        return max(((len(say.replace(_PUT_IN, "")), say) for say in self.says if begins(say, text)), default=(0, ""))
+
+
+def begins(say: str, text: str) -> bool:
+    """Whether a message, as the sources or as people have it, begins so, up to the end of a clause.
+
+    >>> begins("… is empty (0 bytes)", "cells.tif is empty (0 bytes): it was probably not copied whole.")
+    True
+    """
+    return _pattern(say).match(" ".join(text.split())) is not None
+
+
+@cache
+def _pattern(say: str) -> re.Pattern[str]:
+    return re.compile(".*?".join(map(re.escape, say.split(_PUT_IN))) + r"(?=$|[.,;:!?](?: |$)| \()")
 
 
 def topic_of(file: Path) -> str:
@@ -113,64 +107,190 @@ def topic_of(file: Path) -> str:
     return _ELSEWHERE.get(name, name)
 
 
-def _raised(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    for call, text in calls(tree):
-        if re.search(r"[A-Za-z]{3}", text):
-            yield call.func.id, text  # type: ignore[attr-defined]  # `calls` chose them by that name
+@cache
+def said() -> tuple[Said, ...]:
+    """All that people are told, each text once a part of the package."""
+    found: dict[tuple[str, Kind, str], Said] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        source, topic = Source(file), topic_of(file)
+        for kind, node in source.told():
+            for text in source.texts(node):
+                if re.search("[A-Za-z]{3}", text):
+                    place = f"{file.relative_to(PACKAGE).as_posix()}:{node.lineno}"
+                    found.setdefault((topic, kind, text), Said(topic, kind, text, place))
+    return tuple(found.values())
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
-    """Every place in a module where one of our errors is made, and what it says.
-
-    With "…" for what is put in; "…" alone where all of it comes from elsewhere.
-    """
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    named = {function: _named(function) for function in functions}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
-            around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
-            known = {name: text for function in around for name, text in named[function].items()}
-            yield node, " ".join(_text(node.args[0], known).split())
+@cache
+def literals(topic: str) -> frozenset[str]:
+    """All texts in the sources of a part of the package, told or not."""
+    found: set[str] = set()
+    for file in (file for file in PACKAGE.rglob("*.py") if topic_of(file) == topic):
+        source = Source(file)
+        for node in ast.walk(source.tree):
+            if _is_text(node):
+                found.update(source.texts(node))
+    return frozenset(found)
 
 
-def _named(function: ast.FunctionDef) -> dict[str, ast.expr]:
-    """Texts that a function gives a name to."""
-    assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
-    texts = [node for node in assigned if isinstance(node.value, ast.JoinedStr)]
-    return {target.id: node.value for node in texts for target in node.targets if isinstance(target, ast.Name)}
+@cache
+def rows(topic: str, kind: Kind) -> tuple[Row, ...]:
+    """What is said of a part's messages, in the order of the page."""
+    given = _read(topic).get(kind, ())
+    return tuple(Row((topic, *row.get("also", ())), tuple(row["says"]), row["means"], row["do"]) for row in given)
 
 
-def _text(node: ast.AST, named: Mapping[str, ast.expr]) -> str:
-    """The literal text of a message, with "…" for what is put in; of two ways to say it the longer one."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_text(part, named) for part in node.values)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _text(node.left, named) + _text(node.right, named)
-    if isinstance(node, ast.IfExp):
-        return max(_text(node.body, named), _text(node.orelse, named), key=len)
-    if isinstance(node, ast.FormattedValue):
-        return _text(node.value, named) if isinstance(node.value, ast.Name | ast.IfExp) else "…"
-    if isinstance(node, ast.Name) and node.id in named:
-        return _text(named[node.id], {})
-    return "…"
+def rows_of(one: Said) -> list[Row]:
+    """The rows that say the most of a message: one, unless it was forgotten or is explained twice."""
+    fits = [(row.fit(one.text), row) for t in TOPICS for row in rows(t, one.kind) if one.topic in row.topics]
+    most = max((fit for fit, _ in fits), default=(0, ""))
+    return [row for fit, row in fits if most[0] and fit == most]
 
 
-def tables() -> str:
+def tables(kind: Kind) -> str:
     """Markdown: a table of messages for each part of the package."""
     parts = []
-    every = messages()
-    for topic, (title, _) in TOPICS.items():
-        rows = [f"| {cell(m.says)} | {cell(m.advice)} |" for m in every if m.topic == topic]
-        if rows:
-            parts.append(
-                "\n".join([f"### {title}", "", "| the message | what to do |", "|---|---|", *sorted(set(rows))])
-            )
+    for topic in TOPICS:
+        lines = [f"| {'<br>'.join(map(cell, row.says))} | {row.means} | {row.do} |" for row in rows(topic, kind)]
+        if lines:
+            head = ("| the message | what it means | what to do |", "|---|---|---|")
+            title = f"### {_read(topic)['title']} {{ #{kind}-{topic} }}"
+            parts.append("\n".join([title, "", *head, *lines]))
     return "\n\n".join(parts)
 
 
 def cell(text: str) -> str:
     """Text that Markdown leaves as it is."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-    return text.replace("`", "'").replace("[", "\\[").replace("{", "&#123;")
+    return text.replace("`", "'").replace("[", "\\[").replace("{", "&#123;").replace("#", "&#35;")
+
+
+@cache
+def _read(topic: str) -> dict[str, Any]:
+    return tomllib.loads((EXPLAINED / f"{topic}.toml").read_text(encoding="utf-8"))
+
+
+class Source:
+    """A source file: what it tells people, and every way in which that comes out."""
+
+    def __init__(self, file: Path) -> None:
+        self.name = file.name
+        self.tree = ast.parse(file.read_text(encoding="utf-8"))
+        self.nodes = list(ast.walk(self.tree))
+        self.functions = [node for node in self.nodes if isinstance(node, ast.FunctionDef)]
+
+    def told(self) -> Iterator[tuple[Kind, ast.expr]]:
+        """The expressions whose texts people are told."""
+        for node in self.nodes:
+            if isinstance(node, ast.Call):
+                kind = self._kind_of_call(node)
+                if kind is not None:
+                    yield kind, node.args[0]
+            elif isinstance(node, ast.Assign | ast.AugAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                kinds = {_GATHERED[name] for name in map(_last_name, targets) if name in _GATHERED}
+                yield from ((kind, text) for kind in kinds for text in _within(node.value))
+            elif isinstance(node, ast.Return) and node.value is not None:
+                kinds = {_TELLERS[f.name] for f in self._around(node) if f.name in _TELLERS}
+                yield from ((kind, text) for kind in kinds for text in _within(node.value))
+        if self.name == _GREY:
+            yield from (("notes", text) for text in self._sentences())
+
+    def _kind_of_call(self, call: ast.Call) -> Kind | None:
+        if not call.args:
+            return None
+        name, owner = _last_name(call.func), _last_name(getattr(call.func, "value", call))
+        if owner.lower().lstrip("_") == "log":
+            return "notes" if name in ("warning", "error", "exception") else None
+        return _GATHERED.get(owner) if name == "append" else _CALLS.get(name)
+
+    def _sentences(self) -> Iterator[ast.expr]:
+        """All sentences in functions, docstrings left out."""
+        for function in self.functions:
+            body = function.body[1 if ast.get_docstring(function) else 0 :]
+            nodes = [node for statement in body for node in ast.walk(statement)]
+            parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+            texts = [n for n in nodes if isinstance(n, ast.JoinedStr | ast.Constant) and id(n) not in parts]
+            yield from (text for text in texts if any(way.endswith(".") for way in self.texts(text)))
+
+    def texts(self, node: ast.AST) -> list[str]:
+        """Every way in which a text comes out, with "…" for what is put in."""
+        return list(dict.fromkeys(" ".join(text.split()) for text in self._texts(node, frozenset())))
+
+    def _texts(self, node: ast.AST, seen: frozenset[int]) -> list[str]:
+        """`texts`; `seen`: the nodes that led here, for names may stand for each other."""
+        if id(node) in seen:
+            return [_PUT_IN]
+        seen |= {id(node)}
+        if isinstance(node, ast.Constant):
+            return [re.sub(r"%[\d.]*[a-z]", _PUT_IN, str(node.value))]
+        if isinstance(node, ast.JoinedStr):
+            return self._joined(node.values, seen)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self._joined((node.left, node.right), seen)
+        if isinstance(node, ast.FormattedValue):
+            return self._texts(node.value, seen)
+        ways: list[ast.expr] = []
+        if isinstance(node, ast.IfExp):
+            ways = [node.body, node.orelse]
+        elif isinstance(node, ast.Name):
+            ways = self._named(node)
+        elif isinstance(node, ast.Call):
+            ways = self._returned(_last_name(node.func))
+        return [text for way in ways for text in self._texts(way, seen)] or [_PUT_IN]
+
+    def _joined(self, parts: Iterable[ast.AST], seen: frozenset[int]) -> list[str]:
+        ways = itertools.product(*(self._texts(part, seen) for part in parts))
+        return ["".join(way) for way in itertools.islice(ways, _AT_MOST)]
+
+    def _around(self, node: ast.stmt | ast.expr) -> list[ast.FunctionDef]:
+        """The functions that a node is in, the innermost first."""
+        around = [f for f in self.functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
+        return sorted(around, key=lambda function: -function.lineno)
+
+    def _named(self, name: ast.Name) -> list[ast.expr]:
+        """The texts that a name stands for: what it is assigned, or called with; none where not all is text."""
+        for scope in [*self._around(name), self.tree]:
+            nodes = scope.body if isinstance(scope, ast.Module) else list(ast.walk(scope))
+            given = [n.value for n in nodes if isinstance(n, ast.Assign) and name.id in map(_last_name, n.targets)]
+            if given:
+                before = [v for v in given if v.lineno <= name.lineno and getattr(v, "value", None) != ""]
+                return before if all(map(_is_text, given)) else []
+            if isinstance(scope, ast.FunctionDef) and name.id in [a.arg for a in scope.args.args]:
+                return self._handed(scope, name.id)
+        return []
+
+    def _handed(self, function: ast.FunctionDef, name: str) -> list[ast.expr]:
+        """What a private function is called with, where all of it is text."""
+        arguments = [a.arg for a in function.args.args if a.arg not in ("self", "cls")]
+        calls = [n for n in self.nodes if isinstance(n, ast.Call) and _last_name(n.func) == function.name]
+        given = [call.args[arguments.index(name)] for call in calls if len(call.args) > arguments.index(name)]
+        return given if function.name.startswith("_") and all(map(_is_text, given)) else []
+
+    def _returned(self, name: str) -> list[ast.expr]:
+        """What a function of this file returns, where all of it is text."""
+        bodies = [node for function in self.functions if function.name == name for node in ast.walk(function)]
+        values = [node.value for node in bodies if isinstance(node, ast.Return) and node.value is not None]
+        return values if all(map(_is_text, values)) else []
+
+
+def _is_text(node: ast.AST) -> bool:
+    if isinstance(node, ast.IfExp):
+        return _is_text(node.body) and _is_text(node.orelse)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _within(node: ast.expr) -> list[ast.expr]:
+    """The texts that an expression may be, or has in its list."""
+    inside: list[ast.expr] = []
+    if isinstance(node, ast.List | ast.Tuple):
+        inside = node.elts
+    elif isinstance(node, ast.IfExp):
+        inside = [node.body, node.orelse]
+    elif isinstance(node, ast.ListComp):
+        inside = [node.elt]
+    return [node] if _is_text(node) else [text for part in inside for text in _within(part)]
+
+
+def _last_name(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
