@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari_ivos import FakePredictor, Session, load_model
 from napari_ivos.errors import FrameReadError, InputError, IvosError, ProjectError
 from napari_ivos.frames import open_frames
 from napari_ivos.scribbles import read_davis
+from napari_ivos.session.parcels import Sharing
 
 distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
 
@@ -120,6 +122,25 @@ def test_labels_are_those_of_a_session_to_the_last_bit(lay_out, tmp_path, client
         np.testing.assert_array_equal(here, there)
     exported = tifffile.imread(tmp_path / "all_results" / "s0" / "labels.ome.tif")
     np.testing.assert_array_equal(exported, by_hand(tmp_path)[0])
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_of_many_references_parcels_get_those_that_a_session_reads(lay_out, tmp_path, client, monkeypatch, most):
+    """Where an object has more references than a network takes, labels and qualities equal a session's, too."""
+    monkeypatch.setattr("napari_ivos.session.sweep.REFERENCES_AT_MOST", most)
+    handed, references = [], Sharing.references
+
+    def counted(shared, part):
+        rows = references(shared, part)
+        handed.append(Counter(row[0] for row in rows["learned"]))
+        return rows
+
+    monkeypatch.setattr(Sharing, "references", counted)
+    marks = [(frame, 1, 2) for frame in (1, 4, 6, 9, 12)]
+    assert run(lay_out(marks=marks), client, frames_a_parcel=2).complete
+    assert max(max(found.values()) for found in handed) <= min(2 * most, 5)  # a span has two ends
+    for here, there in zip(by_hand(tmp_path), batched(tmp_path), strict=True):
+        np.testing.assert_array_equal(here, there)
 
 
 def crowd(folder: Path, frames: int) -> Path:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from napari_ivos.errors import InputError, ProjectError, SessionBusy
+from napari_ivos import untrusted
+from napari_ivos.errors import InputError, OutOfMemory, ProjectError, SessionBusy
 from napari_ivos.frames import open_frames
 from napari_ivos.frames.contrast import FRAMES_AT_MOST
 from napari_ivos.merging import Origin, sample
 from napari_ivos.predictor import FakePredictor, Segmentation
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Scribbles, Stroke
-from napari_ivos.session import Session
+from napari_ivos.session import Session, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -485,6 +487,77 @@ def test_thousands_of_objects_start_without_a_network(clip) -> None:
         assert session.model.calls == []
         assert len(session.objects) == 1200
         np.testing.assert_array_equal(session.labels[0], grid)
+
+
+class Telling(FakePredictor):
+    """Tells of each reference that it is handed from which frame it comes; they are as large as is asked for."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.values = values
+        self.handed: list[list[int]] = []
+
+    def segment(self, requests):
+        found = super().segment(requests)
+        heads = [r.image[0, 0, :1] * 255 for r in requests]
+        tail = np.zeros(self.values)
+        marked = [np.concatenate([h, f.reference.ravel(), tail]) for h, f in zip(heads, found, strict=True)]
+        return [Segmentation(f.probability, m.astype(np.float16)) for f, m in zip(found, marked, strict=True)]
+
+    def propagate(self, requests):
+        for r in requests:
+            self.handed.append([round(float(reference[0])) for reference in r.references])
+        plain = [[reference[1:10].reshape(3, 3) for reference in r.references] for r in requests]
+        return super().propagate([replace(r, references=p) for r, p in zip(requests, plain, strict=True)])
+
+
+def numbered(frames: int) -> np.ndarray:
+    """A bright square that doesn't move, on frames as dark as their numbers."""
+    video = np.zeros((frames, 16, 16, 3), np.uint8)
+    video[:] = np.arange(frames)[:, None, None, None]
+    video[:, 4:12, 4:12] = 250
+    return video
+
+
+def test_far_more_annotated_frames_than_a_network_takes_are_no_obstacle(monkeypatch) -> None:
+    """Each way gets the references nearest to its start, in their order, however large they are together."""
+    monkeypatch.setattr(sweep, "REFERENCES_AT_MOST", 3)
+    monkeypatch.setattr("napari_ivos.project.project._TOGETHER", 10 * 1000)  # what of one kind is unpacked at once
+    video, model = numbered(42), Telling(1000)
+    with Session(open_frames(video, axes=AXES, contrast=(0, 255)), model) as session:
+        for frame in [*range(20, 42, 2), *range(0, 20, 2)]:
+            session.annotate(frame, video[frame, :, :, 0] == 250, objects=[1])
+        assert run(session, direction="forward") == [*range(1, 40, 2), 41]
+        assert model.handed[:3] == [[0, 2, 4], [0, 2, 4], [2, 4, 6]]
+        assert model.handed[9:13] == [[16, 18, 20], [18, 20, 22], [20, 22, 24], [22, 24, 26]]
+        assert model.handed[-2:] == [[36, 38, 40], [36, 38, 40]]
+        np.testing.assert_array_equal(whole(session) == 1, video[..., 0] == 250)
+
+
+def test_references_are_those_of_the_whole_way_when_it_is_interrupted(monkeypatch) -> None:
+    """A way that goes on later is told apart by the same references as one that was never interrupted."""
+    monkeypatch.setattr(sweep, "REFERENCES_AT_MOST", 2)
+    video, handed = numbered(12), []
+    for calls in ([{}], [{"stop": 6}, {"direction": "backward"}, {}]):
+        model = Telling(0)
+        with Session(open_frames(video, axes=AXES, contrast=(0, 255)), model) as session:
+            for frame in (0, 2, 9):
+                session.annotate(frame, video[frame, :, :, 0] == 250, objects=[1])
+            for options in calls:
+                run(session, **options)
+        handed.append(sorted(model.handed))
+    assert handed[0] == handed[1]
+
+
+def test_references_larger_than_the_memory_are_refused(monkeypatch) -> None:
+    """What was learned of an object is not unpacked where that takes more than half of the memory."""
+    video, model = numbered(8), Telling(1000)
+    with Session(open_frames(video, axes=AXES, contrast=(0, 255)), model) as session:
+        for frame in range(6):
+            session.annotate(frame, video[frame, :, :, 0] == 250, objects=[1])
+        monkeypatch.setattr(untrusted, "memory", lambda: 2 * 5 * 2020)
+        with pytest.raises(OutOfMemory, match="what was learned of object 1 needs"):
+            run(session)
 
 
 def test_paint_takes_what_it_covers(clip, session) -> None:

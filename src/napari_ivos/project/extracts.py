@@ -32,6 +32,8 @@ _AT_ONCE = 500  # values in one IN (...)
 
 Rows = dict[str, list[tuple[Any, ...]]]
 """Rows by table, in the order of `COLUMNS`."""
+Place = tuple[int, int, int]
+"""(object, step, frame) of an annotation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ def take(
     shape: tuple[int, int, int],
     objects: Iterable[int],
     patches: Iterable[int],
-    learners: Iterable[int],
+    learned: Iterable[Place],
     model: str,
     frame: int | None,
 ) -> Extract:
@@ -72,12 +74,12 @@ def take(
         Ids of the objects that are known in it.
     patches : iterable of int
         Ids of rows.
-    learners : iterable of int
-        Objects whose references of `model` come along.
+    learned : iterable of tuple of int
+        (object, step, frame) of the annotations whose references of `model` come along.
     frame : int or None
         A frame whose strokes come along.
     """
-    known, learning = sorted(set(objects)), sorted(set(learners))
+    known = sorted(set(objects))
     active = "step IN (SELECT id FROM steps WHERE state = 1)"
     rows: Rows = {"strokes": [], "withdrawals": []}
     names = ", ".join(COLUMNS["steps"]).replace("detail", "'{}'")
@@ -85,7 +87,7 @@ def take(
     rows["objects"] = _among(connection, "objects", "id", known, active)
     rows["annotations"] = _among(connection, "annotations", "object", known, active)
     rows["patches"] = _among(connection, "patches", "id", sorted(set(patches)))
-    rows["learned"] = _among(connection, "learned", "object", learning, "model = ?", model)
+    rows["learned"] = _learned(connection, sorted(set(learned)), model)
     if frame is not None:
         rows["strokes"] = _among(connection, "strokes", "frame", [frame], active)
         drawn = [row[0] for row in rows["strokes"]]
@@ -93,8 +95,15 @@ def take(
     return Extract(shape, rows)
 
 
+def _learned(connection: sqlite3.Connection, places: Iterable[Place], model: str) -> list[tuple[Any, ...]]:
+    """What a model learned on these annotations."""
+    names = ", ".join(COLUMNS["learned"])
+    query = f"SELECT {names} FROM learned WHERE object = ? AND step = ? AND frame = ? AND model = ?"
+    return [row for place in places for row in connection.execute(query, (*place, model))]
+
+
 def _among(
-    connection: sqlite3.Connection, table: str, column: str, values: Sequence[int], where: str = "1", *more: str
+    connection: sqlite3.Connection, table: str, column: str, values: Sequence[int], where: str = "1"
 ) -> list[tuple[Any, ...]]:
     """Rows of a table whose `column` is one of these values, in the table's order."""
     found: list[tuple[Any, ...]] = []
@@ -103,7 +112,7 @@ def _among(
         some = values[start : start + _AT_ONCE]
         marks = ",".join("?" * len(some))
         query = f"SELECT {names} FROM {table} WHERE {column} IN ({marks}) AND {where}"
-        found += connection.execute(query, (*some, *more)).fetchall()
+        found += connection.execute(query, some).fetchall()
     return found
 
 

@@ -50,7 +50,7 @@ MODEL_PART = 1 << 24
 MODEL_LIMIT = 1 << 32
 _SIDE_LIMIT = 1 << 20
 _FRAME_LIMIT = 1 << 24
-_TOGETHER = 1 << 26  # values of strokes or references that are unpacked at once
+_TOGETHER = 1 << 26  # values of strokes that are unpacked at once
 _AT_ONCE = 500  # values in one IN (...)
 _STEPS_BACK = 32  # steps that are read at a time from the end of the history
 
@@ -187,13 +187,13 @@ class Project:
         self,
         objects: Iterable[int],
         patches: Iterable[int],
-        learners: Iterable[int] = (),
+        learned: Iterable[extracts.Place] = (),
         model: str = "",
         frame: int | None = None,
     ) -> extracts.Extract:
         """A part for work elsewhere; see `extracts.take`."""
         with self._storage.reading() as connection:
-            return extracts.take(connection, self.shape, objects, patches, learners, model, frame)
+            return extracts.take(connection, self.shape, objects, patches, learned, model, frame)
 
     @classmethod
     def restore(cls, extract: extracts.Extract) -> Project:
@@ -409,15 +409,11 @@ class Project:
         for r in rows:
             check_place(self.name, f"stroke {r[0]}", r[1], r[2], self.shape[0], lowest=0)
             record = StrokeRecord(r[0], r[1], r[2], r[3], r[4], r[5], r[6], self._points(r[7], r[0]))
-            values = self._together(values, record.points.size, "strokes")
+            values += record.points.size
+            if values > _TOGETHER:  # a small file must not become a large memory
+                raise ProjectError(f"{self.name}: its strokes hold more than {_TOGETHER:,} values: refused.")
             records.append(record)
         return tuple(records)
-
-    def _together(self, before: int, size: int, what: str) -> int:
-        """Count what is unpacked at once; a small file must not become a large memory."""
-        if before + size > _TOGETHER:
-            raise ProjectError(f"{self.name}: its {what} hold more than {_TOGETHER:,} values: refused.")
-        return before + size
 
     def _points(self, data: object, stroke: int) -> npt.NDArray[np.float64]:
         points = unpack_array(data, f"Stroke {stroke} of {self.name}", 2 * MAXIMUM_POINTS)
@@ -653,18 +649,27 @@ class Project:
 
     # -- references and models
 
-    def references(self, object_id: int, model: str) -> dict[tuple[int, int], Reference]:
-        """What a model learned of an object, by (step, frame) of the annotation."""
-        with self._storage.reading() as connection:
-            found = connection.execute(
-                "SELECT step, frame, data FROM learned WHERE object = ? AND model = ?", (object_id, model)
-            ).fetchall()
+    def references(
+        self, object_id: int, model: str, places: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], Reference]:
+        """What a model learned of an object on these annotations, by their (step, frame); one after the other.
+
+        Raises
+        ------
+        OutOfMemory
+            Together they are larger than this machine takes.
+        """
         what = f"{self.name}: what was learned of object {object_id}"
-        references, values = {}, 0
-        for step, frame, data in self._sound(found, "iib", "references"):
-            reference = np.asarray(unpack_array(data, what, _TOGETHER - values), np.float16)
-            values = self._together(values, reference.size, "references")
-            references[step, frame] = reference
+        query = "SELECT data FROM learned WHERE object = ? AND step = ? AND frame = ? AND model = ?"
+        references: dict[tuple[int, int], Reference] = {}
+        size = 0
+        for step, frame in places:
+            with self._storage.reading() as connection:
+                found = connection.execute(query, (object_id, step, frame, model)).fetchall()
+            for (data,) in self._sound(found, "b", "references"):
+                references[step, frame] = np.asarray(unpack_array(data, what), np.float16)
+                size += references[step, frame].nbytes
+                check_room(size, what)
         return references
 
     def learned(self, model: str) -> set[tuple[int, int, int]]:

@@ -301,7 +301,7 @@ class Sharing:
     def parts(self) -> list[Part]:
         """The independent parts of the propagation, once everything is learned."""
         sweep = self.sweep
-        sweep.take_references()
+        sweep.look_up_learned()
         parts = []
         for tracks in independent(sweep.tracks):
             part = Part(tracks)
@@ -314,7 +314,8 @@ class Sharing:
 
     def references(self, part: Part) -> Rows:
         """What the networks learned of a part's objects; the same for all its parcels, so that it travels once."""
-        extract = self._project.extract((), (), {t.object_id for t in part.tracks}, self.sweep.model)
+        places = {(t.object_id, *place) for t in part.tracks for place in self.sweep.learned_for(t)}
+        extract = self._project.extract((), (), places, self.sweep.model)
         return {"learned": extract.rows["learned"]}
 
     def next(self, part: Part, most: int, side_by_side: int = 1) -> Lot | None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LEARN_AT_ONCE = 64
 """Painted masks that the network looks at in one batch."""
+REFERENCES_AT_MOST = 1024
+"""References by which an object is told apart: of more, those of the annotated frames nearest to where its way starts.
+With so many the network that ships takes a second and 1.2 GB for an object on a frame; both grow with their number."""
 MOTION_ALLOWANCE = 0.5
 """How much of the quality is left where a mask has nothing in common with its neighbour's."""
 AHEAD_MARGIN = 1.25
@@ -104,7 +107,8 @@ class Sweep:
         for annotation in project.annotations():
             self._annotations.setdefault(annotation.object_id, []).append(annotation)
         self._tracks = self._make_tracks() if tracks is None else list(tracks)
-        self._references: dict[int, list[Reference]] = {}
+        self._learned: dict[int, list[tuple[int, int]]] = {}
+        self._references: dict[int, dict[tuple[int, int], Reference]] = {}
         self._plans = {
             direction: Frames([t.planned for t in self._tracks if t.direction == direction], direction)
             for direction in task.directions
@@ -359,7 +363,7 @@ class Sweep:
         going_on = [t.object_id for t in here if frame + direction in t.planned]
         if going_on:
             self._read_ahead(frame + direction, [neighbours[i] for i in going_on])
-        references = {t.object_id: self._references[t.object_id] for t in here}
+        references = {t.object_id: self._references_for(t) for t in here}
         with failing_model(self._predictor, frame, self._kept):
             return steps.propagate(
                 lambda box: self._stack.read(frame, box),
@@ -375,7 +379,7 @@ class Sweep:
     def _firm(self, here: Sequence[Track]) -> set[int]:
         """Objects whose masks are held on to firmly: exact ones, and in films in colour also corrected ones."""
         in_colour = self._most_doubts == 0  # see `doubts_that_end`
-        return {t.object_id for t in here if t.exact or (in_colour and len(self._references[t.object_id]) > 1)}
+        return {t.object_id for t in here if t.exact or (in_colour and len(self._learned[t.object_id]) > 1)}
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
         boxes = []
@@ -430,10 +434,10 @@ class Sweep:
     # -- references
 
     def _learn(self) -> None:
-        """Get the references of all objects to be carried; those that this model has not seen yet are learned."""
+        """Learn what this model has not seen yet of the objects to be carried."""
         for frame, step, rows in self.unlearned():
             self._learn_batch(frame, step, rows)
-        self.take_references()
+        self.look_up_learned()
 
     def _carried(self) -> set[int]:
         return {t.object_id for t in self._tracks if not t.lost and len(t.planned)}
@@ -454,17 +458,38 @@ class Sweep:
             batches += [(frame, step, chosen[start : start + LEARN_AT_ONCE]) for start in starts]
         return batches
 
-    def take_references(self) -> None:
-        """Read what was learned of the objects to be carried; one of which nothing could be is lost."""
-        model, wanted = self._predictor.checksum, self._carried()
+    def look_up_learned(self) -> None:
+        """Look up what was learned of the objects to be carried; one of which nothing could be is lost."""
+        wanted, known = self._carried(), self._project.learned(self._predictor.checksum)
         for object_id in wanted:
-            learned = self._project.references(object_id, model)
-            keys = [(a.step, a.frame) for a in self._annotations[object_id] if a.spreads]
-            self._references[object_id] = [learned[key] for key in keys if key in learned]
+            mine = [a for a in self._annotations[object_id] if a.spreads]
+            self._learned[object_id] = [(a.step, a.frame) for a in mine if (object_id, a.step, a.frame) in known]
         for track in self._tracks:
-            if track.object_id in wanted and not self._references[track.object_id] and not track.lost:
+            if track.object_id in wanted and not self._learned[track.object_id] and not track.lost:
                 track.lost = True
                 self.find_leftovers(track)
+
+    def learned_for(self, track: Track) -> list[tuple[int, int]]:
+        """(step, frame) of the annotations by which a track's object is told apart, in the order of rounds and frames.
+
+        What comes of that depends on the way alone, not on where its work was interrupted or who does it.
+        """
+        mine = self._learned.get(track.object_id, [])
+        if len(mine) <= REFERENCES_AT_MOST:
+            return mine
+        start = track.way.start
+        near = set(sorted(mine, key=lambda place: (abs(place[1] - start), -place[0]))[:REFERENCES_AT_MOST])
+        return [place for place in mine if place in near]
+
+    def _references_for(self, track: Track) -> list[Reference]:
+        """What was learned for a track; of its object no more is held than that."""
+        places, held = self.learned_for(track), self._references.get(track.object_id, {})
+        if held.keys() != set(places):
+            held = {place: held[place] for place in places if place in held}
+            missing = [place for place in places if place not in held]
+            held |= self._project.references(track.object_id, self._predictor.checksum, missing)
+            self._references[track.object_id] = held
+        return [held[place] for place in places]
 
     def _learn_batch(self, frame: int, step: int, rows: Iterable[Row]) -> None:
         masks = self._project.patches(rows)
