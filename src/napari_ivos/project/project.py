@@ -547,6 +547,23 @@ class Project:
         what = f"{self.name}: mask {row.id} of object {row.object_id}"
         return Patch(row.box, unpack_cells(data, row.box.shape, what), row.origin)
 
+    def written_as(self, ids: Collection[int]) -> dict[int, tuple[int, int, int]]:
+        """(frame, object, step) of masks by the ids of their rows; of none where masks were deleted.
+
+        The ids of deleted rows are given again, so that they say nothing any more.
+        """
+        wanted = sorted(set(ids))
+        found: list[tuple[int, ...]] = []
+        with self._storage.reading() as connection:
+            dropped = connection.execute("SELECT id FROM steps WHERE state = -1 AND seconds > 0").fetchall()
+            if dropped and set(dropped) - set(connection.execute("SELECT DISTINCT step FROM patches")):
+                return {}
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                query = f"SELECT id, frame, object, step FROM patches WHERE id IN ({','.join('?' * len(some))})"
+                found += connection.execute(query, some).fetchall()
+        return {row[0]: (row[1], row[2], row[3]) for row in self._sound(found, "iiii", "masks")}
+
     def written(self, frame: int, steps: Collection[int]) -> dict[int, float]:
         """Objects whose shown masks on a frame were written by these steps, with their quality."""
         rows = self.rows(frame)

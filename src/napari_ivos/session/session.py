@@ -866,6 +866,7 @@ class Session:
             Bytes by which the project became smaller.
         """
         with self._working("compact"):
+            accepting.bring_up_to_date(self._project)
             return self._project.compact()
 
     @property
