@@ -390,6 +390,72 @@ def test_a_script_leaves_out_strokes_that_were_taken_back_before_they_had_masks(
     np.testing.assert_array_equal(labels, np.asarray(session.labels))
 
 
+EDITS = {
+    "rename": lambda session: session.rename(3, "nucleus"),
+    "recolour": lambda session: session.recolour(2, "#123456"),
+    "lock": lambda session: session.lock(2),
+    "lifetime": lambda session: session.set_lifetime(3, 1, 7),
+    "end": lambda session: session.end_object(3, 7),
+    "remove": lambda session: session.remove_object(2),
+    "divide": lambda session: session.divide(3, 6),
+    "adopt": lambda session: session.divide(3, 6, [2, 4]),
+    "child": lambda session: session.add_object("child", parent=2),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_script_has_edits_of_objects_whose_strokes_were_undone(desks, tmp_path, monkeypatch, edit):
+    """What was done to objects outlives the round that made them, in the program as in the session."""
+    desk = desks()
+    session = desk.session
+    labels = np.zeros((60, 80), np.int32)
+    labels[40:50, 30:46] = 2
+    session.annotate(4, labels)
+    session.interact(Scribbles(3, [Stroke(3, scene.line(3))]))
+    edit(session)
+    session.undo("round")
+    session.interact(Scribbles(5, [Stroke(3, scene.line(5))]))
+    list(session.propagate())
+    text = desk.script(tmp_path).replace('open_frames("stack.tif"', "open_frames(scene.movie()")
+    text += "table = [(o.id, o.name, o.colour, o.lifetime, o.locked) for o in session.objects]\n"
+    text += "np.save('table.npy', np.array([str(row) for row in table]))\n"
+    found = run_script("import numpy as np\nimport plugin_scene as scene\n" + text, tmp_path / "again", monkeypatch)
+    np.testing.assert_array_equal(found, np.asarray(session.labels))
+    table = [(o.id, o.name, o.colour, o.lifetime, o.locked) for o in session.objects]
+    assert np.load(tmp_path / "again" / "table.npy").tolist() == [str(row) for row in table]
+
+
+def test_a_script_draws_kept_strokes_when_they_had_masks(desks, tmp_path, monkeypatch):
+    """Before that, their object can be renamed and other strokes taken back, in the program as in the session."""
+    desk = desks()
+    session = desk.session
+    session.keep(Scribbles(2, [Stroke(4, scene.line(2))]))
+    session.rename(4, "nucleus")
+    session.interact(Scribbles(3, [Stroke(2, scene.line(3))]))
+    session.remove_stroke(session.strokes(3)[0].id)
+    session.keep(Scribbles(2, [Stroke(4, scene.line(2))]))
+    session.catch_up()
+    text = desk.script(tmp_path).replace('open_frames("stack.tif"', "open_frames(scene.movie()")
+    labels = run_script("import plugin_scene as scene\n" + text, tmp_path / "again", monkeypatch)
+    assert labels[2].any()
+    np.testing.assert_array_equal(labels, np.asarray(session.labels))
+
+
+def test_models_of_two_scripts_are_two_files(desks, tmp_path):
+    """A model beside a script is named by its content: its checksum may begin like that of another one."""
+    for k in (1, 2):
+        desk = desks()
+        model = FakePredictor()
+        model.checksum = f"adapted-to-cells-{k}"
+        model.portable_weights = lambda k=k: b"weights %d" % k
+        desk.session.use_model(model)
+        scene.drawn_at(desk, 2)
+        text = script(desk.session, tmp_path)
+        name = next(p for p in tmp_path.glob("work_model_*.safetensors") if p.read_bytes() == b"weights %d" % k)
+        assert str(name) in text
+    assert len(list(tmp_path.glob("work_model_*.safetensors"))) == 2
+
+
 def test_a_script_says_when_the_model_is_another(desks, tmp_path, monkeypatch):
     """Masks of other weights would differ, so the program ends with both checksums."""
     desk = desks()

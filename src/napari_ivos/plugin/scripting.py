@@ -17,7 +17,7 @@ from napari_ivos.plugin import loading
 from napari_ivos.predictor import FakePredictor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from napari_ivos.session import ObjectInfo, Session, Step, StrokeRecord
@@ -116,8 +116,9 @@ def _model(session: Session, checksum: str, folder: Path, stem: str, source: str
     device = "" if model is None else f"device={model.device!r}"
     stored = next((m for m in session.stored_models if m.checksum == checksum), None)
     if stored is not None:
-        path = folder / f"{stem}_model_{checksum[:8]}.safetensors"
-        path.write_bytes(session.stored_weights(checksum))
+        weights = session.stored_weights(checksum)
+        path = folder / f"{stem}_model_{hashlib.sha256(weights).hexdigest()[:8]}.safetensors"
+        path.write_bytes(weights)
         return f"ivos.load_model({str(path)!r}, {device})"
     if isinstance(model, FakePredictor) and model.checksum == checksum:
         return "ivos.FakePredictor()"
@@ -142,6 +143,7 @@ class _Replay:
         self._models = models
         self._model: str | None = None
         self._present: list[int] = []  # ids of the strokes that the program's session has, in order
+        self._made: set[int] = {0}  # objects that the program's session knows, and the background
         self._waiting: dict[int, list[StrokeRecord]] = {}  # by frame: kept while a model failed
         self._strokes: dict[int, list[StrokeRecord]] = {}
         for record in session.strokes(withdrawn=True):
@@ -160,16 +162,14 @@ class _Replay:
             return self._propagate(step)
         if step.kind == "remove stroke":
             stroke = int(step.detail["stroke"])
-            place = self._present.index(stroke)
-            del self._present[place]
             for waiting in self._waiting.values():
                 at = next((k for k, r in enumerate(waiting) if r.id == stroke), None)
                 if at is not None:  # the program doesn't draw it in the first place
-                    del waiting[at]
-                    return []
+                    return self._add([waiting.pop(at).object_id])
+            place = self._present.index(stroke)
+            del self._present[place]
             return [*self._with_model(step), f"session.remove_stroke(session.strokes()[{place}].id)"]
-        there = {o.id: o for o in self._session.objects_after(step.number)}
-        return _edit(step, there, self._session.shape[0])
+        return self._edit(step)
 
     def _with_model(self, step: Step) -> list[str]:
         """Go on with the model of a step."""
@@ -182,7 +182,6 @@ class _Replay:
 
     def _interact(self, step: Step) -> list[str]:
         records = self._strokes.get(step.number, [])
-        self._present += [r.id for r in records]
         waiting = self._waiting.setdefault(records[0].frame, []) if records else []
         waiting += records
         if step.seconds == 0:  # their masks were made together with later ones
@@ -191,6 +190,8 @@ class _Replay:
         for r in waiting:
             points = ", ".join(f"({float(y)!r}, {float(x)!r})" for y, x in r.points)
             lines.append(f"    ivos.Stroke({r.object_id}, [{points}]),")
+        self._made.update(r.object_id for r in waiting)
+        self._present += [r.id for r in waiting]
         waiting.clear()
         return [*lines, "]))"]
 
@@ -200,6 +201,7 @@ class _Replay:
         y, x = (int(rows.min()), int(columns.min())) if rows.size else (0, 0)
         part = painted.labels[y : rows.max() + 1, x : columns.max() + 1] if rows.size else painted.labels[:1, :1]
         self._masks[f"step_{step.number}"] = part
+        self._made.update(painted.objects)
         whose = f"objects={list(painted.objects)}, spreads={list(painted.spreads)}"
         return [f"session.annotate({painted.frame}, painted({step.number}, {y}, {x}), {whose})"]
 
@@ -216,10 +218,31 @@ class _Replay:
             given.append(f"most={step.frames}")
         return [*self._with_model(step), f"for result in session.propagate({', '.join(given)}):", "    pass"]
 
+    def _edit(self, step: Step) -> list[str]:
+        """An edit of the table of objects.
 
-def _edit(step: Step, there: Mapping[int, ObjectInfo], frames: int) -> list[str]:
-    """An edit of the table of objects."""
-    ids = [int(i) for i in step.detail.get("objects", [])]
+        Before it come those that the program does not have, because the strokes or the paint that made them were undone
+        since, or have no masks yet.
+        """
+        ids = [int(i) for i in step.detail.get("objects", [])]
+        there = {o.id: o for o in self._session.objects_after(step.number)}
+        fresh = ids if step.kind == "add object" else []
+        if step.kind == "divide":
+            fresh = [i for k, i in enumerate(ids) if k and there[i].name == f"{there[ids[0]].name}.{k}"]
+        parents = [there[i].parent for i in fresh if i in there]
+        lines = self._add([*(i for i in parents if i in there), *(i for i in ids if i not in fresh)])
+        self._made.update(ids)
+        return [*lines, *_edit(step, ids, there, self._session.shape[0])]
+
+    def _add(self, ids: Iterable[int]) -> list[str]:
+        """Objects as strokes and paint make them, where the program does not have them."""
+        missing = [i for i in dict.fromkeys(ids) if i not in self._made]
+        self._made.update(missing)
+        return [f"session.add_object(id={i})" for i in missing]
+
+
+def _edit(step: Step, ids: Sequence[int], there: Mapping[int, ObjectInfo], frames: int) -> list[str]:
+    """An edit of the table of objects, which holds those in `there` after it."""
     if not ids:
         return []
     first = ids[0]
@@ -227,9 +250,10 @@ def _edit(step: Step, there: Mapping[int, ObjectInfo], frames: int) -> list[str]
         return [f"session.remove_object({i})" for i in ids]
     info = there[first]
     stop = None if info.lifetime.stop == frames else info.lifetime.stop
+    parent = info.parent if info.parent in there else None  # gone with the strokes or paint that made it
     calls: dict[str, Any] = {
         "add object": f"add_object({info.name!r}, {info.colour!r}, id={first}, start={info.lifetime.start}, "
-        f"stop={stop}, parent={info.parent})",
+        f"stop={stop}, parent={parent})",
         "rename": f"rename({first}, {info.name!r})",
         "recolour": f"recolour({first}, {info.colour!r})",
         "lock": f"lock({first})",
