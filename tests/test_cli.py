@@ -72,6 +72,16 @@ SEGMENT = ("segment", "movie.tif", "--scribbles", "strokes.json", "--quiet")
 # ---------------------------------------------------------------------------------------------------- segment
 
 
+@pytest.mark.parametrize("letters", [250, 300])
+def test_a_project_whose_name_is_too_long_is_refused(run, folder, letters):
+    """The command says that the name is too long, and leaves nothing behind."""
+    before = sorted(folder.iterdir())
+    code, _, said = run(*SEGMENT, "--output", "labels.tif", "--project", "n" * letters + ".ivos")
+    assert code == 1
+    assert "too long for this file system" in said
+    assert sorted(folder.iterdir()) == before
+
+
 def test_scribbles_become_labels(run):
     """The main job: scribbles on one frame in, a label stack out, nothing else left behind."""
     code, said, _ = run(*SEGMENT, "--output", "labels.tif")

@@ -44,6 +44,17 @@ def test_a_project_of_another_stack_is_left_alone(desks, tmp_path):
         assert len(kept.strokes()) == 1
 
 
+@pytest.mark.parametrize("letters", [250, 300])
+def test_a_layer_whose_name_is_too_long_for_a_project_is_worked_on(desks, tmp_path, letters):
+    """The strokes are kept in memory, and the panel says that nothing is saved and why."""
+    desk = desks(path=tmp_path / ("n" * letters + ".ivos"))
+    scene.drawn_at(desk, 2)
+    assert desk.where.startswith("NOTHING IS SAVED")
+    assert any(kind == "warning" and "is too long for this file system" in text for kind, text in desk.said)
+    assert len(desk.session.strokes()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stacks_of_one_name_each_find_their_project(desks, tmp_path):
     """The second one's project, beside the first's, is gone on with, and of two of one stack the last changed."""
     movies = {"first": scene.movie(), "second": scene.movie()[::-1].copy()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import zlib
@@ -276,6 +277,37 @@ def test_a_project_saved_from_memory_is_one_plain_file(path: Path) -> None:
         project.move_to(path)
     assert path.read_bytes()[18:20] == b"\x01\x01"
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "pathconf"), reason="this system doesn't say how long names may be")
+@pytest.mark.parametrize("more", [-1, 0, 1, 100])
+def test_a_name_too_long_for_the_files_beside_it_is_refused(tmp_path: Path, more: int) -> None:
+    """Making, saving, and opening say so and leave nothing; the longest name that leaves room for them does."""
+    most = os.pathconf(tmp_path, "PC_NAME_MAX")
+    path = tmp_path / ("n" * (most + more - 5) + ".ivos")
+    with pytest.raises(ProjectError, match=r"too long for this file system.*Choose a shorter one"):
+        Project.create(path, SHAPE, {})
+    with closing(Project.create(None, SHAPE, {})) as project:
+        with pytest.raises(ProjectError, match="too long"):
+            project.move_to(path)
+        assert project.path is None
+        put(project, 3, patch(50))
+    with pytest.raises(ProjectError, match="too long"):
+        Project.open(path)
+    assert list(tmp_path.iterdir()) == []
+    longest = tmp_path / ("n" * (most - 8 - 5) + ".ivos")
+    Project.create(longest, SHAPE, {}).close()
+    with closing(Project.open(longest)) as project:
+        put(project, 3, patch(50))
+    assert list(tmp_path.iterdir()) == [longest]
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    """A project in a folder that is a file is refused, and no other error comes of it."""
+    (tmp_path / "notes.txt").write_text("")
+    for do in (lambda path: Project.create(path, SHAPE, {}), Project.open):
+        with pytest.raises(ProjectError, match=r"notes.*(folder is there|no project)"):
+            do(tmp_path / "notes.txt" / "a.ivos")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -113,7 +114,7 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
         The user stopped it; the same.
     """
     targets = plan(job.output, job.formats, job.overwrite)
-    if job.scribbles is None and job.masks is None and not job.kept.exists():
+    if job.scribbles is None and job.masks is None and not _there(job.kept):
         raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")
     with napari_ivos.open_frames(job.input, **job.reading) as stack:
         told = [*stack.notes]
@@ -133,7 +134,7 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
 def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterator[Session]:
     """The session of a job; kept beside the output until the job is done, where no project was named."""
     path = job.kept
-    if path.exists():
+    if _there(path):
         session = napari_ivos.Session.open(path, frames=stack, model=model, force=job.force)
         if job.project is None:
             output.note(f"going on with {path}, left by a run that was stopped; delete it to start anew")
@@ -167,6 +168,10 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
         raise
     if job.project is None:
         path.unlink(missing_ok=True)
+
+
+def _there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - not a name that is too long: making the project says so
 
 
 def run(

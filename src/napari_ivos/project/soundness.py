@@ -6,6 +6,7 @@ lies beside a project may lead SQLite to other files.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 IDS_AT_MOST = 65535
 COMPANIONS = ("-wal", "-shm", "-journal", "-lock")
 """Endings of the files that SQLite and the lock keep beside a project."""
+_NAME_ON_WINDOWS = 255
 _JOURNAL_END = bytes.fromhex("d9d505f920a163d7")
 """Last bytes of a rollback journal that names another one."""
 _KINDS: dict[str, set[type]] = {"i": {int}, "r": {int, float}, "t": {str}, "b": {bytes}}
@@ -96,12 +98,17 @@ def check_companions(path: Path) -> None:
     Raises
     ------
     ProjectError
-        A link, a pipe or a folder of such a name, or such a journal; the message says what to delete.
+        A link, a pipe or a folder of such a name, or such a journal; the message says what to delete. Or there can be
+        no files of such names.
     """
     for place in {path, path.resolve()}:
         for ending in COMPANIONS:
             beside = place.with_name(place.name + ending)
-            if not _plain_or_absent(beside):
+            try:
+                sound = _plain_or_absent(beside)
+            except OSError as error:
+                raise _no_place(beside, path, error) from error
+            if not sound:
                 raise ProjectError(
                     f"{beside.name} beside {path.name} is a link or no file, which no project comes with: it would let "
                     "the project write somewhere else. Nothing was opened; delete it first."
@@ -112,6 +119,17 @@ def check_companions(path: Path) -> None:
             f"{journal.name} beside {path.name} names another journal, which no project of ours does, and "
             "which would be deleted. Nothing was opened; delete that journal if you don't know whence it comes."
         )
+
+
+def _no_place(beside: Path, path: Path, error: OSError) -> ProjectError:
+    """Why nothing can lie beside a project."""
+    if error.errno == errno.ENAMETOOLONG or (os.name == "nt" and len(beside.name) > _NAME_ON_WINDOWS):
+        short, more = f"{path.name[:30]}...", max(map(len, COMPANIONS))
+        return ProjectError(
+            f"The name {short} of {len(path.name)} letters is too long for this file system: files whose names are "
+            f"longer by up to {more} come to lie beside a project. Choose a shorter one."
+        )
+    return ProjectError(f"{path} can't be looked for ({error.strerror}): check that its folder is there.")
 
 
 def _plain_or_absent(place: Path) -> bool:
