@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 TOP = Path(__file__).parent.parent
+sys.path.insert(0, str(TOP / "scripts"))
+
+from pages import tutorials  # noqa: E402 - from the folder of scripts
+
+WORKFLOWS = sorted((TOP / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (TOP / "README.md").read_text(encoding="utf-8")
 HOME = "https://github.com/someone/napari-ivos"
@@ -144,7 +151,7 @@ def test_the_oldest_versions_are_those_of_the_project():
     assert "zarr~=3.1.0" in oldest
 
 
-@pytest.mark.parametrize("path", sorted((TOP / ".github").rglob("*.yml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*WORKFLOWS, TOP / ".github" / "dependabot.yml"], ids=lambda path: path.name)
 def test_workflows_are_yaml_and_call_what_is_there(path):
     """Each workflow can be read, and the scripts that it runs exist."""
     text = path.read_text(encoding="utf-8")
@@ -157,6 +164,35 @@ def test_workflows_try_each_python_that_is_declared():
     declared = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"])))
     workflow = yaml.safe_load((TOP / ".github/workflows/test.yml").read_text(encoding="utf-8"))
     assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == declared
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_of_others_are_pinned(path):
+    """An action that is not GitHub's own is named by the commit, with its version beside it."""
+    named = re.findall(r"uses: (?!actions/)(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [action for action in named if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)+", action)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_have_a_screen_that_windows_fit_on(path):
+    """Jobs that test or make pages install README's packages before, and test on a screen of the tutorials' size."""
+    screen = " ".join([*tutorials.SCREEN[:-1], f'"{tutorials.SCREEN[-1]}"'])
+    for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+        runs = [step["run"] for step in job["steps"] if "run" in step]
+        shown = [k for k, command in enumerate(runs) if re.search("pytest|mkdocs build", command)]
+        assert not shown or ".ci/packages" in runs[: shown[0]]
+        assert [runs[k] for k in shown if "pytest" in runs[k] and screen not in runs[k]] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script is for a Unix shell")
+def test_packages_of_the_workflows_are_those_of_the_readme(tmp_path):
+    """What `.ci/packages` installs are the packages that README's test command does."""
+    (cut,) = re.findall(r"^packages=.*$", (TOP / ".ci" / "packages").read_text(encoding="utf-8"), re.MULTILINE)
+    found = subprocess.run(
+        ["bash", "-c", f"{cut}; echo $packages"], cwd=TOP, capture_output=True, text=True, check=True
+    )
+    assert f"apt-get install -y {found.stdout.strip()} && python3.11 -m venv" in README
+    assert {"xvfb", "xauth", "libegl1"} < set(found.stdout.split())
 
 
 def averaged(folder: Path, one_run: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
