@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,46 @@ def test_remotes_on_github_give_the_address(page, remote, name):
     """A clone's remote gives the address where it is on GitHub, however it is written."""
     found = page.REMOTE.match(remote)
     assert (found["name"] if found else None) == name
+
+
+# --- the check before a release ---------------------------------------------------------------------------------------
+
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the network is cut on Linux only")
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> ModuleType:
+    """The release check where these shell scripts come first on the path."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return load("scripts/check_release.py")
+
+
+@ONLY_LINUX
+def test_the_network_is_cut_by_sudo_where_a_user_alone_may_not(tmp_path, monkeypatch):
+    """Who may not make namespaces, but has sudo, runs the package without a network and as themselves."""
+    check = programs(
+        tmp_path,
+        monkeypatch,
+        sudo='[ "$1" = -n ] || exit 1; shift; AS_ROOT=yes exec "$@"',
+        unshare='[ "$1" = -n ] && [ -n "$AS_ROOT" ] || exit 1; shift; exec "$@"',
+        setpriv='[ "$1 $2" = "--reuid=$(id -u) --regid=$(id -g)" ] || exit 1; shift 4; exec env -u AS_ROOT "$@"',
+    )
+    way = check.without_network()
+    assert way[0] == "sudo"
+    assert check.run(*way, "sh", "-c", "echo ${AS_ROOT:-no root}") == "no root\n"
+
+
+@ONLY_LINUX
+def test_a_release_is_not_made_where_the_network_can_not_be_cut(tmp_path, monkeypatch):
+    """Under continuous integration the check fails if it can't run offline; elsewhere it goes on without."""
+    check = programs(tmp_path, monkeypatch, sudo="exit 1", unshare="exit 1")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(SystemExit, match="network can't be cut here"):
+        check.without_network()
+    monkeypatch.delenv("CI")
+    assert check.without_network() == []
 
 
 # --- citation, recipes ------------------------------------------------------------------------------------------------
