@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +167,69 @@ def test_the_citation_names_the_authors_of_the_method():
         assert [author["family-names"] for author in paper["authors"]] == ["Oh", "Lee", "Xu", "Kim"]
         assert paper["title"] in README.replace("\n", " ")
     assert citation["license"] == PROJECT["license"]
+
+
+RELEASED = re.compile(r"^## \[(\d+(?:\.\d+)+)\] - (\d{4}-\d\d-\d\d)$", re.MULTILINE)
+
+
+def agree(changelog: str, citation: dict[str, object]) -> bool:
+    """Whether the citation file has version and date of the last release; neither before the first one."""
+    last = RELEASED.search(changelog)
+    expected = (last[1], date.fromisoformat(last[2])) if last else (None, None)
+    return (citation.get("version"), citation.get("date-released")) == expected
+
+
+def test_the_citation_has_version_and_date_of_the_last_release():
+    """`version` and `date-released` are those of the changelog's newest release; before the first there are none."""
+    citation = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
+    assert agree((TOP / "CHANGELOG.md").read_text(encoding="utf-8"), citation)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        ("version: 1.2.3\ndate-released: 2030-01-31", True),
+        ("version: 1.2.2\ndate-released: 2030-01-31", False),
+        ("version: 1.2.3", False),
+        ("title: no version", False),
+    ],
+)
+def test_a_citation_that_was_left_behind_is_found(fields, fits):
+    """After a release, a citation file with another version, or without one, does not fit the changelog."""
+    changelog = "## [Unreleased]\n\n## [1.2.3] - 2030-01-31\n\n- This.\n\n## [1.2.2] - 2029-12-01\n"
+    assert agree(changelog, yaml.safe_load(fields)) is fits
+    assert not agree("## [Unreleased]\n", {"version": "1.2.3"})
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="versions come from git")
+@pytest.mark.parametrize(
+    ("tags", "version"),
+    [
+        ([], r"0\.1\.0\.dev2\+g[0-9a-f]{7,}"),
+        (["v1.2.3", "HEAD"], r"1\.2\.3"),
+        (["v1.2.3", "HEAD~1"], r"1\.2\.4\.dev1\+g[0-9a-f]{7,}"),
+    ],
+    ids=["no tag", "the tag", "a commit later"],
+)
+def test_versions_are_what_the_page_of_the_release_says(tags, version, tmp_path):
+    """A tag is its version; other commits have the commit in theirs, so that the package index takes none of them."""
+
+    def git(*words: str) -> None:
+        names = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *names, *words], cwd=tmp_path, capture_output=True, check=True)
+
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(TOP / name, tmp_path)
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    git("commit", "--allow-empty", "-m", "two")
+    if tags:
+        git("tag", *tags)
+    said = subprocess.run(
+        [sys.executable, "-m", "hatchling", "version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(version, said.stdout.strip()), said.stdout
 
 
 def requirements(lines: list[str]) -> dict[str, str]:
