@@ -216,7 +216,7 @@ def area_under_curve(times: npt.ArrayLike, values: npt.ArrayLike, horizon: float
     inside = t < horizon
     t_all = np.concatenate([t[inside], [horizon]])
     v_all = np.concatenate([v[inside], [np.interp(horizon, t, v)]])
-    return float(np.trapezoid(v_all, t_all) / horizon)
+    return float(np.sum(np.diff(t_all) * (v_all[1:] + v_all[:-1]) / 2) / horizon)
 
 
 def value_at(times: npt.ArrayLike, values: npt.ArrayLike, seconds: float = 60.0) -> float:

@@ -159,7 +159,8 @@ def _pixel_graph(axis: Mask, n: int) -> object:
     """Sparse graph of the true pixels of a mask (in scan order), 8-connected, edges as long as the steps."""
     from scipy.sparse import coo_array
 
-    index = np.full((axis.shape[0] + 1, axis.shape[1] + 2), -1, np.int64)
+    # int32: scipy 1.14 spans no tree of a graph whose indices are wider
+    index = np.full((axis.shape[0] + 1, axis.shape[1] + 2), -1, np.int32)
     index[:-1, 1:-1][axis] = np.arange(n)
     here = index[:-1, 1:-1]
     starts, ends, lengths = [], [], []
