@@ -25,9 +25,12 @@ class Reader(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.anchors: set[str] = set()
+        self.home = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what leads somewhere and what can be led to."""
+        """Note what leads somewhere and what can be led to, and where the page says that it will be."""
+        if ("rel", "canonical") in attrs:
+            self.home = dict(attrs).get("href") or ""
         for name, value in attrs:
             if value and name == "id":
                 self.anchors.add(value)
@@ -45,6 +48,7 @@ def read(page: Path) -> Reader:
 def broken(site: Path) -> tuple[list[str], int]:
     """Links that lead nowhere, as sentences; and how many lead elsewhere."""
     pages = {page: read(page) for page in site.rglob("*.html")}
+    base = urlsplit(pages[site / "index.html"].home).path or "/"
     found, away = [], 0
     for page, reader in pages.items():
         for link in reader.links:
@@ -52,7 +56,7 @@ def broken(site: Path) -> tuple[list[str], int]:
             if parts.scheme or parts.netloc:
                 away += 1
                 continue
-            target = page if not parts.path else _target(site, page, unquote(parts.path))
+            target = page if not parts.path else _target(site, page, unquote(parts.path), base)
             where = f"{page.relative_to(site)}: {link}"
             if not target.exists():
                 found.append(f"{where}: there is no {target}")
@@ -61,8 +65,9 @@ def broken(site: Path) -> tuple[list[str], int]:
     return found, away
 
 
-def _target(site: Path, page: Path, path: str) -> Path:
-    place = (site / path.lstrip("/")) if path.startswith("/") else (page.parent / path)
+def _target(site: Path, page: Path, path: str, base: str) -> Path:
+    """The file that a path leads to; those from the root, as on the page of what is not found, begin with `base`."""
+    place = site / path.removeprefix(base).lstrip("/") if path.startswith("/") else page.parent / path
     place = Path(str(place.resolve()))
     return place / "index.html" if place.is_dir() else place
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mkdocs.config import load_config
 
 TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
 
 import check_links  # noqa: E402 - from the folder of scripts
+import docs_hook  # noqa: E402
 from pages import cells, fill  # noqa: E402
 
 DOCS = TOP / "docs"
@@ -138,3 +140,48 @@ def test_broken_links_are_found(tmp_path):
     found, away = check_links.broken(tmp_path)
     assert away == 1
     assert sorted(line.split(": ")[1] for line in found) == ["../#no", "x.png"]
+
+
+def test_links_from_the_root_are_within_the_site(tmp_path):
+    """Where the site will not be the root of its server, absolute links are read from where its pages say they are."""
+    head = '<link rel="canonical" href="https://someone.github.io/napari-ivos/">'
+    (tmp_path / "index.html").write_text(head)
+    (tmp_path / "404.html").write_text('<a href="/napari-ivos/">a</a><a href="/napari-ivos/no/">b</a>')
+    found, away = check_links.broken(tmp_path)
+    assert [line.split(": ")[1] for line in found] == ["/napari-ivos/no/"]
+    assert away == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "repository", "site"),
+    [
+        (
+            {"GITHUB_REPOSITORY": "Someone/napari-ivos"},
+            "https://github.com/Someone/napari-ivos",
+            "https://someone.github.io/napari-ivos/",
+        ),
+        (
+            {"GITHUB_REPOSITORY": "a/b", "GITHUB_SERVER_URL": "https://git.example.org"},
+            "https://git.example.org/a/b",
+            None,
+        ),
+        ({}, None, None),
+    ],
+    ids=["on GitHub", "on another server", "nowhere"],
+)
+def test_addresses_of_the_pages_come_from_the_workflow(environment, repository, site, monkeypatch):
+    """The pages name repository and site where the workflow knows them, as the package page does; else nothing."""
+    for name in ("GITHUB_REPOSITORY", "GITHUB_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = docs_hook.on_config(load_config(str(TOP / "mkdocs.yml")))
+    assert (config.repo_url, config.site_url or None) == (repository, site)
+    assert config.repo_name == (repository.rsplit("/", 1)[1] if repository else None)
+    assert config.edit_uri is None
+
+
+def test_pages_ask_no_other_server():
+    """The link to the repository stays in the pages, without the mark by which a script asks for its stars."""
+    link = '<a href="https://github.com/a/b" class="md-source" data-md-component="source">'
+    assert docs_hook.on_post_page(link, None, None) == '<a href="https://github.com/a/b" class="md-source">'
