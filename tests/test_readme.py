@@ -18,6 +18,8 @@ import carry_figures  # noqa: E402 - from the folder of scripts
 README = (TOP / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^(?:<!-- command: (\w+) -->\n)?```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for _, language, code in BLOCKS if language == "python"]
+START = (TOP / "docs" / "index.md").read_text(encoding="utf-8")
+PYTHON_OF_START = re.findall(r"^```python\n(.*?)^```$", START, re.MULTILINE | re.DOTALL)
 COMMANDS = {name: code.strip() for name, _, code in BLOCKS if name}
 SHELL = [code for name, language, code in BLOCKS if language == "sh" and not name]
 
@@ -30,18 +32,23 @@ def beside_samples(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[2][:40])
-def test_python_in_the_readme_runs(code, beside_samples, capsys):
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [*(("README.md", code) for code in PYTHON), *(("docs/index.md", code) for code in PYTHON_OF_START)],
+    ids=lambda value: value.splitlines()[2][:40] if "\n" in value else value,
+)
+def test_python_in_the_readme_and_on_the_first_page_runs(page, code, beside_samples, capsys):
     """Each Python block runs as it stands, in a clone, without a warning."""
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(code, page, "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
     assert list(beside_samples.glob("*.tif"))
 
 
 def test_the_python_example_is_short():
-    """Ten lines of Python, or a little more, show the whole job."""
-    (code,) = PYTHON
+    """Ten lines of Python, or a little more, show the whole job, and less on the first page."""
+    (code,), (less,) = PYTHON, PYTHON_OF_START
     assert len([line for line in code.splitlines() if line.strip()]) <= 11
+    assert len([line for line in less.splitlines() if line.strip()]) <= 6
 
 
 @pytest.mark.parametrize("code", SHELL, ids=lambda code: " ".join(code.split()[:2]))
