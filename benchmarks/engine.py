@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Rows = list[tuple[str, str, str]]
 """What, measured, wanted."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-MEGA = 2**20
 
 
 def say(text: str) -> None:
@@ -41,10 +40,10 @@ def say(text: str) -> None:
 
 
 def resident() -> float:
-    """Memory that this process holds now, in MB."""
+    """Memory that this process holds now, in MB of a million bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError("/proc/self/status has no VmRSS: memory is measured on Linux only")
 
 
@@ -52,7 +51,7 @@ def peak() -> float:
     """The most that this process ever held, in MB."""
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def the_model(options: argparse.Namespace) -> Any:
@@ -278,7 +277,7 @@ def measure_memory(options: argparse.Namespace) -> Rows:
         (f"growth over {frames} frames x 5 objects", f"{most - before:.0f} MB", "< 100 MB"),
         ("process before (torch loaded, one short run)", f"{before:.0f} MB", ""),
         ("an object and frame", f"{took / frames / 5 * 1e3:.1f} ms", ""),
-        ("project file, an object and frame", f"{size / frames / 5 / 1024:.2f} kB", ""),
+        ("project file, an object and frame", f"{size / frames / 5 / 1e3:.2f} kB", ""),
         ("pixels of the objects on the last frame (2,120 each)", " ".join(map(str, found)), ""),
     ]
 
@@ -330,7 +329,7 @@ def measure_sizes(options: argparse.Namespace) -> Rows:
                 f"{parameters / 1e6:.1f} M",
                 "<= 15 M" if name == "compact" else "",
             ),
-            (f"{name}: file (float16)", f"{size / MEGA:.1f} MB", ""),
+            (f"{name}: file (float16)", f"{size / 1e6:.1f} MB", ""),
             (f"{name}: propagation of one object of 80 px", f"{propagated * 1e3:.0f} ms", ""),
             (f"{name}: the same, four as a batch", f"{batch * 1e3:.0f} ms", ""),
         ]

@@ -71,10 +71,10 @@ class Walker:
 
 
 def resident() -> float:
-    """Memory that this process holds now, in MB."""
+    """Memory that this process holds now, in MB of a million bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError("/proc/self/status has no VmRSS: memory is measured on Linux only")
 
 
@@ -182,7 +182,7 @@ def measure(frames: int, folder: Path | None) -> Figures:
         project = Path(scratch) / "p.ivos"
         with Session(movie, FakePredictor(), project) as session:
             figures = grow(session, movie)
-        figures["project file, a frame, kB"] = project.stat().st_size / frames / 1024
+        figures["project file, a frame, kB"] = project.stat().st_size / frames / 1e3
         opened: list[Session] = []
         figures["open the project, ms"] = cost(lambda: opened.append(Session.open(project, movie, FakePredictor())))
         with opened[0] as session:

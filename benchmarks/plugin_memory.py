@@ -57,10 +57,10 @@ def spread(frames: int) -> list[int]:
 
 
 def memory(name: str) -> float:
-    """A line of this process's /proc status (VmRSS, VmHWM), in MB."""
+    """A line of this process's /proc status (VmRSS, VmHWM), in MB of a million bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / 1e6
     raise SystemExit(f"/proc/self/status has no {name}: this benchmark needs Linux.")
 
 

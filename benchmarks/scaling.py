@@ -108,7 +108,7 @@ def measure(point: Point, model: Any, folder: Path) -> Point:
             labels = session.labels[timed]
             point.compose = time.process_time() - began
             point.found = len(np.unique(labels)) - 1
-    point.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    point.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return point
 
 

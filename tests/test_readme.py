@@ -113,7 +113,17 @@ def test_a_figure_that_changed_is_carried(tmp_path):
         carry_figures.carried(FIGURES, tmp_path)
 
 
+MODELS = TOP / "src" / "napari_ivos" / "networks" / "models"
+
+
+def test_the_size_of_the_model_is_one_figure():
+    """Model card and measurement give the size of the weights in one unit, megabytes of a million bytes."""
+    size = f"{(MODELS / 'compact.safetensors').stat().st_size / 1e6:.1f} MB"
+    assert f"float16, {size};" in (MODELS / "compact.md").read_text(encoding="utf-8")
+    assert f"| compact: file (float16) | {size} |" in (carry_figures.FOLDER / "sizes.md").read_text(encoding="utf-8")
+
+
 def test_the_model_card_has_the_same_figures():
     """The figures of README and of the model card are one text."""
-    card = (TOP / "src" / "napari_ivos" / "networks" / "models" / "compact.md").read_text(encoding="utf-8")
+    card = (MODELS / "compact.md").read_text(encoding="utf-8")
     assert card.split("## Figures\n", 1)[1].split("\n## ", 1)[0].strip() == FIGURES.strip()
