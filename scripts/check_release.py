@@ -115,7 +115,8 @@ def install_and_run(wheel: Path, full: bool) -> None:
         empty.mkdir()
         offline = without_network()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        where = run(str(scripts / "python"), "-c", "import napari_ivos; print(napari_ivos.__file__)", cwd=empty)
+        ask = "import napari_ivos; print(napari_ivos.__file__)"
+        where = run(str(scripts / "python"), "-c", ask, cwd=empty, env=environment)
         if not Path(where.strip()).is_relative_to(home):
             raise SystemExit(f"the package that was run is not the installed one: {where.strip()}")
         program = str(scripts / "napari-ivos")
