@@ -42,8 +42,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Leave the link to the repository, but not the script that would ask its server for stars and forks."""
+    """Leave the link to the repository, but not the mark by which a script asks its server for stars and forks."""
     return output.replace(' data-md-component="source"', "")
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """The same for the page of what is not found."""
+    return output_content.replace(' data-md-component="source"', "")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -184,4 +184,6 @@ def test_addresses_of_the_pages_come_from_the_workflow(environment, repository, 
 def test_pages_ask_no_other_server():
     """The link to the repository stays in the pages, without the mark by which a script asks for its stars."""
     link = '<a href="https://github.com/a/b" class="md-source" data-md-component="source">'
-    assert docs_hook.on_post_page(link, None, None) == '<a href="https://github.com/a/b" class="md-source">'
+    bare = '<a href="https://github.com/a/b" class="md-source">'
+    assert docs_hook.on_post_page(link, None, None) == bare
+    assert docs_hook.on_post_template(link, "404.html", None) == bare
