@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,8 @@ def write_whole(path: Path, data: bytes) -> Path:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name that is too long is that of no file, but an error here, too
+            scratch.unlink(missing_ok=True)
         said = error.strerror or error
         raise InputError(f"{path} can't be written ({said}); an earlier one is as it was.") from error
     return path
