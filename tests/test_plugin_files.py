@@ -162,15 +162,18 @@ def test_labels_are_written_by_ending(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(written), labels)
 
 
-def test_labels_of_several_scales_are_written_in_full(tmp_path):
-    """Of a Labels layer with levels, as large frames have, the first level is written."""
+@pytest.mark.parametrize("kind", ["of-napari", "list", "tuple"])
+@pytest.mark.parametrize("said", [True, False], ids=["said", "unsaid"])
+def test_labels_of_several_scales_are_written_in_full(said, kind, tmp_path):
+    """Of a Labels layer with levels, as large frames have, the first level is written, whatever else napari tells."""
     import tifffile
 
     labels = np.zeros((3, 20, 30), np.uint16)
     labels[:, 5:9, 5:9] = 2
     layer = Labels([labels, labels[:, ::2, ::2]], name="large")
     data, meta, _ = layer.as_layer_data_tuple()
-    (written,) = reading.write_labels(str(tmp_path / "out.ome.tif"), data, meta)
+    data = {"of-napari": data, "list": list(data), "tuple": tuple(data)}[kind]
+    (written,) = reading.write_labels(str(tmp_path / "out.ome.tif"), data, meta if said else {})
     np.testing.assert_array_equal(tifffile.imread(written), labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def write_labels(path: str = "", data: Any = None, meta: dict[str, Any] | None =
 
     from napari_ivos.export import export
 
-    if meta and meta.get("multiscale"):
+    if isinstance(data, Sequence):  # levels: what calls us need not say in `meta` that there are several
         data = data[0]
     labels = getattr(data, "labels", data)  # a session's labels with more axes
     if labels.ndim == 2:
