@@ -320,6 +320,182 @@ def test_another_model_does_not_go_on_with_what_one_has_begun(lay_out, client):
     assert "made with another model" in summary.failed[0].error
 
 
+# --- what changed between two runs --------------------------------------------------------------------------------
+
+
+def propagated(source: Path, project: Path | None = None) -> np.ndarray:
+    """Labels of a session that propagates what a copy of a project holds."""
+    copy = source.with_name("copy.ivos")
+    copy.write_bytes((project or source.with_name("mine.ivos")).read_bytes())
+    with Session.open(copy, frames=open_frames(source), model=FakePredictor()) as session:
+        for _ in session.propagate():
+            pass
+        labels = np.asarray(session.labels)
+    copy.unlink()
+    return labels
+
+
+@pytest.fixture
+def brought(lay_out, tmp_path, make_clip):
+    """A manifest of one stack that begins with a project, which has one annotated frame."""
+    manifest = lay_out()
+    with Session(tmp_path / "s0.tif", FakePredictor(), project=tmp_path / "mine.ivos") as session:
+        session.annotate(4, make_clip(14, SHAPE).truth[4])
+    manifest.write_text(json.dumps([{"name": "s0", "project": "mine.ivos", "format": "ome-tiff"}]))
+    return manifest
+
+
+def correct(project: Path, frame: int = 10) -> None:
+    """Paint a third object on a frame of a project."""
+    with Session.open(project, model=FakePredictor()) as session:
+        image = np.zeros(SHAPE, np.uint16)
+        image[60:75, 90:110] = 3
+        session.annotate(frame, image, [3])
+
+
+def test_a_project_that_was_corrected_is_taken_anew(brought, tmp_path, client):
+    """A second run takes over what was added to the project that a stack begins with, to labels and exports."""
+    exported = tmp_path / "all_results" / "s0" / "labels.ome.tif"
+    assert run(brought, client).stacks[0].frames == 13
+    first = tifffile.imread(exported)
+    Session.open(tmp_path / "mine.ivos").close()  # opening changes nothing
+    os.utime(tmp_path / "mine.ivos")
+    assert run(brought, client).stacks[0].state == "earlier"
+    correct(tmp_path / "mine.ivos")
+    assert look_ahead(brought, model=FakePredictor()).stacks[0].state == "new"
+    (again,) = run(brought, client).stacks
+    assert (again.state, again.frames) == ("done", 14)
+    assert "made anew" in " ".join(again.notes)
+    wanted = propagated(tmp_path / "s0.tif")
+    assert (wanted != first).any()
+    np.testing.assert_array_equal(batched(tmp_path)[0], wanted)
+    np.testing.assert_array_equal(tifffile.imread(exported), wanted)
+    assert run(brought, client).stacks[0].state == "earlier"
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["as-it-was", "corrected"])
+def test_a_half_done_copy_goes_on_while_its_project_is_the_same(brought, tmp_path, client, corrected):
+    """After an error the copy in the output folder goes on; one of a project that was corrected since begins anew."""
+    (first,) = run(brought, client, model=Failing(6), frames_a_parcel=2, at_once=1).failed
+    assert 0 < first.frames < 13
+    if corrected:
+        correct(tmp_path / "mine.ivos")
+    (second,) = run(brought, client).stacks
+    assert (second.state, second.frames) == ("done", 14 if corrected else 13 - first.frames)
+    np.testing.assert_array_equal(batched(tmp_path)[0], propagated(tmp_path / "s0.tif"))
+
+
+def test_what_was_corrected_in_the_output_folder_is_never_lost(brought, tmp_path, client):
+    """A copy that somebody has corrected stays as it is, whatever became of the project that it was made from."""
+    kept = tmp_path / "all_results" / "s0.ivos"
+    run(brought, client)
+    correct(kept)
+    before = kept.read_bytes()
+    assert run(brought, client).stacks[0].state == "earlier"
+    correct(tmp_path / "mine.ivos", 2)
+    assert "was corrected since a batch made it" in look_ahead(brought, model=FakePredictor()).stacks[0].error
+    assert "Move it to another folder" in run(brought, client).failed[0].error
+    assert kept.read_bytes() == before
+    kept.rename(tmp_path / "both.ivos")
+    assert run(brought, client).complete
+    np.testing.assert_array_equal(batched(tmp_path)[0], propagated(tmp_path / "s0.tif"))
+
+
+@pytest.mark.parametrize("scribbled", [False, True])
+def test_strokes_of_the_batch_itself_are_no_corrections(brought, tmp_path, client, scribbled):
+    """A copy in which the batch alone has drawn is made anew, also by a run that found it half done."""
+    rows = json.loads(brought.read_text())
+    if scribbled:
+        rows[0]["scribbles"] = "s0.json"
+    brought.write_text(json.dumps(rows))
+    run(brought, client, model=Failing(3), frames_a_parcel=2, at_once=1)
+    run(brought, client)
+    correct(tmp_path / "mine.ivos")
+    (again,) = run(brought, client).stacks
+    assert again.state == "done", again.error
+    with Session.open(tmp_path / "all_results" / "s0.ivos") as session:
+        assert session.annotated_frames() == ((0, 4, 10) if scribbled else (4, 10))
+
+
+def test_a_copy_that_is_open_elsewhere_is_not_replaced(brought, tmp_path, client):
+    """Where the window has the old copy open, or reads it, the stack fails with that reason and the copy stays."""
+    kept = tmp_path / "all_results" / "s0.ivos"
+    run(brought, client)
+    correct(tmp_path / "mine.ivos")
+    with Session.open(kept) as session:
+        assert "open in another session" in run(brought, client).failed[0].error
+        assert session.annotated_frames() == (4,)
+    assert run(brought, client).complete
+    assert [p.name for p in kept.parent.iterdir() if p.name.startswith(("s0.ivos", ".s0"))] == ["s0.ivos"]
+
+
+def store(path: Path, video: np.ndarray) -> None:
+    """Write frames in place: as a folder of plain TIFFs, a zarr or a file, by the name."""
+    if path.suffix == ".npy":
+        np.save(path, video)
+    elif path.suffix == ".zarr":
+        zarr = pytest.importorskip("zarr")
+        array = zarr.open_array(path, mode="a", shape=video.shape, chunks=(1, 96, 128, 3), dtype=video.dtype)
+        array[:] = video
+    else:
+        path.mkdir(exist_ok=True)
+        for t, frame in enumerate(video):
+            tifffile.imwrite(path / f"{t}.tif", frame, photometric="rgb")
+
+
+@pytest.mark.parametrize("name", ["s0.npy", "s0.zarr", "s0"], ids=["file", "zarr", "folder"])
+def test_frames_that_were_rewritten_in_place_are_segmented_again(lay_out, tmp_path, make_clip, client, name):
+    """Other pixels in files of the same names and sizes are found by their times: nothing of the old ones is left."""
+    manifest = lay_out(marks=((3, 1, 2),))
+    video = make_clip(14, SHAPE).video.copy()
+    store(tmp_path / name, video)
+    (row,) = json.loads(manifest.read_text())
+    row |= {"input": name, "axes": "TYXC"}
+    manifest.write_text(json.dumps([row]))
+    assert run(manifest, client).complete
+    assert run(manifest, client).stacks[0].state == "earlier"
+    video[9:] = 0  # both objects are gone
+    sizes = {p: p.stat().st_size for p in (tmp_path / name).rglob("*.tif")}
+    store(tmp_path / name, video)
+    assert sizes == {p: p.stat().st_size for p in (tmp_path / name).rglob("*.tif")}
+    assert look_ahead(manifest, model=FakePredictor()).stacks[0].state == "new"
+    (again,) = run(manifest, client).stacks
+    assert again.state == "done", again.error
+    with Session(open_frames(tmp_path / name, axes="TYXC"), FakePredictor()) as session:
+        for scribbles in read_davis(tmp_path / "s0.json", session.shape):
+            session.interact(scribbles)
+        for _ in session.propagate():
+            pass
+        np.testing.assert_array_equal(batched(tmp_path)[0], session.labels)
+
+
+def test_frames_of_a_project_are_looked_at_too(brought, tmp_path, client):
+    """Where only a project says which frames are meant, other pixels in them are noticed; its old copy stays."""
+    kept = tmp_path / "all_results" / "s0.ivos"
+    run(brought, client)
+    before = kept.read_bytes()
+    with tifffile.TiffFile(tmp_path / "s0.tif") as file:
+        video = file.asarray()
+    tifffile.imwrite(tmp_path / "s0.tif", 255 - video, photometric="rgb", metadata={"axes": "TYXS"})
+    assert "other pixels" in run(brought, client).failed[0].error
+    assert kept.read_bytes() == before
+
+
+def test_a_project_that_no_batch_made_is_left_alone(lay_out, tmp_path, client):
+    """Somebody's project under the name of a stack's results is neither gone on with nor changed."""
+    manifest, kept = lay_out(2), tmp_path / "all_results" / "s1.ivos"
+    kept.parent.mkdir()
+    with Session(tmp_path / "s1.tif", FakePredictor(), project=kept) as session:
+        session.add_object("mine")
+    before = kept.read_bytes()
+    assert "no batch made" in look_ahead(manifest, model=FakePredictor()).stacks[1].error
+    summary = run(manifest, client)
+    assert [s.state for s in summary.stacks] == ["done", "failed"]
+    assert f"{kept} is a project that no batch made" in summary.failed[0].error
+    assert kept.read_bytes() == before
+    assert not (kept.parent / "s1").exists()
+
+
 def test_ctrl_c_keeps_what_is_done(lay_out, tmp_path, client):
     """An interrupt ends the batch after the parcels that are out; the same call goes on to the same labels."""
     manifest = lay_out(2, marks=MARKS["both-ends"])

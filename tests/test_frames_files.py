@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_ivos.errors import FrameReadError, InputError
-from napari_ivos.frames import open_frames
+from napari_ivos.frames import files_of, open_frames
 from napari_ivos.frames.images import decode, natural_key
 from napari_ivos.regions import Box
 
@@ -222,6 +222,21 @@ def test_a_level_of_a_pyramid_opened_by_itself_has_its_axes(tmp_path: Path) -> N
     path = ome(tmp_path / "a.zarr", {"ome": {"multiscales": [image("CTYX", "0")]}}, **{"0": noise(2, 5, 30, 40)})
     with open_frames(path / "0") as stack:
         assert (stack.axes, stack.shape) == ("CTYX", (5, 30, 40))
+
+
+def test_the_files_of_a_stack_are_those_that_its_frames_are_in(tmp_path: Path) -> None:
+    """A file is its own, a folder has its images, a zarr all of it but labels beside the frames."""
+    whole = ome(tmp_path / "a.zarr", {"ome": {"multiscales": [image("TYX", "0")]}}, **{"0": noise(2, 30, 40)})
+    before = files_of(whole)
+    assert {"zarr.json", "0/zarr.json", "0/c/0/0/0"} == {p.relative_to(whole).as_posix() for p in before}
+    ome(whole / "labels", {}, cells=noise(2, 30, 40))
+    assert files_of(whole) == before
+    (tmp_path / "notes.txt").write_text("none of them")
+    for name in ("f2.png", "f10.png", "f1.tif"):
+        (tmp_path / name).write_bytes(b"any")
+    assert [p.name for p in files_of(tmp_path)] == ["f2.png", "f10.png"]
+    assert files_of(tmp_path / "f1.tif") == [tmp_path / "f1.tif"]
+    assert files_of(ome(tmp_path / "b", {}, labels=noise(2, 30, 40)))[-1].name == "0"
 
 
 def test_images_in_a_collection_are_numbered(tmp_path: Path) -> None:

@@ -545,6 +545,63 @@ def test_a_writer_that_ends_first_loses_nothing(path: Path) -> None:
         assert cells(third, 3) == {1: 50}
 
 
+def killed(path: Path, value: int) -> Path:
+    """A project as a kill leaves it: what was written last is in the log beside it, and nobody holds it."""
+    alive = path.with_name("alive.ivos")
+    with closing(Project.create(alive, SHAPE, {})) as project:
+        put(project, 3, patch(value))
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).write_bytes(alive.with_name(alive.name + ending).read_bytes())
+    return path
+
+
+def test_a_project_that_takes_anothers_place_has_nothing_of_it(path: Path, tmp_path: Path) -> None:
+    """A project that a kill has left with its log is replaced whole; the log is not taken for the new one's."""
+    new = tmp_path / "new.ivos"
+    with closing(Project.create(new, SHAPE, {})) as project:
+        put(project, 5, patch(70))
+    Project.replace(killed(path, 50), new)
+    with closing(Project.open(path)) as project:
+        assert (cells(project, 3), cells(project, 5)) == ({}, {1: 70})
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["written", "read"])
+def test_a_project_that_is_open_elsewhere_is_not_replaced(path: Path, tmp_path: Path, reading: bool) -> None:
+    """Whoever has a project open, for reading only too, keeps it; the new one stays where it is."""
+    new = tmp_path / "new.ivos"
+    Project.create(new, SHAPE, {}).close()
+    first = Project.create(path, SHAPE, {})
+    put(first, 3, patch(50))
+    with closing(Project.open(path, reading=True)) as second:
+        if reading:
+            first.close()
+        with pytest.raises(ProjectError, match="to be made anew"):
+            Project.replace(path, new)
+        assert cells(second, 3) == {1: 50}
+    first.close()
+    assert new.exists()
+
+
+def test_a_digest_is_of_what_was_done(path: Path) -> None:
+    """Steps change it, undoing them gives the one before; reading, other facts and other bytes of the file don't."""
+    with closing(Project.create(path, SHAPE, {})) as project:
+        assert project.digest() == project.digest(by_hand=True) == ""
+        with project.transaction() as writer:
+            writer.annotate(writer.begin("annotate", 1), 2, {1: 1})
+        drawn, by_hand = project.digest(), project.digest(by_hand=True)
+        step = put(project, 3, patch(50))
+        assert project.digest() not in ("", drawn)
+        assert project.digest(by_hand=True) == by_hand != ""
+        undo(project, step)
+        with project.transaction() as writer:
+            writer.set_meta("place", "elsewhere")
+        assert project.digest() == drawn
+        project.compact()
+    with closing(Project.open(path)) as project:
+        assert project.digest() == drawn
+
+
 def test_a_folder_that_cant_be_written_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project in a read-only place opens for reading, without a file beside it."""
     with closing(Project.create(path, SHAPE, {})) as project:

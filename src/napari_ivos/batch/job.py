@@ -20,7 +20,7 @@ from napari_ivos.project import Project
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session import Session, stacks
 from napari_ivos.session.parcels import sharing
-from napari_ivos.session.starts import new_masks, new_strokes, read_starts
+from napari_ivos.session.starts import as_own, mark, new_masks, new_strokes, own, read_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +43,9 @@ SECONDS_A_PARCEL = 4.0
 FIRST_FRAMES = 4
 MOST_FRAMES = 256
 RECORD_LIMIT = 1 << 20
+MAKER = "batch"
+"""In the mark of projects that a batch made."""
+_LOOKED_AT = 1 << 14  # files of one stack whose sizes and times are asked for; a zarr may have millions
 _WAKE = 0.2  # seconds between two looks at whether the batch is to stop
 
 
@@ -140,7 +143,7 @@ class Tally:
 # -- a stack as the manifest and earlier runs leave it
 
 
-def digest_of(entry: Entry, model: str) -> str:
+def digest_of(entry: Entry, model: str, origin: str) -> str:
     """What a stack's results depend on; another digest, and it is looked at again.
 
     Raises
@@ -149,43 +152,120 @@ def digest_of(entry: Entry, model: str) -> str:
         A file that the manifest names is not there.
     """
     facts: list[Any] = [model, entry.name, entry.frame, entry.background, entry.formats]
-    facts += [sorted(entry.reading.items()), entry.output.name]
-    for path in (entry.input, entry.scribbles, entry.masks, entry.project):
-        try:
-            found = None if path is None else path.stat()
-        except OSError as error:
-            raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
-        facts.append(None if path is None or found is None else [path.name, found.st_size, found.st_mtime_ns])
+    facts += [sorted(entry.reading.items()), entry.output.name, origin]
+    return _hashed([*facts, _looks(entry.scribbles), _looks(entry.masks)])
+
+
+def origin_of(entry: Entry) -> str:
+    """What a stack's own project is made from: its frames, and what was done in the project that the manifest names.
+
+    Raises
+    ------
+    InputError, ProjectError
+        They are not there, or can't be read.
+    """
+    if entry.project is None:
+        return _hashed([_looks(entry.input)])
+    if not entry.project.exists():
+        raise InputError(f"{entry.project} can't be read: there is no such file.")
+    project = Project.open(entry.project, reading=True)
+    try:
+        facts, contrast, done = project.meta("stack", {}), project.meta("contrast"), project.digest()
+    finally:
+        project.close()
+    kept: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
+    frames = entry.input or stacks.find(kept, entry.project)
+    return _hashed([_looks(frames), kept.get("fingerprint"), kept.get("options"), contrast, done])
+
+
+def _hashed(facts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
-def finished(entry: Entry, digest: str) -> StackResult | None:
-    """The result of an earlier run that finished this very stack, with all its files still there."""
+def _looks(path: Path | None) -> Any:
+    """Names, sizes and times of the files behind a path; of very many, names of all, and the others of some."""
+    from napari_ivos.frames import files_of
+
+    if path is None:
+        return None
+    digest = hashlib.sha256()
+    try:
+        files = files_of(path)
+        every = len(files) // _LOOKED_AT + 1
+        for number, file in enumerate(files):
+            found = None if number % every else file.stat()
+            told = (str(file).removeprefix(str(path)), found and (found.st_size, found.st_mtime_ns))
+            digest.update(repr(told).encode())
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    return [path.name, digest.hexdigest()]
+
+
+def _recorded(entry: Entry) -> tuple[str, tuple[str, ...]] | None:
+    """Digest and files of the run that finished a stack; None where no record is, or none of ours."""
     path = entry.record
     try:
         if path.stat().st_size > RECORD_LIMIT:
             return None
         data = json.loads(path.read_text(encoding="utf-8"))
-        outputs = tuple(str(o) for o in data["result"]["outputs"])
-        same = data["digest"] == digest
-    except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours: the work is looked at again
+        return str(data["digest"]), tuple(str(o) for o in data["result"]["outputs"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
+
+
+def seen_before(entry: Entry) -> bool:
+    """Whether an earlier run began or finished a stack: exports that are there are its own, and may be replaced."""
+    return entry.kept.exists() or _recorded(entry) is not None
+
+
+def finished(entry: Entry, digest: str) -> StackResult | None:
+    """The result of an earlier run that finished this very stack, with all its files still there."""
+    found = _recorded(entry)
+    if found is None:
+        return None
+    before, outputs = found
     targets = {str(target.path) for target in entry.targets(overwrite=True)}
     there = entry.kept.exists() and targets <= set(outputs) and all(Path(t).exists() for t in targets)
-    if not (same and there):
+    if not (before == digest and there):
         return None
     return StackResult(entry.name, "earlier", project=str(entry.kept), outputs=outputs)
 
 
-def frames_of(entry: Entry) -> tuple[Path, dict[str, Any]]:
-    """Where a stack's frames are, and how they are opened.
+def goes_on(entry: Entry, origin: str) -> bool:
+    """Whether a stack's own project is there, and was made from what the manifest names as that is now.
+
+    Raises
+    ------
+    ProjectError
+        No batch made it, or it holds what no batch drew and can't be made anew for that: it is left as it is.
+    """
+    if not entry.kept.exists():
+        return False
+    found = own(entry.kept, MAKER)
+    if found is None:
+        raise ProjectError(
+            f"{entry.kept} is a project that no batch made, so it is left as it is. Give this stack another name, or "
+            "name another output folder."
+        )
+    if found.origin == origin:
+        return True
+    if not found.untouched:
+        raise ProjectError(
+            f"{entry.kept} was corrected since a batch made it, and what it was made from was changed too. Move it to "
+            "another folder: then this stack is done anew, or goes on from there where it is named as its project."
+        )
+    return False
+
+
+def frames_of(entry: Entry, begun: bool) -> tuple[Path, dict[str, Any]]:
+    """Where a stack's frames are, and how they are opened; `begun`: its own project says so.
 
     Raises
     ------
     InputError, ProjectError
         Nothing says where, or the project that does can't be read.
     """
-    project = entry.kept if entry.kept.exists() else entry.project
+    project = entry.kept if begun else entry.project
     if project is None:
         if entry.input is None:
             raise InputError("neither input nor project is named")
@@ -248,11 +328,12 @@ class Job:
         """Do everything that is not done yet; whatever goes wrong is in the result."""
         started = time.perf_counter()
         try:
-            digest = digest_of(self._entry, self._crew.model.checksum)
+            origin = origin_of(self._entry)
+            digest = digest_of(self._entry, self._crew.model.checksum, origin)
             earlier = finished(self._entry, digest)
             if earlier is not None:
                 return earlier
-            outputs = self._do()
+            outputs = self._do(origin)
             result = self._result("done", "", started, outputs)
             write_whole(self._entry.record, json.dumps({"digest": digest, "result": asdict(result)}, indent=1).encode())
         except Stopped:
@@ -284,22 +365,24 @@ class Job:
 
     # -- the way
 
-    def _do(self) -> list[str]:
+    def _do(self, origin: str) -> list[str]:
         entry = self._entry
         check_places(entry)
+        begun = goes_on(entry, origin)
         entry.kept.parent.mkdir(parents=True, exist_ok=True)
-        again = entry.kept.exists() or self._overwrite
-        targets = entry.targets(overwrite=again)
-        with self._open() as session:
+        targets = entry.targets(overwrite=self._overwrite or seen_before(entry))
+        with self._open(begun, origin) as session:
             self._check_model(session)
             starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)
-            for frame, image in new_masks(session, starts.masks).items():
-                session.annotate(frame, image)
+            with as_own(session):
+                for frame, image in new_masks(session, starts.masks).items():
+                    session.annotate(frame, image)
             with sharing(session) as shared:
-                for scribbles in starts.strokes:
-                    new = new_strokes(session, scribbles)
-                    if new:
-                        shared.draw(Scribbles(scribbles.frame, new))
+                with as_own(session):
+                    for scribbles in starts.strokes:
+                        new = new_strokes(session, scribbles)
+                        if new:
+                            shared.draw(Scribbles(scribbles.frame, new))
                 self._each(session, shared, shared.strokes())
                 self._propagate(session, shared)
             return [self._export(session, target.path, target.format) for target in targets]
@@ -317,25 +400,25 @@ class Job:
 
     # -- its project
 
-    def _open(self) -> Session:
+    def _open(self, begun: bool, origin: str) -> Session:
         """Its session, with the project in the output folder; a new one appears there only when it is whole."""
         entry = self._entry
-        source, options = frames_of(entry)
+        source, options = frames_of(entry, begun)
         survey = self._wait(self._crew.submit(self._number, None, workers.survey, str(source), options, True))
         self._notes += survey.notes
         stack = SurveyedStack(source, survey)
-        if not entry.kept.exists():
+        if not begun:
             scratch = entry.kept.with_name(f".{entry.name}.ivos.new")
             for left in entry.kept.parent.glob(f".{glob_safe(entry.name)}.ivos.new*"):
                 left.unlink()
             if entry.project is not None:
-                self._copy(entry.project, scratch, source)
+                self._copy(entry.project, scratch, stack)
             else:
                 Session(stack, self._crew.model, project=scratch).close()
-            os.replace(scratch, entry.kept)  # noqa: PTH105 - within one folder, over nothing
+            self._put(scratch, origin)
         return Session.open(entry.kept, frames=stack, model=self._crew.model)
 
-    def _copy(self, origin: Path, scratch: Path, source: Path) -> None:
+    def _copy(self, origin: Path, scratch: Path, stack: SurveyedStack) -> None:
         """Copy a project that the manifest brings, and tell the copy where its stack is."""
         original = Project.open(origin, reading=True)
         try:
@@ -345,14 +428,29 @@ class Job:
         copy = Project.open(scratch)
         try:
             facts = copy.meta("stack", {})
+            stacks.check_same(stack, copy.shape, facts, force=False)
             try:
-                place: str | None = os.path.relpath(source, self._entry.kept.parent)
+                place: str | None = os.path.relpath(stack.source, self._entry.kept.parent)
             except ValueError:  # another drive
                 place = None
             with copy.transaction() as writer:
                 writer.set_meta("stack", {**facts, "path": None if place is None else place.replace(os.sep, "/")})
         finally:
             copy.close()
+
+    def _put(self, scratch: Path, origin: str) -> None:
+        """Mark a new project, and put it in its place; one that was there was made from what is no longer so."""
+        kept = self._entry.kept
+        project = Project.open(scratch)
+        try:
+            mark(project, MAKER, origin)
+        finally:
+            project.close()
+        if not kept.exists():
+            os.replace(scratch, kept)  # noqa: PTH105 - within one folder, over nothing
+            return
+        Project.replace(kept, scratch)
+        self._notes.append(f"{kept.name} was made anew: its frames, or the project that it began with, were changed.")
 
     def _check_model(self, session: Session) -> None:
         """Refuse to go on with another model than the one that made what this batch has made so far."""

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_ivos.batch.job import check_places, digest_of, finished, frames_of
+from napari_ivos.batch.job import check_places, digest_of, finished, frames_of, goes_on, origin_of, seen_before
 from napari_ivos.batch.manifest import Manifest, read_manifest
 from napari_ivos.batch.model import ModelSource
 from napari_ivos.batch.summary import table
@@ -146,14 +146,15 @@ def look_ahead(
 def _outlook(entry: Entry, checksum: str, overwrite: bool) -> StackOutlook:
     from napari_ivos.frames import open_frames
 
-    shape, annotated, begun = None, 0, entry.kept.exists()
+    shape, annotated = None, 0
     try:
-        digest = digest_of(entry, checksum)
-        if finished(entry, digest) is not None:
+        origin = origin_of(entry)
+        if finished(entry, digest_of(entry, checksum, origin)) is not None:
             return StackOutlook(entry.name, "earlier")
         check_places(entry)
-        outputs = tuple(str(target.path) for target in entry.targets(overwrite=begun or overwrite))
-        path, options = frames_of(entry)
+        begun = goes_on(entry, origin)
+        outputs = tuple(str(target.path) for target in entry.targets(overwrite or seen_before(entry)))
+        path, options = frames_of(entry, begun)
         with open_frames(path, **options) as stack:
             shape = stack.shape
         starts = read_starts(shape, entry.scribbles, entry.masks, entry.frame, entry.background)

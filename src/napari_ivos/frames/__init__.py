@@ -3,7 +3,7 @@
 The rule: this is the only place that knows dask, zarr, TIFF, video, axes and contrast, and it knows nothing of objects.
 """
 
-from napari_ivos.frames.opening import open_frames
+from napari_ivos.frames.opening import files_of, open_frames
 from napari_ivos.frames.stack import FrameStack
 
-__all__ = ["FrameStack", "open_frames"]
+__all__ = ["FrameStack", "files_of", "open_frames"]

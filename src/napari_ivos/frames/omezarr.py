@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 """Files of which a zarr folder has at least one."""
+LABELS = "labels"
+"""Where OME-Zarr has labels, beside the frames that they are of."""
 
 
 def is_zarr(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import InputError
@@ -14,7 +15,6 @@ from napari_ivos.frames.stack import FrameStack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 SERIES = "series"
 """Key of `index` that chooses one image of a file that holds several."""
@@ -120,6 +120,36 @@ def _inherited(stack: FrameStack, asked: dict[str, Any]) -> dict[str, Any]:
         further = {key.upper(): at for key, at in asked["index"].items() if key.lower() != SERIES}
         asked["index"] = {**(before["index"] or {}), **further}
     return {**before, **asked}
+
+
+def files_of(path: Path) -> list[Path]:
+    """Files that the frames at a path are read from: the images of a folder, all of a zarr, else the file itself.
+
+    Labels that a zarr holds beside its frames are none of these.
+
+    Raises
+    ------
+    InputError
+        A folder without images.
+    OSError
+        It can't be looked into.
+    """
+    if not path.is_dir():
+        return [path]
+    if not omezarr.is_zarr(path):
+        return images.list_images(path)[0]
+    found = []
+    for folder, folders, names in os.walk(path, onerror=_fail):
+        if folder == str(path) and len(folders) > 1 and omezarr.LABELS in folders:
+            folders.remove(omezarr.LABELS)
+        folders.sort()
+        found += [Path(folder, name) for name in sorted(names)]
+    return found
+
+
+def _fail(error: OSError) -> None:
+    """Where a folder can't be listed: `os.walk` would leave it out."""
+    raise error
 
 
 def _base(source: Any, series: int | None) -> Source:

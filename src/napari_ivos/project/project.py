@@ -32,7 +32,7 @@ from napari_ivos.project.records import (
     StrokeRecord,
 )
 from napari_ivos.project.soundness import check_detail, check_object, check_place, sound
-from napari_ivos.project.storage import Storage, copy_database, database_size
+from napari_ivos.project.storage import Storage, copy_database, database_size, replace_database
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import MAXIMUM_POINTS
 from napari_ivos.untrusted import check_room, parse_json
@@ -207,6 +207,28 @@ class Project:
         """What work has added to a project that `restore` made."""
         with self._storage.reading() as connection:
             return extracts.added(connection, extract)
+
+    def digest(self, by_hand: bool = False) -> str:
+        """Hash of all that was done and still counts, "" for nothing; `by_hand`: without what was propagated.
+
+        It is of the steps, which every change is one of, and not of the file, whose bytes change without any.
+        """
+        which = "id, kind, time" if by_hand else "id, kind, time, round, finished, model, detail, frames"
+        only = " AND kind <> 'propagate'" if by_hand else ""
+        with self._storage.reading() as connection:
+            rows = connection.execute(f"SELECT {which} FROM steps WHERE state = 1{only} ORDER BY id").fetchall()
+        return hashlib.sha256(repr(rows).encode()).hexdigest() if rows else ""
+
+    @staticmethod
+    def replace(path: Path, new: Path) -> None:
+        """Put a project that is closed in the place of another one, which is gone then.
+
+        Raises
+        ------
+        ProjectError
+            Another program has the other one open, or it can't be written.
+        """
+        replace_database(path, new)
 
     @property
     def path(self) -> Path | None:

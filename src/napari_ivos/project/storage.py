@@ -378,6 +378,20 @@ def copy_database(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
+def replace_database(path: Path, new: Path) -> None:
+    """Put a closed database in the place of another one, once that has no log left that would be taken for its own."""
+    old = Storage(path, create=False)
+    try:
+        reason = old.read_only
+    finally:
+        old.close()
+    if reason is None and path.with_name(path.name + "-wal").exists():
+        reason = f"another program reads {path.name}"
+    if reason is not None:
+        raise ProjectError(f"{path} is to be made anew, and can't be: {reason}. Close it there, and run it again.")
+    os.replace(new, path)  # noqa: PTH105 - as a project is made: whole or not at all
+
+
 def _connect(target: str) -> sqlite3.Connection:
     """Connect with everything off that a file could use against its reader."""
     connection = sqlite3.connect(

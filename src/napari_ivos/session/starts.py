@@ -1,10 +1,12 @@
 """What a session starts from when nobody sits before it: strokes and finished masks in files.
 
-A job that is run again adds nothing twice: `new_strokes` and `new_masks` say what a session does not have already.
+A job that is run again adds nothing twice: `new_strokes` and `new_masks` say what a session does not have already. The
+project that it keeps for itself bears its mark: one without is somebody's, and so is what others added to it.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,14 +14,18 @@ import numpy.typing as npt
 
 from napari_ivos.errors import InputError
 from napari_ivos.frames.painted import label_images
-from napari_ivos.project import StepState
+from napari_ivos.project import Project, StepState
 from napari_ivos.scribbles import Scribbles, Stroke, read_davis
+from napari_ivos.session import stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_ivos.session.session import Session
+
+_MARK = "made_by"
+"""In a project's table of facts: which job keeps it for itself, what it was made from, and what that job drew."""
 
 
 class Starts(NamedTuple):
@@ -98,3 +104,66 @@ def _holds(session: Session, frame: int, image: npt.NDArray[Any], steps: Sequenc
     if not ids <= known or any(frame not in session.annotated_frames(i) for i in ids):
         return False
     return bool((session.labels[frame] == image)[inside].all())
+
+
+# -- projects that a job keeps for itself
+
+
+class Own(NamedTuple):
+    """What the mark of a job's own project says."""
+
+    origin: str
+    """What it was made from, in the job's own words."""
+    untouched: bool
+    """Whether all that was drawn, painted or edited in it is the job's."""
+
+
+def make_own(path: Path, stack: stacks.Stack, maker: str) -> None:
+    """Make a project that a job keeps for itself.
+
+    Raises
+    ------
+    ProjectError
+        The file exists, or can't be made.
+    """
+    said = {"by": maker, "from": "", "drawn": ""}
+    Project.create(path, stack.shape, {"stack": stacks.identity(stack, path), _MARK: said}).close()
+
+
+def mark(project: Project, maker: str, origin: str) -> None:
+    """Say that a job keeps this project for itself, with all that is in it now."""
+    with project.transaction() as writer:
+        writer.set_meta(_MARK, {"by": maker, "from": origin, "drawn": project.digest(by_hand=True)})
+
+
+@contextmanager
+def as_own(session: Session) -> Iterator[None]:
+    """What is drawn in here is the job's, where all that was there before is; without a mark nothing is noted."""
+    project = session._project
+    found, before = project.meta(_MARK), project.digest(by_hand=True)
+    ours = isinstance(found, dict) and found.get("drawn") == before
+    try:
+        yield
+    finally:
+        after = project.digest(by_hand=True)
+        if ours and after != before:
+            with project.transaction() as writer:
+                writer.set_meta(_MARK, {**found, "drawn": after})
+
+
+def own(path: Path, maker: str) -> Own | None:
+    """What is known of the project that a job keeps; None where it is no such one, but somebody's.
+
+    Raises
+    ------
+    ProjectError
+        It can't be read.
+    """
+    project = Project.open(path, reading=True)
+    try:
+        found = project.meta(_MARK)
+        if not isinstance(found, dict) or found.get("by") != maker:
+            return None
+        return Own(str(found.get("from")), found.get("drawn") == project.digest(by_hand=True))
+    finally:
+        project.close()
