@@ -246,6 +246,37 @@ def test_a_stacks_own_project_is_left_alone(run):
     assert Path("movie.ivos").read_bytes() == before
 
 
+def test_a_project_of_the_name_of_its_own_is_left_alone(run):
+    """Somebody's project where a run would keep its own is neither gone on with nor deleted, unless it is named."""
+    kept = "labels.tif.unfinished.ivos"
+    with Session("movie.tif", FakePredictor(64), project=kept) as session:
+        session.add_object("mine")
+    before = Path(kept).read_bytes()
+    code, _, said = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 1
+    assert f"{kept} is a project that no such command made for itself" in said
+    assert Path(kept).read_bytes() == before
+    assert not Path("labels.tif").exists()
+    assert run(*SEGMENT, "--output", "labels.tif", "--project", kept)[0] == 0
+    assert Path(kept).exists()
+
+
+def test_what_was_corrected_meanwhile_is_not_deleted(run, monkeypatch):
+    """The project of a run that was stopped stays in the end where somebody has drawn in it before it went on."""
+    command = [*SEGMENT, "--output", "labels.tif"]
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: Stopping(3))
+    assert run(*command)[0] == 130
+    kept = "labels.tif.unfinished.ivos"
+    with Session.open(kept, model=FakePredictor(64)) as session:
+        session.interact(Scribbles(6, [Stroke(1, [(20, 16), (26, 26)])]))
+    monkeypatch.setattr(napari_ivos, "load_model", lambda name=None, device=None: FakePredictor(64))
+    code, _, said = run(*command)
+    assert code == 0
+    assert f"{kept} stays" in said
+    with Session.open(kept) as session:
+        assert session.annotated_frames() == (4, 6)
+
+
 @pytest.mark.parametrize(("given", "expected"), [({}, 3), ({"OMP_NUM_THREADS": "2"}, 4)], ids=["unsaid", "said"])
 def test_a_command_leaves_a_core_to_others(given, expected, run, monkeypatch):
     """Of four cores three compute, unless the user has said how many: threads on a core that is taken wait for it."""

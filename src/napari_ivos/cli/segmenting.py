@@ -18,9 +18,9 @@ from napari_ivos.cli.commands import reading
 from napari_ivos.cli.loading import load
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
-from napari_ivos.errors import InputError
+from napari_ivos.errors import InputError, ProjectError
 from napari_ivos.scribbles import Scribbles
-from napari_ivos.session.starts import new_masks, new_strokes, read_starts
+from napari_ivos.session.starts import as_own, make_own, new_masks, new_strokes, own, read_starts
 from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class Job:
 
 
 UNFINISHED = ".unfinished.ivos"
-"""How the project of a run ends that goes when all is well; a stack's own project, which stays, is never called so."""
+"""How the project of a run ends that goes when all is well."""
+MAKER = "segment"
+"""In the mark of such a project: one of that name without it is somebody's, and stays."""
 
 
 @dataclass
@@ -114,6 +116,7 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
         The user stopped it; the same.
     """
     targets = plan(job.output, job.formats, job.overwrite)
+    _check_own(job)
     if job.scribbles is None and job.masks is None and not _there(job.kept):
         raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")
     with napari_ivos.open_frames(job.input, **job.reading) as stack:
@@ -128,6 +131,33 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
                 output.note(note)
             written = write(session, targets, job.overwrite, output)
             return _facts(job, session, tally, written)
+
+
+def _check_own(job: Job) -> None:
+    """Refuse to go on with, and to delete in the end, a project that is somebody's."""
+    if job.project is None and _there(job.kept) and own(job.kept, MAKER) is None:
+        raise ProjectError(
+            f"{job.kept} is a project that no such command made for itself, so it is left as it is. Name it with "
+            "--project to go on with it, or choose another --output."
+        )
+
+
+def _let_go(path: Path, output: Output) -> None:
+    """Delete the project of a run that has ended well, but for one in which somebody else has worked, too."""
+    found = own(path, MAKER)
+    if found is not None and found.untouched:
+        path.unlink(missing_ok=True)
+    else:
+        output.note(f"{path} stays: it holds work that was not done by this command")
+
+
+def _begun(job: Job, stack: FrameStack, model: Any) -> Session:
+    """A session with a new project."""
+    job.kept.parent.mkdir(parents=True, exist_ok=True)
+    if job.project is not None:
+        return napari_ivos.Session(stack, model, project=job.project)
+    make_own(job.kept, stack, MAKER)
+    return napari_ivos.Session.open(job.kept, frames=stack, model=model)
 
 
 @contextmanager
@@ -147,8 +177,7 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
                 session.use_model(adapted)
                 output.note("uses the weights that were adapted to this stack; --model compact takes the shipped ones")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        session = napari_ivos.Session(stack, model, project=path)
+        session = _begun(job, stack, model)
     worthless = False
     try:
         with session:
@@ -167,7 +196,7 @@ def _project(job: Job, stack: FrameStack, model: Any, output: Output) -> Iterato
             output.note(f"what is done is kept in {path}: `napari-ivos export {path} --output ...` writes it")
         raise
     if job.project is None:
-        path.unlink(missing_ok=True)
+        _let_go(path, output)
 
 
 def _there(path: Path) -> bool:
@@ -182,12 +211,13 @@ def run(
 ) -> Tally:
     """Add what the session doesn't hold yet, and propagate; raises `Interrupted` after Ctrl-C."""
     tally, began = Tally(), time.perf_counter()
-    for frame, image in new_masks(session, masks).items():
-        session.annotate(frame, image)
-    for scribbles in strokes:
-        new = new_strokes(session, scribbles)
-        if new:
-            tally.masks += len(session.interact(Scribbles(scribbles.frame, new)).objects)
+    with as_own(session):
+        for frame, image in new_masks(session, masks).items():
+            session.annotate(frame, image)
+        for scribbles in strokes:
+            new = new_strokes(session, scribbles)
+            if new:
+                tally.masks += len(session.interact(Scribbles(scribbles.frame, new)).objects)
     total = session.remaining()
     with output.progress("segmenting", total) as show, _stoppable(session) as stopped:
         for result in session.propagate():
