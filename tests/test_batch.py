@@ -693,6 +693,53 @@ def test_results_never_take_the_place_of_what_is_read(row, words, tmp_path):
     assert read_manifest(tmp_path / "a.json", tmp_path / "results").entries
 
 
+@pytest.mark.parametrize("name", ["summary.txt", "summary.csv", "summary.json"])
+def test_somebodys_summary_is_not_written_over(name, lay_out, tmp_path, client):
+    """A file of a summary's name that no batch wrote is named before anything starts; a batch's own is replaced."""
+    manifest, folder = lay_out(), tmp_path / "all_results"
+    folder.mkdir()
+    (folder / name).write_text('{"mine": 1}\n')
+    with pytest.raises(InputError, match=f"{name} is in the output folder .* no batch wrote it"):
+        run(manifest, client)
+    assert [p.name for p in folder.iterdir()] == [name]
+    (folder / name).unlink()
+    assert run(manifest, client).complete
+    assert "earlier" in run(manifest, client).line()
+    (folder / "summary.csv").write_text("name;state;my notes\n" + (folder / "summary.csv").read_text())
+    with pytest.raises(InputError, match=r"summary\.csv is in the output folder"):
+        look_ahead(manifest, model=FakePredictor())
+
+
+def test_somebodys_file_under_a_records_name_fails_that_stack(lay_out, tmp_path, client):
+    """A file that lies where a stack's record goes is left as it is, and the stack fails before it is begun."""
+    manifest, folder = lay_out(2), tmp_path / "all_results"
+    folder.mkdir()
+    (folder / "s1.json").write_text('{"sequence": "x", "scribbles": []}')
+    assert [s.state for s in look_ahead(manifest, model=FakePredictor()).stacks] == ["new", "trouble"]
+    summary = run(manifest, client)
+    assert [s.state for s in summary.stacks] == ["done", "failed"]
+    assert "s1.json was not written by a batch" in summary.failed[0].error
+    assert (folder / "s1.json").read_text() == '{"sequence": "x", "scribbles": []}'
+    assert not (folder / "s1.ivos").exists()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input": "Summary.tif", "masks": "m.png"},
+        {"input": "a.tif", "masks": "m.png", "name": "summary.csv"},
+        {"input": "a.tif", "masks": "m.png", "output": "summary.txt/a.tif"},
+        {"input": "a.tif", "masks": "m.png", "output": ".batch-lock", "format": "table"},
+    ],
+    ids=["record", "folder", "below", "lock"],
+)
+def test_no_stack_takes_the_names_of_the_batch(row, tmp_path):
+    """A stack whose results would have the name of the summary, or of the lock, is refused with what to do."""
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    with pytest.raises(InputError, match="stack 1 would write .* which the batch itself writes: give"):
+        read_manifest(tmp_path / "a.json")
+
+
 def test_a_manifest_of_bytes_is_refused(tmp_path):
     """Text in no known encoding is refused with the hint to save it as UTF-8."""
     (tmp_path / "a.csv").write_bytes(b"input,masks\n\xff\xfe\n")

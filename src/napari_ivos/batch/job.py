@@ -286,17 +286,22 @@ def frames_of(entry: Entry, begun: bool) -> tuple[Path, dict[str, Any]]:
 
 
 def check_places(entry: Entry) -> None:
-    """Look once more whether results stay below the output folder: links may have been made since.
+    """Look once more whether results stay below the output folder, and take no other file's place there.
 
     Raises
     ------
     InputError
-        They would not.
+        They would not: links may have been made since, and somebody's file may have the name of the record.
     """
     root = entry.kept.parent.resolve()
     for path in (entry.kept, entry.output, entry.record):
         if not path.resolve().is_relative_to(root):
             raise InputError(f"{path} is a link that leads out of the output folder {root}; remove it.")
+    if entry.record.exists() and _recorded(entry) is None:
+        raise InputError(
+            f"{entry.record} was not written by a batch, and what is known of the finished stack would be written "
+            "there. Move it, give this stack another name, or name another output folder."
+        )
 
 
 class Job:

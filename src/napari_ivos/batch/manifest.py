@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from napari_ivos.batch.summary import FILES, strangers
 from napari_ivos.errors import InputError
 from napari_ivos.session.exporting import NAMES, Target, plan
 
@@ -30,7 +31,9 @@ MAXIMUM_STACKS = 100_000
 MAXIMUM_FIELD = 1 << 14
 _NAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f\x7f]{1,120}')
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-SUMMARIES = ("summary.txt", "summary.csv", "summary.json")
+LOCK = ".batch"
+"""In the output folder: beside this name lies the lock of the batch that writes there."""
+_RENAME = "give the stack another name (column name), or another output"
 _TOLD = 10  # errors of one manifest in one message
 
 
@@ -134,7 +137,7 @@ def read_manifest(path: str | Path, output: str | Path | None = None) -> Manifes
             entries.append(_entry(where, row, place, folder))
         except InputError as error:
             problems.append(f"{where}: {error}")
-    problems += _clashes(entries) + _overwritten(entries, place, folder)
+    problems += _clashes(entries, folder) + _overwritten(entries, place, folder)
     if not entries and not problems:
         problems.append("it names no stack")
     if problems:
@@ -369,12 +372,19 @@ def _several(name: str, value: Any, most: int) -> list[Any]:
     return value
 
 
-def _clashes(entries: Sequence[Entry]) -> list[str]:
-    """Results that two stacks would write to; names that differ in case only are one file on many disks."""
+def _clashes(entries: Sequence[Entry], folder: Path) -> list[str]:
+    """Results that two stacks, or a stack and the batch, would write to.
+
+    Names that differ in case only are one file on many disks.
+    """
+    taken = {*FILES, f"{LOCK}-lock"}
     seen: dict[str, Entry] = {}
     problems = []
     for entry in entries:
-        for path in {entry.kept, entry.record, entry.output}:
+        for path in (entry.kept, entry.record, entry.output):
+            if path.relative_to(folder).parts[0].casefold() in taken:
+                problems.append(f"{entry.place} would write {path.name}, which the batch itself writes: {_RENAME}")
+                break
             before = seen.setdefault(str(path).casefold(), entry)
             if before is not entry:
                 problems.append(
@@ -395,9 +405,14 @@ def _overwritten(entries: Sequence[Entry], manifest: Path, folder: Path) -> list
             path = getattr(entry, name)
             if path is not None:
                 own[path.resolve()] = f"the {name} of {entry.place}"
-    results = [(folder / name, "the summary") for name in SUMMARIES]
+    results = [(folder / name, "the summary") for name in FILES]
     results += [(path, entry.place) for entry in entries for path in (entry.kept, entry.record, entry.output)]
-    return [
+    problems = [
+        f"{name} is in the output folder {folder}, and no batch wrote it: move it, or give another output folder"
+        for name in strangers(folder)
+        if (folder / name).resolve() not in own
+    ]
+    return problems + [
         f"{who} would be written to {path.name}, which is {own[path.resolve()]}: give another output folder"
         for path, who in results
         if path.resolve() in own

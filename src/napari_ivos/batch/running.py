@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.batch.deaf import deaf, held
-from napari_ivos.batch.manifest import Manifest, read_manifest
+from napari_ivos.batch.manifest import LOCK, Manifest, read_manifest
 from napari_ivos.batch.model import AbsentModel, ModelSource
 from napari_ivos.batch.summary import StackResult, Summary
 from napari_ivos.errors import InputError, IvosError, ProjectError
@@ -182,7 +182,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """One batch at a time writes to a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".batch")
+        lock = FileLock(folder / LOCK)
         mine = lock.acquire()
     except OSError as error:
         raise ProjectError(f"The output folder {folder} can't be written ({error.strerror or error}).") from error

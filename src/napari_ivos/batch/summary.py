@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 State = Literal["done", "earlier", "failed", "stopped"]
 """Finished now; finished by an earlier run; failed; stopped before it was finished."""
 WORDS = {"done": "done", "earlier": "done earlier", "failed": "failed", "stopped": "stopped"}
+FILES = ("summary.txt", "summary.csv", "summary.json")
+"""Names of a summary in the output folder."""
 _WIDE = 300  # of an error in the table of text: a long path, and what is wrong with it
 
 
@@ -135,12 +138,28 @@ class Summary:
 
     def write(self, folder: Path) -> tuple[Path, ...]:
         """Put `summary.txt`, `summary.csv` and `summary.json` into a folder, each whole or not at all."""
-        texts = {
-            "summary.txt": self.as_text() + "\n",
-            "summary.csv": self.as_csv(),
-            "summary.json": json.dumps(self.as_dict(), indent=1) + "\n",
-        }
-        return tuple(write_whole(folder / name, text.encode()) for name, text in texts.items())
+        texts = (self.as_text() + "\n", self.as_csv(), json.dumps(self.as_dict(), indent=1) + "\n")
+        return tuple(write_whole(folder / name, text.encode()) for name, text in zip(FILES, texts, strict=True))
+
+
+_BEGINNINGS = (r"stack +state +frames ", ",".join(f.name for f in fields(StackResult)) + "\n", r'\{\n "model": ')
+"""Of the texts in these files, as patterns."""
+
+
+def strangers(folder: Path) -> list[str]:
+    """Files, or folders, of these names that no summary of a batch is in."""
+    found = []
+    for name, beginning in zip(FILES, _BEGINNINGS, strict=True):
+        try:
+            with (folder / name).open(encoding="utf-8", newline="") as file:
+                known = re.match(beginning, file.read(len(beginning) + _WIDE))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            known = None
+        if known is None:
+            found.append(name)
+    return found
 
 
 def table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
