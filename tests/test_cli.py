@@ -246,6 +246,29 @@ def test_a_stacks_own_project_is_left_alone(run):
     assert Path("movie.ivos").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        ("movie.tif", "the frames"),
+        ("./sub/../strokes.json", "the scribbles"),
+        ("masks.tif", "the masks"),
+        ("p.tif", "the project"),
+        ("model.tif", "the model"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(output, what, run):
+    """An output in the place of what the command reads is refused before anything is loaded, overwriting or not."""
+    tifffile.imwrite("masks.tif", movie()[1])
+    Path("model.tif").write_bytes(b"weights")
+    Path("sub").mkdir()
+    before = {p: p.read_bytes() for p in Path().iterdir() if p.is_file()}
+    given = ["--masks", "masks.tif", "--project", "p.tif", "--model", "model.tif"]
+    code, _, error = run(*SEGMENT, *given, "--output", output, "--overwrite")
+    assert code == 1
+    assert f"{output.removeprefix('./')} is, or holds, {what}, which would be lost" in error
+    assert {p: p.read_bytes() for p in Path().iterdir() if p.is_file()} == before
+
+
 def test_a_project_of_the_name_of_its_own_is_left_alone(run):
     """Somebody's project where a run would keep its own is neither gone on with nor deleted, unless it is named."""
     kept = "labels.tif.unfinished.ivos"

@@ -312,10 +312,51 @@ def test_frames_and_projects_are_never_replaced(name, kind, tmp_path):
     before = (tmp_path / "movie.tif").read_bytes()
     with Session(tmp_path / "movie.tif", FakePredictor(), project=tmp_path / "movie.ivos") as session:
         session.annotate(0, mask)
-        with pytest.raises(InputError, match="themselves"):
+        with pytest.raises(InputError, match="which would be lost"):
             session.export(tmp_path / name, kind, overwrite=True)
         session.annotate(1, mask)
     assert (tmp_path / "movie.tif").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refused"),
+    [
+        ("images/frame_001.tif", "ome-tiff", True),
+        ("images/labels.ome.tif", None, True),  # would be a frame of its own
+        ("images/overlay.png", "contact-sheet", False),
+        ("images/masks/labels.tif", None, False),
+        ("movie.zarr/0", "ome-zarr", True),
+        ("movie.zarr/0/c", "davis", True),
+        ("movie.zarr/labels/cells", "ome-zarr", False),
+    ],
+)
+def test_single_frames_in_a_folder_are_never_replaced(name, kind, refused, tmp_path):
+    """An export takes the place of no frame in a folder, and becomes none; beside the frames there is room."""
+    source = tmp_path / name.split("/")[0]
+    frames = np.ones((3, 40, 50), np.uint8)
+    if source.suffix == ".zarr":
+        group = zarr.open_group(source, mode="w")
+        group.create_array("0", data=frames, chunks=(1, 40, 50))
+        axes = [{"name": axis} for axis in "tyx"]
+        group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    else:
+        source.mkdir()
+        for t, frame in enumerate(frames):
+            tifffile.imwrite(source / f"frame_{t:03}.tif", frame)
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file() and "labels" not in p.parts}
+    with Session(source, FakePredictor()) as session:
+        mask = np.zeros((40, 50), np.uint16)
+        mask[5:9, 5:9] = 1
+        session.annotate(0, mask)
+        if refused:
+            with pytest.raises(InputError, match="lies among the frames"):
+                session.export(tmp_path / name, kind, overwrite=True)
+        else:
+            session.export(tmp_path / name, kind)
+            session.export(tmp_path / name, kind, overwrite=True)
+    assert {p: p.read_bytes() for p in before} == before
+    with open_frames(source) as stack:
+        assert stack.shape == frames.shape
 
 
 def test_unknown_options_are_refused(content, tmp_path):

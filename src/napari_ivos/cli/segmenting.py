@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from napari_ivos.cli.loading import load
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError, ProjectError
+from napari_ivos.export import check_apart
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session.starts import as_own, make_own, new_masks, new_strokes, own, read_starts
 from napari_ivos.wording import counted
@@ -26,7 +28,6 @@ from napari_ivos.wording import counted
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from napari_ivos.cli.output import Output
     from napari_ivos.frames import FrameStack
@@ -116,6 +117,8 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
         The user stopped it; the same.
     """
     targets = plan(job.output, job.formats, job.overwrite)
+    for target in targets:
+        check_apart(target.path, Path(job.input).expanduser(), _read(job))
     _check_own(job)
     if job.scribbles is None and job.masks is None and not _there(job.kept):
         raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")
@@ -131,6 +134,12 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
                 output.note(note)
             written = write(session, targets, job.overwrite, output)
             return _facts(job, session, tally, written)
+
+
+def _read(job: Job) -> dict[str, Path | None]:
+    """What else a job reads than the frames."""
+    model = None if job.model is None else Path(job.model)
+    return {"the scribbles": job.scribbles, "the masks": job.masks, "the project": job.project, "the model": model}
 
 
 def _check_own(job: Job) -> None:

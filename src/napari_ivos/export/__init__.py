@@ -9,7 +9,7 @@ from __future__ import annotations
 from napari_ivos.export.coco import decode_rle, encode_rle
 from napari_ivos.export.content import Content, ObjectFacts
 from napari_ivos.export.pictures import picture
-from napari_ivos.export.writing import FORMATS, Format, Written, check_target, export, format_of
+from napari_ivos.export.writing import FORMATS, Format, Written, check_apart, check_target, export, format_of
 
 __all__ = [
     "FORMATS",
@@ -17,6 +17,7 @@ __all__ = [
     "Format",
     "ObjectFacts",
     "Written",
+    "check_apart",
     "check_target",
     "decode_rle",
     "encode_rle",

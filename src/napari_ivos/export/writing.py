@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napari_ivos.errors import InputError, IvosError
 from napari_ivos.export import coco, images, pictures, table
 from napari_ivos.export.content import Content
+from napari_ivos.frames import files_of
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames that are done and of all."""
@@ -116,6 +118,48 @@ def check_target(path: str | os.PathLike[str], format: str | None = None, overwr
     _check_possible(Path(path), format_of(path, format), overwrite)
 
 
+def check_apart(target: Path, frames: Path | None, others: Mapping[str, Path | None]) -> None:
+    """Refuse to put an export where it would take the place of what it is made from, whatever may be overwritten.
+
+    Parameters
+    ----------
+    target : Path
+        Where the export would be.
+    frames : Path or None
+        File or folder of the frames.
+    others : mapping of str to Path
+        What else is read, by what it is called: "the scribbles".
+
+    Raises
+    ------
+    InputError
+        It would; or it would lie among the images of a folder, and be taken for a frame.
+    """
+    for what, path in {"the frames": frames, **others}.items():
+        if isinstance(path, Path) and (path.resolve().is_relative_to(target.resolve()) or _same(path, target)):
+            raise InputError(f"{target} is, or holds, {what}, which would be lost; choose another name for the export.")
+    if not isinstance(frames, Path) or not frames.is_dir():
+        return
+    root, place = frames.resolve(), target.parent.resolve() / target.name
+    if root in place.parents and _among(place, root):
+        raise InputError(
+            f"{target} lies among the frames in {frames}, and would be one of them; choose another folder."
+        )
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, as those that differ in case only are on many disks."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _among(place: Path, root: Path) -> bool:
+    """Whether a file of the frames in a folder is in this place or below it, or one there would be taken for such."""
+    files = files_of(root)
+    if place.exists() and any(file.is_relative_to(place) for file in files):
+        return True
+    return place.parent == root and any(place.suffix.lower() == file.suffix.lower() for file in files[:1])
+
+
 def export(
     source: Any,
     path: str | os.PathLike[str],
@@ -168,7 +212,8 @@ def export(
     """
     target, chosen = Path(path), format_of(path, format)
     _check_options(chosen, options)
-    _check_apart(target, source)
+    stack = getattr(source, "stack", None)
+    check_apart(target, getattr(stack, "source", None), {"the project": getattr(source, "path", None)})
     content = replace(Content.of(source), notes=[])
     frames = content.shape[0]
 
@@ -249,14 +294,6 @@ def _check_possible(target: Path, chosen: Format, overwrite: bool) -> None:
             f"The folder {target} holds more than an export as {chosen.name} ({', '.join(sorted(others)[:3])}), so it "
             "is not replaced; choose another name."
         )
-
-
-def _check_apart(target: Path, source: Any) -> None:
-    """Refuse to put an export where the frames or the project themselves are, whatever may be overwritten."""
-    stack = getattr(source, "stack", None)
-    for path, what in ((getattr(stack, "source", None), "the frames"), (getattr(source, "path", None), "the project")):
-        if isinstance(path, Path) and path.resolve().is_relative_to(target.resolve()):
-            raise InputError(f"{target} is, or holds, {what} themselves; choose another name for the export.")
 
 
 def _room(target: Path) -> str:
