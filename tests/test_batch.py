@@ -723,6 +723,20 @@ def test_somebodys_file_under_a_records_name_fails_that_stack(lay_out, tmp_path,
     assert not (folder / "s1.ivos").exists()
 
 
+def test_an_export_never_takes_the_place_of_what_it_is_made_from(lay_out, tmp_path, make_clip, client):
+    """Masks that lie where a stack's labels go are left as they are, whatever may be overwritten."""
+    manifest, folder = lay_out(), tmp_path / "all_results" / "s0"
+    folder.mkdir(parents=True)
+    tifffile.imwrite(folder / "labels.ome.tif", make_clip(14, SHAPE).truth)
+    before = (folder / "labels.ome.tif").read_bytes()
+    row = {"input": "s0.tif", "masks": "all_results/s0/labels.ome.tif", "format": "ome-tiff"}
+    manifest.write_text(json.dumps([row]))
+    assert look_ahead(manifest, model=FakePredictor(), overwrite=True).stacks[0].state == "trouble"
+    (failed,) = run(manifest, client, overwrite=True).failed
+    assert "is, or holds, the masks" in failed.error
+    assert (folder / "labels.ome.tif").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -19,6 +19,7 @@ from napari_ivos.files import write_whole
 from napari_ivos.project import Project
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session import Session, stacks
+from napari_ivos.session.exporting import exporter
 from napari_ivos.session.parcels import sharing
 from napari_ivos.session.starts import as_own, mark, new_masks, new_strokes, own, read_starts
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from napari_ivos.frames import FrameStack
     from napari_ivos.project import Rows
     from napari_ivos.regions import Box
+    from napari_ivos.session.exporting import Target
     from napari_ivos.session.lots import Lot
     from napari_ivos.session.parcels import Parcel, Part, Sharing
 
@@ -218,6 +220,21 @@ def seen_before(entry: Entry) -> bool:
     return entry.kept.exists() or _recorded(entry) is not None
 
 
+def targets_of(entry: Entry, overwrite: bool) -> list[Target]:
+    """What is to be written, over what earlier runs left, and with `overwrite` over other results.
+
+    Raises
+    ------
+    InputError
+        Something is in the way, such as what the stack is made from.
+    """
+    targets = entry.targets(overwrite or seen_before(entry))
+    others = {"the scribbles": entry.scribbles, "the masks": entry.masks, "the project": entry.project}
+    for target in targets:
+        exporter().check_apart(target.path, entry.input, others)
+    return targets
+
+
 def finished(entry: Entry, digest: str) -> StackResult | None:
     """The result of an earlier run that finished this very stack, with all its files still there."""
     found = _recorded(entry)
@@ -375,7 +392,7 @@ class Job:
         check_places(entry)
         begun = goes_on(entry, origin)
         entry.kept.parent.mkdir(parents=True, exist_ok=True)
-        targets = entry.targets(overwrite=self._overwrite or seen_before(entry))
+        targets = targets_of(entry, self._overwrite)
         with self._open(begun, origin) as session:
             self._check_model(session)
             starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_ivos.batch.job import check_places, digest_of, finished, frames_of, goes_on, origin_of, seen_before
+from napari_ivos.batch.job import check_places, digest_of, finished, frames_of, goes_on, origin_of, targets_of
 from napari_ivos.batch.manifest import Manifest, read_manifest
 from napari_ivos.batch.model import ModelSource
 from napari_ivos.batch.summary import table
@@ -153,7 +153,7 @@ def _outlook(entry: Entry, checksum: str, overwrite: bool) -> StackOutlook:
             return StackOutlook(entry.name, "earlier")
         check_places(entry)
         begun = goes_on(entry, origin)
-        outputs = tuple(str(target.path) for target in entry.targets(overwrite or seen_before(entry)))
+        outputs = tuple(str(target.path) for target in targets_of(entry, overwrite))
         path, options = frames_of(entry, begun)
         with open_frames(path, **options) as stack:
             shape = stack.shape
