@@ -82,6 +82,23 @@ def test_a_project_whose_name_is_too_long_is_refused(run, folder, letters):
     assert sorted(folder.iterdir()) == before
 
 
+def test_an_output_whose_name_is_too_long_is_refused_before_any_work(run, folder):
+    """The command says so at once; nothing is segmented, and nothing is left behind."""
+    before = sorted(folder.iterdir())
+    code, _, said = run(*SEGMENT, "--output", "n" * 300 + ".tif", "--project", "cells.ivos")
+    assert code == 1
+    assert "can't be looked for (File name too long): choose another name" in said
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_package_runs_as_a_module():
+    """`python -m napari_ivos` is the command line, for shells that don't find the program."""
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_ivos", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("napari-ivos ")
+
+
 def test_scribbles_become_labels(run):
     """The main job: scribbles on one frame in, a label stack out, nothing else left behind."""
     code, said, _ = run(*SEGMENT, "--output", "labels.tif")

@@ -149,7 +149,10 @@ def check_apart(target: Path, frames: Path | None, others: Mapping[str, Path | N
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two names are of one file, as those that differ in case only are on many disks."""
-    return one.exists() and other.exists() and one.samefile(other)
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _among(place: Path, root: Path) -> bool:
@@ -278,7 +281,11 @@ def _check_possible(target: Path, chosen: Format, overwrite: bool) -> None:
         )
     if not target.name:
         raise InputError(f"{target} is no name for an export; give a file or a folder to be made.")
-    if not target.exists():
+    try:
+        there = target.exists()
+    except OSError as error:
+        raise InputError(f"{str(target)[:200]} can't be looked for ({error.strerror}): choose another name.") from error
+    if not there:
         return
     if not overwrite:
         raise InputError(f"{target} exists already. Choose another name, or say that it is to be overwritten.")
