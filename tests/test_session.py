@@ -443,6 +443,76 @@ def test_background_strokes_touch_what_they_cover(clip, session) -> None:
     assert result.objects == (2,)
 
 
+class Carving(Level):
+    """Sees the object where the picture is bright, less what negative strokes lie on."""
+
+    def segment(self, requests):
+        found = super().segment(requests)
+        seen = zip(found, requests, strict=True)
+        return [Segmentation(f.probability * (r.negative == 0), f.reference) for f, r in seen]
+
+
+def bright(frames: int) -> np.ndarray:
+    """A bright square that doesn't move, on black frames."""
+    video = np.zeros((frames, 64, 64, 3), np.uint8)
+    video[:, 12:52, 12:52] = 255
+    return video
+
+
+def on_bright(frame: int, object_id: int = 1) -> Scribbles:
+    """A line through the middle of the square; of the background, a short one at its edge."""
+    points = [(14, 30), (14, 34)] if object_id == 0 else [(32, 20), (32, 44)]
+    return Scribbles(frame, [Stroke(object_id, points)])
+
+
+def test_what_a_background_stroke_takes_away_spreads_however_little_it_is() -> None:
+    """A line of the background alone is a correction of the object that it goes over, and is propagated."""
+    with Session(open_frames(bright(9), axes=AXES, contrast=(0, 255)), Carving()) as session:
+        session.interact(on_bright(0))
+        run(session)
+        before = session.labels[4].copy()
+        assert session.interact(on_bright(4, 0)).objects == (1,)
+        assert 0 < np.count_nonzero(before != session.labels[4]) < 0.05 * np.count_nonzero(before)
+        assert sorted(run(session)) == [1, 2, 3, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("reached", [2, 6])
+@pytest.mark.parametrize("way", ["erased", "neighbour"])
+def test_a_pass_that_was_stopped_goes_on_behind_a_frame_that_starts_nothing(way: str, reached: int) -> None:
+    """Where others took a little of a mask, which spreads nowhere, a stopped pass goes on behind that frame."""
+    with Session(open_frames(bright(9), axes=AXES, contrast=(0, 255)), Carving()) as session:
+        session.interact(on_bright(0))
+        stop_after(session, reached)
+        if way == "erased":
+            labels = session.labels[2].copy()
+            labels[12, 12:20] = 0
+            session.annotate(2, labels, objects=[1], spreads=[])
+        else:
+            session.interact(Scribbles(2, [Stroke(2, [(14, 30), (14, 34)])]))
+        mine = session.labels[2].copy()
+        assert not {a.object_id: a.spreads for a in session._project.annotations(frame=2)}[1]
+        stop_after(session, 2)
+        run(session)
+        assert [int((frame == 1).sum() > 1000) for frame in whole(session)] == [1] * 9
+        np.testing.assert_array_equal(session.labels[2], mine)
+        assert session.remaining() == 0
+        assert run(session) == []
+
+
+def test_a_frame_that_starts_nothing_starts_nothing_where_all_is_done() -> None:
+    """Where a little of a mask was taken by paint after a whole propagation, no frame changes."""
+    with Session(open_frames(bright(9), axes=AXES, contrast=(0, 255)), Carving()) as session:
+        session.interact(on_bright(0))
+        run(session)
+        labels = session.labels[4].copy()
+        labels[12, 12:20] = 0
+        session.annotate(4, labels, objects=[1], spreads=[])
+        assert session.remaining() == 0
+        session.interact(on_bright(7))
+        assert sorted(run(session)) == [5, 6, 8]
+        assert session.remaining() == 0
+
+
 def test_a_second_interaction_sees_all_strokes_of_the_round(clip) -> None:
     """Strokes of one frame add up until the round is propagated; those of earlier rounds don't."""
     seen: list[int] = []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TOUCHED_PIXELS = 4
 """A stroke that covers more pixels than this of another object's mask touches that object."""
 SPREAD_OVERLAP = 0.9
-"""A touched object without a stroke of its own is propagated if its mask keeps less than this (IoU)."""
+"""An object that only strokes of others touch is propagated if its mask keeps less than this (IoU)."""
 GONE_LEVEL = 0.25
 """Below this probability the network clearly doesn't see an object where it was painted."""
 
@@ -88,6 +88,7 @@ def scribble(
     patches: Mapping[int, Patch],
     touched: Collection[int],
     owners: Collection[int],
+    erased: Collection[int],
 ) -> dict[int, Change]:
     """Segment the touched objects of a frame from its strokes.
 
@@ -99,6 +100,8 @@ def scribble(
         The objects to segment.
     owners : collection of int
         Those with strokes of their own; a painted mask of one of the others stays exact but for what the strokes take.
+    erased : collection of int
+        Those that strokes of the background go over: whatever these change is a correction, and spreads.
     """
     found = steps.segment(read, image_shape, predictor, strokes, patches, sorted(touched))
     drawn = {i: covered_pixels(own, image_shape) for i, own in by_object(strokes).items()}
@@ -109,7 +112,7 @@ def scribble(
         if not own and old is not None and old.origin is Origin.PAINTED:
             rivals = [pixels for i, pixels in drawn.items() if i != object_id]
             patch = give_way(old, patch, np.concatenate([np.zeros((0, 2), np.int64), *rivals]))
-        spreads = own or overlap(old, patch) < SPREAD_OVERLAP
+        spreads = own or overlap(old, patch) < (1.0 if object_id in erased else SPREAD_OVERLAP)
         reference = made.reference if patch is made.patch else None
         quality = 1.0 if patch.origin is Origin.PAINTED else certainty(patch)
         changes[object_id] = Change(patch, int(spreads), quality, reference)

@@ -86,11 +86,12 @@ class Annotator:
         number = fresh[-1].round
         drawn = self._counting(self._project.strokes(frame, round_number=number), states)
         owners = {s.object_id for s in fresh} - {BACKGROUND}
-        touched = owners | self._covered(frame, fresh)
+        erased = self._erased(frame, fresh)
+        touched = owners | erased | self._covered(frame, fresh)
         touched = {i for i in touched if i in states and states[i].alive(frame) and states[i].locked is None}
         rows = self._project.rows(frame)
         patches = self._project.patches(rows[i] for i in touched if i in rows)
-        changes = self._scribble(frame, model, stack, drawn, patches, touched, owners)
+        changes = self._scribble(frame, model, stack, drawn, patches, touched, owners, erased)
         if looked is not None:
             looked()
         steps = sorted({s.step for s in fresh})
@@ -111,10 +112,13 @@ class Annotator:
         patches: Mapping[int, Patch],
         touched: Collection[int],
         owners: Collection[int],
+        erased: Collection[int],
     ) -> dict[int, Change]:
         strokes = [Stroke(s.object_id, s.points) for s in drawn]
         with failing_model(model, frame, "The strokes are kept; their masks are made when you go on."):
-            return scribble(lambda box: stack.read(frame, box), self._shape, model, strokes, patches, touched, owners)
+            return scribble(
+                lambda box: stack.read(frame, box), self._shape, model, strokes, patches, touched, owners, erased
+            )
 
     def _counting(self, strokes: Iterable[StrokeRecord], states: Mapping[int, ObjectState]) -> list[StrokeRecord]:
         """Strokes of the background and of objects that are there."""
@@ -127,6 +131,10 @@ class Annotator:
         if window is None:
             return set()
         return covered(strokes, composed(self._project, frame, window), window, self._shape)
+
+    def _erased(self, frame: int, drawn: Iterable[StrokeRecord]) -> set[int]:
+        """Objects that strokes of the background go over: these say of them what is too much."""
+        return self._covered(frame, [s for s in drawn if s.object_id == BACKGROUND])
 
     def withdraw(self, stroke: StrokeRecord) -> Annotated:
         """Take back a stroke that no mask was made from."""
@@ -152,7 +160,8 @@ class Annotator:
         before = self._project.patches(rows[i] for i in redo if i in rows)
         owners = {s.object_id for s in kept} & redo - exact
         bystanders = {i for i in self._covered(frame, kept) if i in redo - exact}
-        changes = self._scribble(frame, model, stack, kept, before, owners | bystanders, owners) if kept else {}
+        touched, erased = owners | bystanders, self._erased(frame, kept)
+        changes = self._scribble(frame, model, stack, kept, before, touched, owners, erased) if kept else {}
         for i in redo - changes.keys():
             quality = rows[i].quality if i in rows else 0.0
             changes[i] = Change(before.get(i), 1 if i in painted else -1, quality)

@@ -150,6 +150,8 @@ class Sweep:
             mine = self._annotations.get(object_id, [])
             starts = {a.frame: a for a in mine if a.spreads}
             going_on_from = {f: a for f, a in starts.items() if not self._carried_through(a, state)}
+            for a in self._in_the_way(mine, list(going_on_from.values()), state):
+                starts[a.frame] = going_on_from[a.frame] = a
             for way in passes(going_on_from, {a.frame for a in mine}, state.lifetime(self._project.shape[0])):
                 start = starts[way.start]
                 track = Track(object_id, way, within.get(way.frames.step, range(0)))
@@ -171,6 +173,31 @@ class Sweep:
             if track.lost:
                 self.find_leftovers(track)
         return kept
+
+    def _in_the_way(
+        self, mine: Sequence[Annotation], begun: Sequence[Annotation], state: ObjectState
+    ) -> list[Annotation]:
+        """Annotations that start nothing by themselves, and stop a pass that an earlier round left undone.
+
+        What was still to be done behind them is done from them on.
+        """
+        silent = [a for a in mine if not a.spreads]
+        unfinished = {a.frame: a for a in begun if any(a.round < b.round for b in silent)}
+        if not unfinished:
+            return []
+        found: dict[int, Annotation] = {}
+        lifetime = state.lifetime(self._project.shape[0])
+        for way in passes(unfinished, {a.frame for a in mine if a.spreads}, lifetime):
+            start = unfinished[way.start]
+            met = [a for a in silent if a.frame in way.frames and start.round < a.round]
+            if met:
+                track = Track(state.id, way, range(0), since=start.step)
+                if way.bound is Bound.OPEN or _was_open(way, start, mine):
+                    track.most_doubts = self._most_doubts
+                track.resume(self._project.progress(state.id, way.frames, track.direction, start.step))
+                if not track.over:
+                    found |= {a.frame: a for a in met if not self._carried_through(a, state)}
+        return list(found.values())
 
     def _over_before(self, carried: Iterable[Track]) -> set[Track]:
         """Those of these tracks that earlier rounds finished; the others come as far as those brought them."""
