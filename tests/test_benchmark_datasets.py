@@ -74,6 +74,29 @@ def test_a_frame_without_mask_is_not_annotated(layouts):
     assert sequence.first_frame() != 2
 
 
+def test_files_are_frames_in_the_order_in_which_people_count(tmp_path):
+    """Numbers without leading zeros are in their order, and what a Mac leaves beside the files is no frame."""
+    labels = truth(12)
+    write_folders(tmp_path / "dog/frames", tmp_path / "dog/masks", labels)
+    for folder in (tmp_path / "dog/frames", tmp_path / "dog/masks"):
+        for file in sorted(folder.iterdir()):
+            file.rename(folder / f"t{int(file.stem)}{file.suffix}")
+        (folder / "._t0.png").write_bytes(b"no image")
+    np.testing.assert_array_equal(datasets.read_sequence(tmp_path / "dog").labels, np.searchsorted([0, 5, 9], labels))
+
+
+def test_frames_keep_the_depth_that_their_files_have(tmp_path):
+    """Colours of 16 bits, which Pillow cuts to 8, come as they are."""
+    import imagecodecs
+
+    write_folders(tmp_path / "dog/frames", tmp_path / "dog/masks", truth())
+    frames = np.random.default_rng(0).integers(0, 65535, (4, 24, 32, 3), dtype=np.uint16)
+    for t, frame in enumerate(frames):
+        (tmp_path / f"dog/frames/{t:05d}.jpg").unlink()
+        (tmp_path / f"dog/frames/{t:05d}.png").write_bytes(imagecodecs.png_encode(frame))
+    np.testing.assert_array_equal(datasets.read_sequence(tmp_path / "dog").frames, frames)
+
+
 def test_scores_of_labelled_ids_only():
     """Scored by label, an object counts only on frames that have it; else on all."""
     sequence = datasets.Sequence("a", "g", np.zeros((4, 24, 32)), truth() // 4)

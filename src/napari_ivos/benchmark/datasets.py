@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.frames.images import decode, natural_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,7 +242,9 @@ def _read_stack(path: Path) -> Sequence:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    """Images of a folder by their names without the ending, in the order in which `open_frames` has them."""
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    return {p.stem: p for p in sorted(found, key=lambda p: natural_key(p.name))}
 
 
 def _read_folders(name: str, group: str, frames: Path, masks: Path) -> Sequence:
@@ -268,13 +271,9 @@ def _read_folders(name: str, group: str, frames: Path, masks: Path) -> Sequence:
 
 def _read_image(path: Path) -> npt.NDArray[np.generic]:
     """An image as its file holds it: (H, W) or (H, W, 3)."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            plain = image if image.mode in ("L", "RGB", "I;16", "I", "F") else image.convert("RGB")
-            return np.asarray(plain)
-    except OSError as error:
+        return decode(path)
+    except Exception as error:  # whatever the decoding of damaged bytes runs into
         raise InputError(f"{path} can't be read as an image ({error}).") from error
 
 
