@@ -542,10 +542,23 @@ def test_a_mother_that_stays_is_no_parent(labels, tmp_path):
 
 def test_too_many_tracks_are_refused():
     """More tracks than 16 bits can number are an error, not a wrapped number."""
-    tracks = Tracks({}, 65535)
+    tracks = Tracks(dict.fromkeys(range(1, 65536)), 65535)
     tracks.labels_at(0, [7])
     with pytest.raises(InputError, match="65535 tracks"):
         tracks.labels_at(2, [7])
+
+
+def test_tracks_find_room_below_a_high_id(tmp_path):
+    """The highest id that there is leaves its tracks the numbers below, as ids beyond 16 bits do, never an object's."""
+    labels = np.zeros((6, 8, 8), np.uint32)
+    labels[::2, 0] = 65535
+    labels[:, 3] = 1
+    labels[1:, 5] = 70000
+    export(Content(labels, (Thing(2, "b", "#ffffff"), Thing(65535, "a", "#ffffff"))), tmp_path / "ctc", "ctc")
+    tracks = read_tracks(tmp_path / "ctc")
+    assert tracks == {1: (0, 5, 0), 65535: (0, 0, 0), 3: (1, 5, 0), 4: (2, 2, 65535), 5: (4, 4, 4)}
+    mask = tifffile.imread(tmp_path / "ctc" / "mask004.tif")
+    assert [int(n) for n in mask[[0, 3, 5], 0]] == [5, 1, 3]
 
 
 # ---------------------------------------------------------------------------------------------------- run lengths

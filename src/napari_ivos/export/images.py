@@ -227,6 +227,7 @@ class Tracks:
     def __init__(self, parents: dict[int, int | None], highest: int) -> None:
         self._parents = parents
         self._next = highest + 1
+        self._below = False
         self.rows: dict[int, list[int]] = {}  # label -> [first frame, last frame, parent label]
         self._current: dict[int, int] = {}  # object -> label
         self.notes: list[str] = []
@@ -242,14 +243,19 @@ class Tracks:
                 begins.append((object_id, label))
         for object_id, before in begins:  # once it is known which mothers are still there
             parent = self._mother(object_id, frame) if before is None else before
-            label = self._fresh() if before is not None or object_id in self.rows else object_id
+            own = before is None and object_id not in self.rows and object_id <= TRACKS_AT_MOST
+            label = object_id if own else self._fresh()
             self.rows[label] = [frame, frame, parent]
             self._current[object_id] = label
         return {object_id: self._current[object_id] for object_id in present}
 
     def _fresh(self) -> int:
-        while self._next in self.rows:
+        """Lowest label above all objects that no track has yet; where there is none, the lowest that is left below."""
+        while self._next in self.rows or (self._below and self._next in self._parents):
             self._next += 1
+        if self._next > TRACKS_AT_MOST and not self._below:
+            self._next, self._below = 1, True
+            return self._fresh()
         label = self._next
         if label > TRACKS_AT_MOST:
             raise InputError(
