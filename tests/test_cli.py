@@ -212,6 +212,14 @@ def test_the_reading_options_reach_the_stack(run, monkeypatch):
     ]
 
 
+def test_a_contrast_may_begin_below_zero(run):
+    """CT has values from -1000 on, and a minus is no other option."""
+    for contrast in (("--contrast", "-1000,400"), ("--contrast=-1000,400",)):
+        assert json.loads(run("info", "movie.tif", "--json", *contrast)[1])["contrast"] == [[-1000.0, 400.0]]
+    with pytest.raises(SystemExit):
+        run("info", "movie.tif", "--contrast", "--json")
+
+
 # ---------------------------------------------------------------------------------------------------- going on
 
 
@@ -646,6 +654,19 @@ def test_suggest_names_a_frame(project, run):
     assert facts["frame"] in set(range(SHAPE[0])) - {4}
     assert [o["id"] for o in facts["objects"]] == [1, 2]
     assert f"Frame {facts['frame']}:" in run("suggest", project)[1]
+
+
+def test_qualities_are_of_frames_on_which_an_object_may_be(project, run):
+    """Frames after an object's end don't lower its mean, and one that no round has looked for is nowhere the worst."""
+    with Session.open(project) as session:
+        session.set_lifetime(1, 4, 5)  # the frame that it was annotated on
+        session.add_object("later")
+        quality = float(session.quality[4, 0])
+    facts = json.loads(run("info", project, "--json")[1])
+    assert facts["objects"][0]["mean_quality"] == pytest.approx(quality, abs=1e-4)
+    suggested = json.loads(run("suggest", project, "--json")[1])
+    assert [o["id"] for o in suggested["objects"]] == [2]
+    assert "(object 2)" in run("suggest", project)[1]
 
 
 def test_suggest_without_anything_done(run, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _batch(parsers.add_parser("batch", parents=[common], help="segment many stacks, on many machines if need be"))
     _doctor(parsers.add_parser("doctor", parents=[common], help="check this installation, and how fast it is"))
     _others(parsers, arguments)
-    return parser.parse_args(arguments)
+    return parser.parse_args(_joined(arguments))
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Tie a contrast that begins with a minus, as CT has it, to its option: argparse would take it for another one."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--contrast" and re.match(r"-\.?\d", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _telling(parser: argparse.ArgumentParser) -> None:

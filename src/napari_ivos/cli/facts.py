@@ -10,6 +10,8 @@ import napari_ivos
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_ivos.session import Session
+
 SQLITE = b"SQLite format 3\0"
 
 
@@ -47,7 +49,7 @@ def _begins(path: Path, magic: bytes) -> bool:
 def project_facts(path: Path) -> dict[str, Any]:
     """What a project holds."""
     with napari_ivos.Session.open(path) as session:
-        quality = session.quality
+        means = mean_qualities(session)
         return {
             "kind": "project",
             "path": str(path),
@@ -63,9 +65,9 @@ def project_facts(path: Path) -> dict[str, Any]:
                     "parent": o.parent,
                     "locked": o.locked,
                     "annotated_frames": list(session.annotated_frames(o.id)),
-                    "mean_quality": round(float(quality[:, k].mean()), 4),
+                    "mean_quality": mean,
                 }
-                for k, o in enumerate(session.objects)
+                for o, mean in zip(session.objects, means, strict=True)
             ],
             "rounds": [
                 {
@@ -85,21 +87,26 @@ def project_facts(path: Path) -> dict[str, Any]:
         }
 
 
+def mean_qualities(session: Session) -> list[float]:
+    """Mean quality of each object over the frames on which it may exist, to four digits."""
+    quality = session.quality
+    return [
+        round(float(quality[o.lifetime.start : o.lifetime.stop, k].mean()), 4) for k, o in enumerate(session.objects)
+    ]
+
+
 def suggestion(path: Path) -> dict[str, Any]:
     """Which frame to correct next, and how sure the masks there are."""
     with napari_ivos.Session.open(path) as session:
         frame = session.suggest_frame()
         if frame is None:
             return {"frame": None, "objects": []}
-        row = session.quality[frame]
-        return {
-            "frame": frame,
-            "objects": [
-                {"id": o.id, "name": o.name, "quality": round(float(row[k]), 4)}
-                for k, o in enumerate(session.objects)
-                if frame in o.lifetime
-            ],
-        }
+        objects = []
+        for o in session.objects:
+            quality, found = session.quality.seen(o.id)
+            if frame in o.lifetime and found[frame] >= 0:  # where no round has come yet, 0 says nothing of a mask
+                objects.append({"id": o.id, "name": o.name, "quality": round(float(quality[frame]), 4)})
+        return {"frame": frame, "objects": objects}
 
 
 def as_text(facts: Mapping[str, Any], indent: str = "") -> str:

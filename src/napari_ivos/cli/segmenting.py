@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 import napari_ivos
 from napari_ivos.cli.commands import reading
+from napari_ivos.cli.facts import mean_qualities
 from napari_ivos.cli.loading import load
 from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
@@ -28,6 +26,8 @@ from napari_ivos.wording import counted
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from napari_ivos.cli.output import Output
     from napari_ivos.frames import FrameStack
@@ -261,7 +261,6 @@ def _stoppable(session: Session) -> Iterator[threading.Event]:
 
 
 def _facts(job: Job, session: Session, tally: Tally, written: list[dict[str, Any]]) -> dict[str, Any]:
-    quality = np.asarray(session.quality)
     model = session.model
     return {
         "input": job.input,
@@ -269,8 +268,8 @@ def _facts(job: Job, session: Session, tally: Tally, written: list[dict[str, Any
         "model": None if model is None else {"name": model.name, "checksum": model.checksum, "device": model.device},
         "project": None if job.project is None else str(job.project),
         "objects": [
-            {"id": o.id, "name": o.name, "mean_quality": round(float(quality[:, k].mean()), 4)}
-            for k, o in enumerate(session.objects)
+            {"id": o.id, "name": o.name, "mean_quality": mean}
+            for o, mean in zip(session.objects, mean_qualities(session), strict=True)
         ],
         "annotated_frames": list(session.annotated_frames()),
         "frames_changed": tally.frames,
