@@ -154,6 +154,22 @@ def test_quiet_is_quiet(run):
     assert run(*SEGMENT, "--output", "labels.tif")[2] == ""
 
 
+def test_exported_folders_of_masks_come_back(run, folder):
+    """What the DAVIS and the tracking formats write, a file a frame, is taken as finished masks, to the pixel."""
+    assert run(*SEGMENT, "--output", "out", "--format", "davis,ctc,ome-tiff")[0] == 0
+    labels = tifffile.imread("out/labels.ome.tif")
+    for name in ("davis", "ctc"):
+        assert run("segment", "movie.tif", "--masks", f"out/{name}", "--output", f"{name}.tif", "--quiet")[0] == 0
+        assert np.array_equal(tifffile.imread(f"{name}.tif"), labels)
+    one = ("--masks", "out/davis", "--frame", 4, "--project", "one.ivos", "--output", "one.tif", "--quiet")
+    assert run("segment", "movie.tif", *one)[0] == 0
+    with Session.open("one.ivos") as session:
+        assert session.annotated_frames() == (4,)
+    (folder / "out/davis/00003.png").unlink()
+    refused = run("segment", "movie.tif", "--masks", "out/davis", "--output", "b.tif", "--quiet")
+    assert "holds 8 images; expected one, or 9" in refused[2]
+
+
 @pytest.mark.parametrize("kind", ["png", "palette", "tif", "npy", "stack"])
 def test_scribbles_and_masks_come_as_label_images(kind, run):
     """A label image is painted strokes, or finished masks that stay to the pixel; a stack holds one for each frame."""

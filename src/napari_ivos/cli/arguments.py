@@ -97,7 +97,10 @@ def _segment(parser: argparse.ArgumentParser) -> None:
         help="strokes: JSON of DAVIS interactive, or a label image with painted strokes (each value an object)",
     )
     parser.add_argument(
-        "--masks", type=Path, metavar="FILE", help="finished masks of one frame (label image), or of several (stack)"
+        "--masks",
+        type=Path,
+        metavar="FILE",
+        help="finished masks: a label image of one frame, or a stack or folder of one for each frame",
     )
     parser.add_argument("--frame", type=int, metavar="N", help="frame that a label image belongs to (0)")
     parser.add_argument("--background", type=int, metavar="V", help="value of painted strokes that means background")

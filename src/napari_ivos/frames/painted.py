@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError, OutOfMemory
-from napari_ivos.frames.images import check_picture, picture_bytes
+from napari_ivos.frames.images import check_picture, list_images, picture_bytes
+from napari_ivos.frames.omezarr import is_zarr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 INDEXED = (".png", ".bmp", ".gif")
@@ -25,7 +27,7 @@ def label_images(
     Parameters
     ----------
     path : Path
-        PNG (palette, grey), TIFF, or .npy; one image, or as many as the stack has frames.
+        PNG (palette, grey), TIFF, .npy, or a folder of such images; one image, or as many as the stack has frames.
     shape : tuple of int
         (T, H, W) of the stack.
     frame : int, optional
@@ -43,9 +45,10 @@ def label_images(
     """
     if frame is not None and not 0 <= frame < shape[0]:
         raise InputError(f"Frame {frame}: the stack has frames 0 to {shape[0] - 1}.")
-    if path.suffix.lower() in INDEXED:
-        images = {0: _indexed(path)}
-        count = 1
+    files = _indexed_files(path)
+    if files:
+        count = _checked_count(path, len(files), shape)
+        images = {t: _indexed(files[t]) for t in _wanted(count, frame)}
     else:
         images, count = _from_stack(path, shape, frame)
     if count == 1:
@@ -57,6 +60,25 @@ def label_images(
     if not filled:
         raise InputError(f"{path} is empty: all of its values are 0{'' if frame is None else f' on frame {frame}'}.")
     return filled
+
+
+def _indexed_files(path: Path) -> list[Path]:
+    """Pictures whose numbers are read as they are: one, or those of a folder, one a frame; none for all else."""
+    if path.is_dir() and not is_zarr(path):
+        files, _ = list_images(path)
+        return files if files[0].suffix.lower() in INDEXED else []
+    return [path] if path.suffix.lower() in INDEXED else []
+
+
+def _checked_count(path: Path, count: int, shape: tuple[int, int, int]) -> int:
+    if count not in (1, shape[0]):
+        raise InputError(f"{path} holds {count} images; expected one, or {shape[0]}: one for each frame.")
+    return count
+
+
+def _wanted(count: int, frame: int | None) -> Iterable[int]:
+    """Which of the images are to be read."""
+    return range(count) if frame is None or count == 1 else [frame]
 
 
 def _other_size(path: Path, found: tuple[int, ...], shape: tuple[int, int, int]) -> InputError:
@@ -73,7 +95,8 @@ def _indexed(path: Path) -> npt.NDArray[np.integer[Any]]:
                 raise InputError(
                     f"{path} is a picture of mode {image.mode}; expected one whole number a pixel (palette or grey)."
                 )
-            return np.asarray(image).astype(np.int32)
+            values = np.asarray(image)
+            return values.astype(np.uint8) if values.dtype.kind == "b" else values.copy()
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is no image that can be read.") from error
     except InputError:
@@ -94,15 +117,12 @@ def _from_stack(
     from napari_ivos.frames import open_frames
 
     with open_frames(path) as stack:
-        count = stack.shape[0]
-        if count not in (1, shape[0]):
-            raise InputError(f"{path} holds {count} images; expected one, or {shape[0]}: one for each frame.")
+        count = _checked_count(path, stack.shape[0], shape)
         if stack.dtype.kind not in "iub":
             raise InputError(f"{path} holds {stack.dtype}; expected whole numbers, 0 where nothing is.")
         if stack.shape[1:] != shape[1:]:  # seen before anything of that size is read
             raise _other_size(path, stack.shape[1:], shape)
-        chosen = range(count) if frame is None or count == 1 else [frame]
-        images = {t: stack.raw(t) for t in chosen}
+        images = {t: stack.raw(t) for t in _wanted(count, frame)}
     for image in images.values():
         if image.ndim != 2:
             raise InputError(f"{path} has {image.shape[2]} channels; expected one whole number a pixel.")
