@@ -398,6 +398,26 @@ def test_a_volume_keeps_its_axis(labels, movie, tmp_path):
     assert axes[0] == {"name": "z", "type": "space"}
 
 
+@pytest.mark.parametrize(("frame_axis", "first"), [("T", [5.0, "min"]), ("Z", [2.0, "µm"])])
+def test_labels_have_the_pixel_sizes_of_their_frames(frame_axis, first, tmp_path):
+    """What a pixel, a plane and a frame are goes from the frames' file to OME-TIFF and OME-Zarr, all levels of it."""
+    sizes = {"PhysicalSizeX": 0.3, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2, "TimeIncrement": 5}
+    metadata = {"axes": "TZYX", "TimeIncrementUnit": "min", **sizes}
+    frames = np.zeros((3, 3, 20, 1030), np.uint8)
+    tifffile.imwrite(tmp_path / "frames.ome.tif", frames, metadata=metadata, photometric="minisblack")
+    expected = {frame_axis: first, "Y": [0.25, "µm"], "X": [0.3, "µm"]}
+    with open_frames(tmp_path / "frames.ome.tif", frame_axis=frame_axis) as stack:
+        content = Content(np.ones(stack.shape, np.uint16), frames=stack)
+        for name in ("labels.ome.tif", "labels.zarr"):
+            export(content, tmp_path / name)
+            with open_frames(tmp_path / name) as written:
+                assert written.describe()["spacing"] == expected
+    [image] = zarr.open_group(tmp_path / "labels.zarr", mode="r").attrs["ome"]["multiscales"]
+    assert image["axes"][1:] == [{"name": x, "type": "space", "unit": "micrometer"} for x in "yx"]
+    scales = [level["coordinateTransformations"][0]["scale"] for level in image["datasets"]]
+    assert scales == [[first[0], 0.25, 0.3], [first[0], 0.5, 0.6]]
+
+
 def test_wide_ids_keep_their_width(labels, tmp_path):
     """Labels of more than 16 bits are written with 32."""
     wide = labels.astype(np.int64) * 70_000

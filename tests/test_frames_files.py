@@ -72,6 +72,37 @@ def test_axes_of_tiff_come_from_its_metadata(
         assert np.array_equal(stack.raw(0), np.moveaxis(first, 0, -1) if first.shape[0] < 10 else first)
 
 
+OME_SIZES = {"PhysicalSizeX": 0.3, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}
+OME_SIZES |= {"PhysicalSizeZ": 2, "TimeIncrement": 5, "TimeIncrementUnit": "min"}
+SIZES = {"T": [5.0, "min"], "Z": [2.0, "µm"], "Y": [250.0, "nm"], "X": [0.3, "µm"]}
+IMAGEJ = {"spacing": 2, "unit": "\\u00B5m", "finterval": 5, "tunit": "min"}
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"ome": True, "metadata": OME_SIZES}, SIZES),
+        ({"imagej": True, "metadata": IMAGEJ, "resolution": (10 / 3, 4)}, {**SIZES, "Y": [0.25, "µm"]}),
+        ({"imagej": True, "metadata": {"finterval": 7.5}, "resolution": (72, 72)}, {"T": [7.5, "s"]}),
+        ({"imagej": True, "metadata": {"unit": "pixel"}, "resolution": (1, 1)}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": 0.3, "PhysicalSizeXUnit": "reference frame"}}, None),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+    ],
+    ids=["OME", "ImageJ", "ImageJ without lengths", "ImageJ in pixels", "OME without a unit of length", "printer"],
+)
+def test_pixel_sizes_of_tiff_come_from_its_metadata(tmp_path: Path, options: Any, sizes: Any) -> None:
+    """OME and ImageJ metadata tell what a pixel, a plane and a frame are; what a printer is told is no size."""
+    import tifffile
+
+    options = {**options, "metadata": {**options.get("metadata", {}), "axes": "TZYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", noise(3, 4, 30, 40), photometric="minisblack", **options)
+    with open_frames(tmp_path / "a.tif") as stack:
+        assert stack.describe().get("spacing") == sizes
+    with open_frames(tmp_path / "a.tif", axes="ZTYX") as stack:  # a user knows better which axis is time
+        kept = {x: step for x, step in (sizes or {}).items() if x in "YX"}
+        assert stack.describe().get("spacing", {}) == kept
+
+
 def test_a_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:
     """Of a pyramidal OME-TIFF level 0 is read, region by region."""
     import tifffile
@@ -208,6 +239,22 @@ def test_axes_and_channel_names_come_from_ome_zarr(tmp_path: Path) -> None:
         assert (stack.axes, stack.shape, stack.channels) == ("TCZYX", (4, 30, 40), (0, 1))
         assert stack.describe()["channel_names"] == ["DAPI", "GFP"]
         assert np.array_equal(stack.raw(2)[..., 1], values[2, 1, 1])
+
+
+def test_pixel_sizes_come_from_ome_zarr(tmp_path: Path) -> None:
+    """The scale of the first resolution times that of the image, with the units that the axes have."""
+    told = image("TYX", "0", "1")
+    told["axes"] = [{"name": "t", "unit": "minute"}, {"name": "y", "unit": "micrometer"}, {"name": "x"}]
+    for level, steps in zip(told["datasets"], ([1, 0.25, 0.5], [1, 0.5, 1]), strict=True):
+        level["coordinateTransformations"] = [{"type": "scale", "scale": steps}, {"type": "translation"}]
+    told["coordinateTransformations"] = [{"type": "scale", "scale": [5, 1, 1]}]
+    levels = {"0": noise(3, 30, 40), "1": noise(3, 15, 20)}
+    path = ome(tmp_path / "a.zarr", {"ome": {"multiscales": [told]}}, **levels)
+    with open_frames(path) as stack:
+        assert stack.describe()["spacing"] == {"T": [5.0, "min"], "Y": [0.25, "µm"], "X": [0.5, ""]}
+    told["datasets"][0]["coordinateTransformations"] = ["none", {"scale": ["a", 1, 1]}, {"scale": 3}]
+    with open_frames(ome(tmp_path / "b.zarr", {"ome": {"multiscales": [told]}}, **levels)) as stack:
+        assert stack.describe()["spacing"] == {"T": [5.0, "min"], "Y": [1.0, "µm"]}
 
 
 def test_old_ome_zarr_without_axes_has_five(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_ivos.errors import InputError
 from napari_ivos.export.content import rgb
+from napari_ivos.frames.axes import LENGTHS, TIMES
 from napari_ivos.regions import Box
 from napari_ivos.wording import UNWRITABLE
 
@@ -39,10 +40,19 @@ def frame_letter(content: Content) -> str:
     return letter if letter == "Z" else "T"
 
 
+def spacing_of(content: Content) -> dict[str, tuple[float, str]]:
+    """Steps (length, unit) along the exported axes T or Z, Y and X, as far as the source of the frames gives them."""
+    facts = {} if content.frames is None else content.frames.describe()
+    letter = frame_letter(content)
+    known = {letter, *"YX"} if facts.get("open", {}).get("frame_axis") == letter else set("YX")
+    return {x: (step, unit) for x, (step, unit) in facts.get("spacing", {}).items() if x in known}
+
+
 def ome_tiff(content: Content, path: Path, tick: Tick) -> None:
     """Write labels as one OME-TIFF (BigTIFF where it may pass 4 GB), deflated, tiled where frames are large.
 
-    Axes are TYX, or ZYX for a volume. The objects' names, colours and parents are in the description of the image.
+    Axes are TYX, or ZYX for a volume, with the pixel size and the time between frames that the frames' file gives. The
+    objects' names, colours and parents are in the description of the image.
     """
     import tifffile
 
@@ -63,9 +73,19 @@ def ome_tiff(content: Content, path: Path, tick: Tick) -> None:
                 "axes": f"{frame_letter(content)}YX",
                 "Name": "labels",
                 "Description": _objects_text(content),
+                **_ome_sizes(content),
             },
         )
     tick(frames)
+
+
+def _ome_sizes(content: Content) -> dict[str, Any]:
+    sizes: dict[str, Any] = {}
+    for letter, (step, unit) in spacing_of(content).items():
+        name = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
+        if unit:  # without one, readers take them for micrometres and seconds
+            sizes |= {name: step, f"{name}Unit": unit}
+    return sizes
 
 
 def _pages(content: Content, tick: Tick) -> Iterator[Labels]:
@@ -101,7 +121,7 @@ def ome_zarr(content: Content, path: Path, tick: Tick) -> None:
     """Write labels as an OME-Zarr label image (version 0.5, zarr format 3), a chunk a tile of one frame.
 
     The folder is itself the multiscale label image, with halved levels (every second pixel, nothing averaged) until one
-    fits a screen. Chunks without objects are not stored.
+    fits a screen. Scale and units are those that the frames' file gives. Chunks without objects are not stored.
     """
     import zarr
 
@@ -138,18 +158,24 @@ def _levels(height: int, width: int) -> int:
 
 def _ome_metadata(content: Content, levels: int) -> dict[str, Any]:
     letter = frame_letter(content)
-    first = {"name": "t", "type": "time"} if letter == "T" else {"name": "z", "type": "space"}
+    spacing = spacing_of(content)
+    axes: list[dict[str, str]] = []
+    for name in (letter, "Y", "X"):
+        _, unit = spacing.get(name, (1.0, ""))
+        axis = {"name": name.lower(), "type": "time" if name == "T" else "space"}
+        axes.append(axis | ({"unit": (LENGTHS | TIMES)[unit]} if unit else {}))
+    steps = [spacing.get(name, (1.0, ""))[0] for name in (letter, "Y", "X")]
     return {
         "version": "0.5",
         "multiscales": [
             {
                 "name": "labels",
-                "axes": [first, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}],
+                "axes": axes,
                 "datasets": [
                     {
                         "path": str(level),
                         "coordinateTransformations": [
-                            {"type": "scale", "scale": [1.0, float(2**level), float(2**level)]}
+                            {"type": "scale", "scale": [steps[0], steps[1] * 2**level, steps[2] * 2**level]}
                         ],
                     }
                     for level in range(levels)

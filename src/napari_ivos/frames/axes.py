@@ -6,6 +6,7 @@ other letter is a further axis, held at one index.
 
 from __future__ import annotations
 
+import math
 import string
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,35 @@ _NAMES = {
     "S": ("s", "rgb", "rgba", "sample", "samples", "colour", "color"),
 }
 _LETTERS = {name: letter for letter, names in _NAMES.items() for name in names}
+
+
+LENGTHS = {"pm": "picometer", "nm": "nanometer", "µm": "micrometer", "mm": "millimeter", "cm": "centimeter"}
+LENGTHS |= {"m": "meter", "Å": "angstrom", "in": "inch"}
+TIMES = {"ns": "nanosecond", "µs": "microsecond", "ms": "millisecond", "s": "second", "min": "minute", "h": "hour"}
+TIMES |= {"d": "day"}
+"""Units as OME-TIFF writes them, and their names in OME-Zarr."""
+_SYMBOLS = {name: symbol for symbol, name in (LENGTHS | TIMES).items()}
+_SYMBOLS |= dict.fromkeys(("um", "micron", "microns", "micrometre"), "µm") | {"angström": "Å", "us": "µs"}
+_SYMBOLS |= {"sec": "s", "secs": "s", "msec": "ms", "minutes": "min", "hr": "h", "hours": "h", "days": "d"}
+
+
+def spacing_of(found: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[float, str]]:
+    """Steps along axes, by letter, (length, unit), of those that a file gives: what says nothing is left out.
+
+    Units are symbols of `LENGTHS` and `TIMES`, or "" where the file names none.
+    """
+    spacing = {}
+    for letter, (given, named) in found.items():
+        text = str(named or "").replace("\\u00B5", "µ").replace("μ", "µ").strip()  # ImageJ's escape; the Greek letter
+        unit = text if text in LENGTHS or text in TIMES else _SYMBOLS.get(text.lower(), "")
+        try:
+            step = float(given)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        known = unit in (TIMES if letter == "T" else LENGTHS) or (not text and step != 1)
+        if math.isfinite(step) and step > 0 and known:
+            spacing[letter] = step, unit
+    return spacing
 
 
 def letters_of_names(names: Sequence[object]) -> str | None:

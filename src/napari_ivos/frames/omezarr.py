@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import InputError
-from napari_ivos.frames.axes import letters_of_names
+from napari_ivos.frames.axes import letters_of_names, spacing_of
 from napari_ivos.frames.codecs import check_codecs
 from napari_ivos.frames.sources import ArraySource, zarr_source
 
@@ -102,6 +102,9 @@ def group_source(group: Any, name: str, series: int | None = None, path: Path | 
     source = zarr_source(array, name, path)
     source.kind = "OME-Zarr"
     source.axes = _axes(image, len(source.shape)) or source.axes
+    spacing = _spacing(image, source.axes) if source.axes else {}
+    if spacing:
+        source.details["spacing"] = spacing
     source.details["level"] = str(image["datasets"][0]["path"])
     names = [str(channel.get("label", i)) for i, channel in enumerate(_ome(group).get("omero", {}).get("channels", []))]
     if names:
@@ -166,6 +169,22 @@ def _axes(image: dict[str, Any], ndim: int) -> str | None:
         return "TCZYX" if ndim == 5 else None
     names = [axis.get("name", "") if isinstance(axis, dict) else axis for axis in axes]
     return letters_of_names(names) if len(names) == ndim else None
+
+
+def _spacing(image: dict[str, Any], letters: str) -> dict[str, tuple[float, str]]:
+    """Steps along an image's axes, from the scale of its first resolution and the one of all, and the axes' units."""
+    steps, told = [1.0] * len(letters), False
+    for holder in (image["datasets"][0], image):
+        transformations = holder.get("coordinateTransformations")
+        for one in transformations if isinstance(transformations, list) else ():
+            scale = one.get("scale") if isinstance(one, dict) else None
+            if isinstance(scale, list) and len(scale) == len(steps) and all(isinstance(x, (int, float)) for x in scale):
+                steps, told = [a * b for a, b in zip(steps, scale, strict=True)], True
+    axes = image.get("axes") or ()
+    units = [axis.get("unit") if isinstance(axis, dict) else None for axis in axes] or [None] * len(letters)
+    if not told or len(units) != len(steps):
+        return {}
+    return spacing_of({x: (step, unit) for x, step, unit in zip(letters, steps, units, strict=True) if x in "TZYX"})
 
 
 def _adopt_parent(source: ArraySource, path: Path) -> None:

@@ -459,7 +459,8 @@ class FrameStack:
         -------
         dict
             name, kind, source (path or None), shape, dtype, axes, channels, contrast (None until known), notes, hint,
-            more for some kinds; and `open`, the options with which `open_frames(source, **options)` gives it again.
+            `spacing` where the file gives it ([step, unit] by the letter of the axis), more for some kinds; and `open`,
+            the options with which `open_frames(source, **options)` gives it again.
         """
         with self._contrast_lock:
             known = self._contrast if self._contrast_known else None
@@ -479,9 +480,18 @@ class FrameStack:
             "contrast": ranges,
             "notes": list(self.notes),
             "hint": self.hint,
-            **self._source.details,
+            **self._details(),
             "open": options,
         }
+
+    def _details(self) -> dict[str, Any]:
+        """What else is known of the source; steps along axes where these are what the file says that they are."""
+        details = dict(self._source.details)
+        if "spacing" in details:
+            before = self._source.axes or ""
+            kept = {x: list(step) for x, step in details["spacing"].items() if before.find(x) == self.axes.find(x)}
+            details["spacing"] = kept
+        return details
 
     def _index(self) -> dict[str, int]:
         series = self._source.details.get("series")

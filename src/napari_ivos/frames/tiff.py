@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
-from napari_ivos.frames.axes import UNKNOWN, Selection, guess_axes
+from napari_ivos.frames.axes import UNKNOWN, Selection, guess_axes, spacing_of
 from napari_ivos.frames.blocks import regular_edges
 from napari_ivos.frames.sources import ArraySource
 from napari_ivos.untrusted import CHUNK_BYTES
@@ -32,6 +32,8 @@ SPARE_PARTS = 16
 """A page may declare so many times the strips or tiles that it lists: some writers leave empty ones out."""
 _OME_COUNTS = re.compile(r"\b(Size[TCZ]|PlaneCount|First[TCZ]|IFD)\s*=\s*[\"']\s*(\d+)")
 _OME_FILES = re.compile(r"\bFileName\s*=\s*[\"']([^\"']*)")
+_OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>")
+_OME_SIZES = re.compile(r"\b(Size[XY]|(?:PhysicalSize[XYZ]|TimeIncrement)(?:Unit)?)\s*=\s*([\"'])(.{0,40}?)\2")
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".lsm", ".stk", ".qptiff", ".svs", ".ndpi", ".scn")
 """Endings of what tifffile reads."""
@@ -92,6 +94,9 @@ def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: lis
     source.close = file.close
     source.axes = _axes(series.axes, series.shape)
     source.kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"
+    spacing = _spacing(file, number or 0, series)
+    if spacing:
+        source.details["spacing"] = spacing
     source.notes += [f"the file seems damaged: {message}" for message in damage]
     if len(every) > 1:
         source.details["series"] = number or 0
@@ -140,6 +145,38 @@ def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
     if len(unknown) == 1 and "T" not in letters:
         letters = letters.replace(unknown[0], "T")
     return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
+
+
+def _spacing(file: tifffile.TiffFile, number: int, series: tifffile.TiffPageSeries) -> dict[str, tuple[float, str]]:
+    """Pixel size, distance of planes and time between frames, as OME or ImageJ metadata give them.
+
+    The resolution of other TIFFs is what a printer was meant to do, and left alone.
+    """
+    if file.is_ome:
+        return _spacing_of_ome(file.ome_metadata or "", number, dict(zip(series.axes, series.shape, strict=True)))
+    told = file.imagej_metadata if file.is_imagej else None
+    if not told:
+        return {}
+    tags, unit = file.pages.first.tags, told.get("unit")
+    found: dict[str, tuple[Any, Any]] = {"T": (told.get("finterval"), told.get("tunit", "s"))}
+    if unit:  # without one, lengths are in pixels
+        found["Z"] = told.get("spacing"), unit
+        for letter, name in (("X", "XResolution"), ("Y", "YResolution")):
+            resolution = tags[name].value if name in tags else None
+            if isinstance(resolution, tuple) and len(resolution) == 2 and resolution[0]:
+                found[letter] = resolution[1] / resolution[0], unit
+    return spacing_of(found)
+
+
+def _spacing_of_ome(text: str, number: int, lengths: dict[str, int]) -> dict[str, tuple[float, str]]:
+    pixels = _OME_PIXELS.findall(text)
+    if number >= len(pixels):
+        return {}
+    told = {key: html.unescape(value) for key, _, value in _OME_SIZES.findall(pixels[number])}
+    if any(told.get(f"Size{letter}") != str(lengths.get(letter)) for letter in "XY"):
+        return {}
+    found = {x: (told.get(f"PhysicalSize{x}"), told.get(f"PhysicalSize{x}Unit", "µm")) for x in "ZYX"}
+    return spacing_of({"T": (told.get("TimeIncrement"), told.get("TimeIncrementUnit", "s")), **found})
 
 
 def _check_page(page: tifffile.TiffPage, path: Path) -> None:
