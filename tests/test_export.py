@@ -7,7 +7,8 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,7 @@ from napari_ivos.export import content as contents
 from napari_ivos.export.coco import run_lengths
 from napari_ivos.export.images import Tracks, davis_palette
 from napari_ivos.regions import Box, mask_box
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from napari_ivos.session.exporting import plan
 
 
 @dataclass(frozen=True)
@@ -357,6 +356,23 @@ def test_single_frames_in_a_folder_are_never_replaced(name, kind, refused, tmp_p
     assert {p: p.read_bytes() for p in before} == before
     with open_frames(source) as stack:
         assert stack.shape == frames.shape
+
+
+def test_a_leading_tilde_is_home(content, tmp_path, monkeypatch):
+    """As for frames, ~ is the user's home, not a folder of that name; a name that only begins so is a name."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.chdir(tmp_path)
+    assert export(content, "~/objects.csv").path == home / "objects.csv"
+    with pytest.raises(InputError, match="exists already"):
+        check_target("~/objects.csv")
+    assert plan(Path("~/out"), "table", False, folder=True)[0].path == home / "out" / "objects.csv"
+    export(content, "~a.tif")
+    with open_frames("~a.tif") as stack:
+        assert stack.shape == SHAPE
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "~a.tif"]
 
 
 def test_unknown_options_are_refused(content, tmp_path):

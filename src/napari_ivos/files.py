@@ -1,15 +1,20 @@
-"""Files that are there whole, or as they were."""
+"""Files that are there whole, or as they were; and where a path leads."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from napari_ivos.errors import InputError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """A path with its leading ~ as the user's home; a name that only begins so, as ~x.tif, stays."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
 
 
 def write_whole(path: Path, data: bytes) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napari_ivos.errors import InputError, IvosError
 from napari_ivos.export import coco, images, pictures, table
 from napari_ivos.export.content import Content
+from napari_ivos.files import from_home
 from napari_ivos.frames import files_of
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def check_target(path: str | os.PathLike[str], format: str | None = None, overwr
     InputError
         An unknown format, one whose package isn't installed, or something at `path` that is not to be replaced.
     """
-    _check_possible(Path(path), format_of(path, format), overwrite)
+    _check_possible(from_home(path), format_of(path, format), overwrite)
 
 
 def check_apart(target: Path, frames: Path | None, others: Mapping[str, Path | None]) -> None:
@@ -213,7 +214,7 @@ def export(
     ...     export(Content(labels), f"{folder}/cells.csv").frames
     3
     """
-    target, chosen = Path(path), format_of(path, format)
+    target, chosen = from_home(path), format_of(path, format)
     _check_options(chosen, options)
     stack = getattr(source, "stack", None)
     check_apart(target, getattr(stack, "source", None), {"the project": getattr(source, "path", None)})

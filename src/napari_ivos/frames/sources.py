@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.files import from_home
 from napari_ivos.frames.axes import Selection, letters_of_names
 from napari_ivos.frames.blocks import Edges, regular_edges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from napari_ivos.frames.contrast import Range
 
@@ -263,7 +264,7 @@ def existing(source: str | os.PathLike[str]) -> Path:
             f"{text} is an address, not a file; open it with zarr, dask or fsspec and hand over the array: "
             "open_frames(zarr.open(address))."
         )
-    path = Path(text).expanduser()
+    path = from_home(text)
     if not path.exists():
         near = path.parent if path.parent.exists() else None
         where = f"its folder {near} exists" if near else f"its folder {path.parent} is missing too"

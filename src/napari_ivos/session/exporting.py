@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_ivos.errors import InputError
+from napari_ivos.files import from_home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ def plan(path: Path, formats: str | None, overwrite: bool, folder: bool = False)
     InputError
         Unknown formats, or something in the way.
     """
-    export = exporter()
+    export, path = exporter(), from_home(path)
     names = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
     if names is not None and not names:
         raise InputError(f"--format {formats!r} names no format; there are {', '.join(export.FORMATS)}.")
