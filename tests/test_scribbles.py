@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from napari_ivos.errors import InputError
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import (
+    _RING,
     BACKGROUND,
     FARTHEST,
     Scribbles,
     Stroke,
+    _thin,
     clip_line,
     covered_pixels,
     densify,
@@ -305,6 +308,28 @@ def test_middle_lines_stay_in_the_paint_and_miss_no_part(seed, density):
     assert not (drawn & ~mask).any()
     assert parts_of(drawn) == parts_of(mask)
     assert sum(map(len, found)) == drawn.sum()
+
+
+@pytest.mark.parametrize("density", [0.3, 0.6, 0.9, 1.1])
+def test_a_filled_object_is_thinned_from_its_border(density):
+    """Thinning takes what whole-frame passes take, and looks at no more than the border of what is left."""
+    mask = np.random.default_rng(0).random((41, 53)) < density
+    expected = np.pad(mask, 1)
+    before = None
+    while before is None or (before != expected).any():
+        before = expected.copy()
+        for side in (2, 6, 0, 4):
+            x = [np.roll(expected, (-dy, -dx), (0, 1)) for dy, dx in _RING]
+            pieces = np.sum([~x[k] & (x[k + 1] | x[(k + 2) % 8]) for k in (0, 2, 4, 6)], axis=0)
+            expected &= ~(expected & ~x[side] & (pieces == 1) & (np.sum(x, axis=0) > 1))
+    assert np.array_equal(_thin(mask), expected[1:-1, 1:-1])
+    filled = np.ones((300, 300), bool)
+    tracemalloc.start()
+    try:
+        _thin(filled)
+        assert tracemalloc.get_traced_memory()[1] < 8 * filled.size  # a copy for each neighbour makes it 19
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 8, 15])
