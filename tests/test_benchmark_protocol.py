@@ -162,6 +162,20 @@ def test_peers_on_a_still_stack(method, level):
     assert result.j[0] > level
 
 
+@pytest.mark.parametrize("method", [methods.CopyMask, methods.RandomWalkerFlow, methods.PixelForest])
+def test_peers_take_frames_with_borders_that_are_no_numbers(method):
+    """Registered movies have NaN where a frame was moved in; peers see black there, as this package's networks do."""
+    sequence = moving()
+    frames = sequence.frames.astype(np.float32)
+    dark = frames.copy()
+    frames[:, :4], dark[:, :4] = np.nan, frames.min()
+    found = []
+    for stack in (frames, dark):
+        play = Sequence("moving", "synthetic", stack, sequence.labels)
+        found.append(protocol.run(play, method(), protocol.Settings(rounds=1)))
+    assert found[0].j[0] == found[1].j[0] > 0.6
+
+
 def test_session_plays_like_any_method():
     """A session with the fake networks follows flat moving objects, is corrected, and takes objects that come late."""
     method = methods.IvosMethod(FakePredictor(64))
@@ -263,6 +277,20 @@ def test_report_is_complete(folder):
     assert len(found["failures"]) == 4
     assert found["means"][0]["auc"] == pytest.approx(found["means"][0]["j"][-1], abs=0.05)
     assert "FAILED zero" in (folder / "out/benchmark.txt").read_text()
+
+
+@pytest.mark.parametrize("channels", [(), (2,), (3,), (4,)], ids=str)
+def test_any_frame_can_be_drawn(channels):
+    """A frame of any number of channels, with values that are no numbers, is a picture in three."""
+    frame = np.linspace(0, 1, 20 * 30 * (channels or (1,))[0]).reshape(20, 30, *channels).astype(np.float32)
+    frame[:4] = np.nan
+    labels = np.zeros((20, 30), np.uint16)
+    labels[8:12, 5:9] = 1
+    drawn = report.draw(frame, labels, labels)
+    assert drawn.shape == (20, 30, 3)
+    assert drawn.dtype == np.uint8
+    assert (drawn[:4] == 0).all()
+    assert (drawn[8, 5:9] == 255).all()
 
 
 def test_means_are_over_plays():

@@ -462,10 +462,16 @@ def _warp(patch: Patch, box: Box, flow: Float, shape: tuple[int, int]) -> npt.ND
 
 
 def _picture(image: npt.NDArray[np.generic], pixels: int) -> Float:
-    """A frame as (h, w, C) float32 in 0..1, its own 0.1 to 99.9 % range, shrunk to at most so many pixels."""
+    """A frame as (h, w, C) float32 in 0..1, its own 0.1 to 99.9 % range, shrunk to at most so many pixels.
+
+    What is no number, as at the borders of registered movies, is as dark as the darkest.
+    """
     import cv2
 
     plain = np.asarray(image, np.float32)
+    known = np.isfinite(plain)
+    if not known.all():
+        plain = np.where(known, plain, plain[known].min() if known.any() else 0)
     shrink = np.sqrt(pixels / (plain.shape[0] * plain.shape[1]))
     if shrink < 1:
         size = (max(int(plain.shape[1] * shrink), 1), max(int(plain.shape[0] * shrink), 1))

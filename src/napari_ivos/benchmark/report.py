@@ -307,8 +307,8 @@ def draw(
 
     Parameters
     ----------
-    frame : (H, W) or (H, W, 3) array
-        Of any type; shown from its 0.5 to its 99.5 % value.
+    frame : (H, W) or (H, W, C) array
+        Of any type; shown from its 0.5 to its 99.5 % value, of channels the first three; NaN is black.
     labels, truth : (H, W) integer array
         0 = background.
 
@@ -316,10 +316,13 @@ def draw(
     -------
     (H, W, 3) uint8 array
     """
-    plain = np.asarray(frame, np.float32)
-    low, high = np.percentile(plain, [0.5, 99.5])
-    grey = np.clip((plain - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    picture = np.repeat(grey[..., None], 3, axis=2) if grey.ndim == 2 else grey.copy()
+    plain = np.asarray(frame if frame.ndim == 2 else frame[..., :3], np.float32)
+    known = plain[np.isfinite(plain)]
+    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
+    grey = np.nan_to_num(np.clip((plain - low) / max(float(high - low), 1e-6), 0, 1)) * 255
+    if grey.ndim == 2:
+        grey = np.repeat(grey[..., None], 3, axis=2)
+    picture = np.concatenate([grey, np.zeros((*grey.shape[:2], 3 - grey.shape[2]), np.float32)], axis=2)
     colours = np.array(PALETTE, np.float32)[(labels.astype(np.int64) - 1) % len(PALETTE)]
     inside = labels > 0
     picture[inside] = 0.6 * picture[inside] + 0.4 * colours[inside]
