@@ -47,7 +47,10 @@ def export(options: argparse.Namespace, output: Output) -> int:
     wanted = plan(options.output, options.format, options.overwrite)
     with Session.open(options.project, frames=options.frames, force=options.force) as session:
         if session.stack is None:
-            output.note("the project's frames were not found beside it: pictures are without images; give --frames")
+            output.note(
+                "the project's frames were not found beside it: pictures are without images, labels without pixel "
+                "sizes and tables without intensities; give --frames"
+            )
         written = write(session, wanted, options.overwrite, output)
     output.give({"project": str(options.project), "outputs": written})
     return 0
