@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +132,39 @@ def test_colours_and_greys_keep_their_depth(tmp_path: Path) -> None:
         assert (stack.axes, stack.dtype) == ("TYX", np.uint16)
         assert np.array_equal(stack.raw(5), values[5])
         assert np.allclose(stack.contrast, [(100, 899)], atol=10)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "seen"),
+    [
+        ((1, 0, 0, 1), lambda p: p),
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+        ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
+        ((0, -1, 1, 0), lambda p: np.rot90(p, 1)),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((0, 1, 1, 0), lambda p: np.swapaxes(p, 0, 1)),
+    ],
+    ids=["as it is", "clockwise", "half a turn", "counterclockwise", "mirrored", "upside down", "transposed"],
+)
+def test_videos_are_seen_as_their_camera_was_held(
+    tmp_path: Path, matrix: Any, seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a telephone writes beside its pictures turns and mirrors them, as in every player."""
+    shown = np.zeros((H, W, 3), np.uint8)
+    shown[:20, :50] = 200  # like itself only as it is
+    monkeypatch.setattr(sys.modules[__name__], "picture", lambda number: shown)
+    data = write(tmp_path / "a.mp4", "mpeg4", g="12", qscale="2").read_bytes()
+    with open_frames(tmp_path / "a.mp4") as stack:
+        plain = stack.raw(37)
+    at = data.index(b"tkhd") + 44  # the matrix of a track's header, after its times, numbers and layers
+    numbers = [0, 0, 1 << 30]
+    a, b, c, d = (n << 16 for n in matrix)
+    whole = struct.pack(">9i", a, b, 0, c, d, 0, *numbers)
+    assert struct.unpack(">9i", data[at : at + 36]) == (1 << 16, 0, 0, 0, 1 << 16, 0, *numbers)
+    (tmp_path / "a.mp4").write_bytes(data[:at] + whole + data[at + 36 :])
+    with open_frames(tmp_path / "a.mp4") as stack:
+        assert np.array_equal(stack.raw(37), seen(plain))
 
 
 def test_a_video_is_known_by_its_packets(file: Path) -> None:

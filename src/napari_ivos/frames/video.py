@@ -353,8 +353,8 @@ class _Decoder:
     def pixels(self, picture: Any) -> Array:
         """(h, w, 3) or (h, w) values of a decoded picture, upright."""
         values = picture.to_ndarray(format=self._pixel_format(picture.format))
-        turns = round(getattr(picture, "rotation", 0) / 90) % 4
-        return np.ascontiguousarray(np.rot90(values, turns)) if turns else np.asarray(values)
+        matrix = next((bytes(data) for data in picture.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        return np.asarray(values) if matrix is None else _upright(np.asarray(values), matrix)
 
     @staticmethod
     def _pixel_format(given: Any) -> str:
@@ -439,6 +439,16 @@ class _Decoder:
     def close(self) -> None:
         self._pictures = None
         self._container.close()
+
+
+def _upright(values: Array, matrix: bytes) -> Array:
+    """A picture turned and mirrored as its file's display matrix, 3 x 3 of int32, says; by quarters of a turn."""
+    a, b, _, c, d = np.frombuffer(matrix, np.int32, 5).tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(b) > abs(a):
+        values, right, down = np.swapaxes(values, 0, 1), c, b
+    else:
+        right, down = a, d
+    return np.ascontiguousarray(values[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
