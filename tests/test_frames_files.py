@@ -378,6 +378,21 @@ def test_the_commonest_ending_makes_the_stack(tmp_path: Path) -> None:
         assert any("1 images that are not .png" in note for note in stack.notes)
 
 
+def test_order_and_choice_of_files_do_not_hang_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that count alike, t1 and t01, have one order however the disk lists them; .jpg and .jpeg are one format."""
+    from PIL import Image
+
+    names = ["t01.jpg", "t1.jpg", "t2.jpeg", "t2.jpg"]
+    for k, name in enumerate(names):
+        Image.fromarray(np.full((30, 40), 60 * k, np.uint8)).save(tmp_path / name)
+    for reverse in (False, True):
+        listed = [tmp_path / name for name in sorted(names, reverse=reverse)]
+        monkeypatch.setattr(Path, "iterdir", lambda _, listed=listed: iter(listed))
+        with open_frames(tmp_path) as stack:
+            assert [round(stack.raw(t).mean() / 60) for t in range(len(stack))] == [0, 1, 2, 3]
+            assert stack.notes == []
+
+
 def test_colours_of_image_files_are_kept(tmp_path: Path) -> None:
     """Palettes become RGB, alpha is dropped, 16 bits stay 16 bits in colour too, bits become booleans."""
     import imagecodecs

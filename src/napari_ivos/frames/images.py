@@ -50,11 +50,18 @@ def list_images(folder: Path) -> tuple[list[Path], list[str]]:
             f"The folder {folder} holds no images ({', '.join(SUFFIXES)}) and no zarr; found {found or 'nothing'}. "
             "Give the folder in which the frames themselves lie, or one file."
         )
-    common = Counter(file.suffix.lower() for file in images).most_common(1)[0][0]
-    chosen = sorted((file for file in images if file.suffix.lower() == common), key=lambda file: natural_key(file.name))
+    common = Counter(_ending(file) for file in images).most_common(1)[0][0]
+    chosen = [file for file in images if _ending(file) == common]
+    chosen.sort(key=lambda file: (natural_key(file.name), file.name))  # t1 and t01 too: disks list them in any order
     others = len(images) - len(chosen)
     notes = [f"{others} images that are not {common} were left out."] if others else []
     return chosen, notes
+
+
+def _ending(file: Path) -> str:
+    """Ending of a file, one for each format."""
+    suffix = file.suffix.lower()
+    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
 
 
 class ImageFolder:
