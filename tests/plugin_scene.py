@@ -111,6 +111,20 @@ class Gated(FakePredictor):
         return super().propagate(requests)
 
 
+class Slow(FakePredictor):
+    """Waits at each frame with strokes until the test lets it go on; `begun` says that one has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+        self.begun = threading.Event()
+
+    def segment(self, requests: Any) -> Any:
+        self.begun.set()
+        self.gate.acquire(timeout=30)
+        return super().segment(requests)
+
+
 class Failing:
     """Frames of which one can't be read while `broken` is set."""
 

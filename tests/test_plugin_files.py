@@ -118,6 +118,34 @@ def test_the_layer_of_a_project_outlives_its_session(desk, tmp_path):
     assert scene.shown(desk) == {"object 1 (strokes)": 1}
 
 
+@pytest.mark.parametrize(("axes", "shape"), [("TZYX", (8, 5, 60, 80)), ("ZTYX", (5, 8, 60, 80))])
+def test_a_project_opens_on_the_plane_that_was_segmented(desk, tmp_path, axes, shape):
+    """Where its volumes are on screen at another plane, masks and strokes are at the project's, which is shown."""
+    import tifffile
+
+    volumes = np.stack([scene.movie() // (z + 1) for z in range(5)], axis=axes.index("Z"))
+    assert volumes.shape == shape
+    tifffile.imwrite(tmp_path / "movie.ome.tif", volumes, metadata={"axes": axes})
+    image = Image(volumes, name="movie", metadata={projects.HINTS: {"file": str(tmp_path / "movie.ome.tif")}})
+    image.axis_labels = tuple(axes.lower())
+    z = axes.index("Z")
+    desk.viewer.add_layer(image)
+    desk.viewer.dims.set_point(z, 3)
+    desk.start(desk.choice(image, axes.index("T")), path=tmp_path / "p.ivos")
+    desk.wait()
+    scene.drawn_at(desk, 2)
+    desk.leave()
+    desk.viewer.dims.set_point(z, 1)
+    desk.open_project(tmp_path / "p.ivos")
+    desk.wait()
+    assert desk.binding.image is image
+    assert dict(desk.binding.layout.held) == {z: 3}
+    assert desk.viewer.dims.point[z] == 3
+    assert desk.binding.labels.translate[z] == 3
+    scene.drawn_at(desk, 4)
+    assert [s.frame for s in desk.session.strokes()] == [2, 4]
+
+
 def test_a_project_without_its_stack_says_what_to_do(desk, tmp_path):
     """Frames that are not found are an error in words, and the window goes on."""
     Session(scene.movie(), project=tmp_path / "lost.ivos").close()

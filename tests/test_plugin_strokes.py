@@ -8,9 +8,9 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_ivos import FakePredictor
+from napari_ivos import FakePredictor, Session
 from napari_ivos.errors import ProjectError, WeightsError
-from napari_ivos.plugin import loading
+from napari_ivos.plugin import engine, loading
 from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.strokes import difference, pieces_of
 
@@ -274,6 +274,61 @@ def test_strokes_that_could_not_be_written_are_sent_again(desks, monkeypatch):
     scene.draw(desk, scene.line(2))
     desk.wait()
     assert len(desk.session.strokes()) == 2
+
+
+@pytest.fixture
+def slow(desks, tmp_path):
+    """A desk at which a stroke on frame 2 is being segmented, and goes on when the test lets its model."""
+    desk = desks(path=tmp_path / "movie.ivos", model=(model := scene.Slow()))
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    assert model.begun.wait(30)
+    desk.handle()
+    yield desk
+    model.gate.release(100)
+
+
+@pytest.mark.parametrize("deed", ["delete", "move"])
+def test_a_stroke_changed_while_it_is_segmented_is_changed(slow, deed):
+    """Deleted or moved before its mask has come, it is not there any more afterwards, nor is its mask."""
+    layer = slow.viewer.layers.selection.active
+    layer.data = [] if deed == "delete" else [layer.data[0] + [0, 2, 0]]
+    slow.handle()
+    slow.propagate()
+    slow.model.gate.release(100)
+    slow.wait()
+    left = [scene.line(2) + [2, 0]] * (deed == "move")
+    np.testing.assert_array_equal([s.points for s in slow.session.strokes()], left)
+    assert sum(scene.shown(slow).values()) == len(left)
+    assert np.asarray(slow.session.labels[2]).any() == bool(left)
+
+
+def test_a_propagation_that_waits_is_dropped_for_a_stroke_that_is_deleted(slow):
+    """Deleted while it is segmented and a propagation waits for that, it is carried nowhere."""
+    slow.propagate()
+    slow.viewer.layers.selection.active.data = []
+    slow.handle()
+    slow.model.gate.release(100)
+    slow.wait()
+    assert not slow.session.strokes()
+    assert not np.asarray(slow.session.labels).any()
+
+
+def test_closing_writes_strokes_before_their_masks_are_made(slow, monkeypatch):
+    """However slow the model is: no stroke has to wait for the masks of those before it."""
+    for frame in (4, 6):
+        slow.go_to(frame)
+        scene.draw(slow, scene.line(frame))
+    path, thread = slow.session.path, slow.engine._thread
+    monkeypatch.setattr(engine, "JOIN_SECONDS", 0)
+    slow.close()
+    slow.model.gate.release(100)
+    thread.join(30)
+    with Session.open(path, scene.movie(), FakePredictor()) as session:
+        assert [s.frame for s in session.strokes()] == [2, 4, 6]
+        assert not any(np.asarray(session.labels[t]).any() for t in (4, 6))
+        session.catch_up()
+        assert all(np.asarray(session.labels[t]).any() for t in (2, 4, 6))
 
 
 def test_paint_becomes_an_annotation(desks):

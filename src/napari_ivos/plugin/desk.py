@@ -94,8 +94,9 @@ class Desk(Models, Objects, Rounds, Exchange):
                 self.engine.submit(Job("close", lambda job: session.close(), precious=True))
                 return
             self._opening = self._opened = None
-            found = choice or self.choice(projects.layer_of(self.viewer, session))
-            self._begin(session, found, review)
+            self._begin(session, choice or projects.found_in(self.viewer, session), review)
+            if choice is None:
+                self.go_to(self.frame)  # on the plane that was segmented
             self._target = target if session.path is None else None
             self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
 

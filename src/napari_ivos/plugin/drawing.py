@@ -93,7 +93,7 @@ class Drawing:
         self._sent.remove(job)
         if not isinstance(error, ProjectError | SessionBusy | OutOfMemory):
             return False
-        self.held += job.drawn
+        self.held += [drawn for drawn in job.drawn if not drawn.withdrawn]
         self.sync()
         self.held = [drawn for drawn in self.held if drawn.stroke is None]
         return bool(self.held)
@@ -105,18 +105,29 @@ class Drawing:
 
     def take_back(self, drawn: Drawn) -> None:
         """Take a stroke that was deleted or moved out of the session, or stop it on its way there."""
-        stroke = drawn.stroke
-        if stroke is None:
+        if drawn.stroke is None:
             self.held = [d for d in self.held if d is not drawn]
-            self._engine.amend(partial(_parted, drawn=drawn))
-            return
+            waited = self._engine.amend(partial(_parted, drawn=drawn))
+            if waited or not any(drawn in job.drawn for job in self._sent):
+                return
+            drawn.withdrawn = True  # it is being segmented: its number is known when that is done
 
-        def run(job: Job) -> FrameResult:
+        def run(job: Job) -> FrameResult | None:
+            stroke = self._number_of(drawn)
+            if stroke is None:
+                return None
             self._equipped()
             gone: FrameResult = patiently(lambda: self.session.remove_stroke(stroke))
             return gone
 
         self._engine.submit(Job("remove stroke", run, self.session, then=self._show, precious=True))
+
+    def _number_of(self, drawn: Drawn) -> int | None:
+        """Which of the session's strokes this is; None where it has not got there."""
+        if drawn.stroke is not None:
+            return drawn.stroke
+        records = self.session.strokes(drawn.frame, drawn.object_id, self.session.open_round)
+        return max((r.id for r in records if drawn.same(r)), default=None)
 
     def catch_up(self) -> None:
         """Segment the strokes, if there are any, that were kept while frame or model failed or there was no model."""
@@ -145,7 +156,7 @@ class Drawing:
         if not isinstance(job, StrokesJob) or not job.drawn:
             return None
         scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
-        if not self._equipped():
+        if self._engine.closing or not self._equipped():  # masks can wait until the project is opened again
             patiently(lambda: self.session.keep(scribbles))
             return None
         result: FrameResult = patiently(lambda: self.session.interact(scribbles))

@@ -101,6 +101,11 @@ class Engine:
             return self._current is None and not self._waiting and not self._events
 
     @property
+    def closing(self) -> bool:
+        """Whether nothing new is begun any more."""
+        return self._closing
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """What runs and what waits, in order."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_ivos.frames import FrameStack
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.session import Session
+    from napari_ivos.session.stacks import Stack
 
 SUFFIX = ".ivos"
 UNSAVED = "NOTHING IS SAVED"
@@ -212,19 +213,37 @@ def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     return data, options
 
 
-def layer_of(viewer: ViewerModel, session: Session) -> Image:
-    """The layer of a session's frames: one that is there, or a new one."""
+def found_in(viewer: ViewerModel, session: Session) -> Choice:
+    """The layer of a session's frames, with their plane and axis: one that is there, or a new one."""
     from napari.layers import Image
 
+    stack = session.stack
     for layer in viewer.layers:
-        if isinstance(layer, Image) and session.stack is not None:
+        if isinstance(layer, Image) and stack is not None:
             file = stack_file(layer)
-            if file is not None and file == session.stack.source:
-                return layer
+            layout = _layout_in(layer, stack) if file is not None and file == stack.source else None
+            if layout is not None:
+                return Choice(layer, layout)
     data, options = image_of(session)
     image = Image(data, **options)
     viewer.add_layer(image)
-    return image
+    return Choice(image, geometry.layout_of(image))
+
+
+def _layout_in(layer: Image, stack: Stack) -> Layout | None:
+    """The axes of a layer of the same file, held at the plane that the frames are; None where they don't fit."""
+    try:
+        layout = geometry.layout_of(layer)
+    except InputError:
+        return None
+    opened = stack.describe().get("open", {})
+    along = [a for a in layout.frame_axes if layout.letters[a] == opened.get("frame_axis")]
+    if along:
+        layout = layout.with_frames_along(along[0])
+    index = opened.get("index") or {}
+    at = {a: int(index.get(layout.letters[a], -1 if layout.shape[a] > 1 else 0)) for a in layout.held}
+    fits = layout.stack_shape == tuple(stack.shape) and all(0 <= i < layout.shape[a] for a, i in at.items())
+    return replace(layout, held=at) if fits else None
 
 
 def coloured(frames: Any) -> bool:

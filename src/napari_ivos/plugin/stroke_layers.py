@@ -264,7 +264,7 @@ class StrokeLayers:
         kept = [d for d in before if d.stroke in by_id]
         missing = [r for r in records if r.id not in {d.stroke for d in kept}]
         for drawn in (d for d in before if d.stroke is None):
-            same = next((r for r in missing if r.frame == drawn.frame and np.array_equal(r.points, drawn.points)), None)
+            same = next((r for r in missing if drawn.same(r)), None)
             if same is not None:
                 drawn.stroke = same.id
                 missing.remove(same)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Shapes
 
     from napari_ivos.plugin.geometry import Layout
+    from napari_ivos.session import StrokeRecord
 
 DOT = 0.25
 """A click is shown as a line of twice this length in pixels."""
@@ -34,6 +35,8 @@ class Drawn:
         As in the layer.
     stroke : int or None
         Its id in the session; None while it is on its way there.
+    withdrawn : bool
+        It was deleted or moved on its way there.
     """
 
     object_id: int
@@ -41,6 +44,11 @@ class Drawn:
     points: npt.NDArray[np.float64]
     vertices: npt.NDArray[np.float32]
     stroke: int | None = None
+    withdrawn: bool = False
+
+    def same(self, record: StrokeRecord) -> bool:
+        """Whether the session has this line, on this frame, as that stroke."""
+        return record.frame == self.frame and np.array_equal(record.points, self.points)
 
 
 @dataclass(frozen=True)

@@ -289,12 +289,10 @@ class Work:
         if drawing is None or not (changes.new or changes.gone):
             return
         self.show_before(False)
+        self._interrupt()
         for drawn in changes.gone:
-            if drawn.stroke is not None:
-                self._interrupt()
             drawing.take_back(drawn)
         if changes.new:
-            self._interrupt()
             self._keep()
             drawing.release()
             drawing.submit(changes.new)
