@@ -80,6 +80,18 @@ def drag(viewer: Any, points: Any, release: bool = True) -> None:
         QTest.mouseRelease(native, left, none, places[-1])
 
 
+def click(viewer: Any, point: Any, button: Qt.MouseButton = Qt.MouseButton.LeftButton, twice: bool = False) -> None:
+    """Move the mouse to a (row, col) world point, no button held, and click there."""
+    native = viewer.window._qt_viewer.canvas.native
+    place, none = places_of(viewer, [point])[0], Qt.KeyboardModifier.NoModifier
+    at = QPointF(native.mapToGlobal(place))
+    held = Qt.MouseButton.NoButton
+    QApplication.sendEvent(native, QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, held, held, none))
+    QTest.qWait(MOUSE_PACE)
+    (QTest.mouseDClick if twice else QTest.mouseClick)(native, button, none, place)
+    QTest.qWait(MOUSE_PACE)
+
+
 def draw(qtbot: Any, viewer: Any, widget: Any, frame: int) -> None:
     """Draw along the bright square of a frame, and wait for the mask."""
     widget.go_to(frame)

@@ -118,6 +118,25 @@ def test_a_stroke_that_the_mouse_moves_is_followed(desks, tmp_path, mode, opened
     assert layer.mode == mode
 
 
+@pytest.mark.parametrize("tool", ["add_rectangle", "add_ellipse"])
+def test_other_shapes_are_strokes_along_their_outline(desks, tool):
+    """Napari keeps the corners around an ellipse; the stroke is the closed line that is seen, and no other is."""
+    desk = desks()
+    desk.go_to(2)
+    layer = desk.viewer.layers.selection.active
+    layer.mode = tool
+    scene.draw(desk, [(12, 20), (18, 26), (24, 32)])
+    desk.wait()
+    (stroke,) = desk.session.strokes()
+    points = stroke.points
+    np.testing.assert_array_equal(points[0], points[-1])
+    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [(12, 20), (24, 32)], atol=0.2)
+    if tool == "add_ellipse":
+        np.testing.assert_allclose(np.linalg.norm(points - [18, 26], axis=1), 6, atol=0.2)
+    desk.handle()
+    assert layer.shape_type == [tool.removeprefix("add_")]
+
+
 def test_a_deleted_stroke_is_taken_back(desks):
     """Deleting a stroke of the open round takes its mask away."""
     desk = desks()

@@ -10,7 +10,7 @@ import numpy as np
 import plugin_mouse
 import plugin_scene as scene
 import pytest
-from plugin_mouse import PATIENCE, drag, draw, ready, settle, start
+from plugin_mouse import PATIENCE, click, drag, draw, press, ready, settle, start
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -256,6 +256,46 @@ def test_a_click_is_a_dot_and_the_next_frame_is_free_of_it(window, qtbot):
     strokes = widget.session.strokes()
     assert [(s.frame, len(s.points) == 1) for s in strokes] == [(2, True), (5, False)]
     assert viewer.layers["object 1 (strokes)"].nshapes == 2
+
+
+CORNERS = [(12, 20), (12, 32), (24, 32), (24, 20)]
+
+
+@pytest.mark.parametrize(("tool", "points"), [("add_polygon", 5), ("add_polyline", 4)])
+def test_a_line_made_by_clicks_is_one_stroke(window, qtbot, tool, points):
+    """With napari's tools for polygons and lines of clicks: nothing is segmented until the double click ends it."""
+    viewer, widget = window(show=True)
+    widget.go_to(2)
+    layer = viewer.layers["object 1 (strokes)"]
+    layer.mode = tool
+    for corner in CORNERS:
+        click(viewer, corner)
+        settle(qtbot, widget)
+        assert not widget.session.strokes()
+    click(viewer, CORNERS[-1], twice=True)
+    qtbot.waitUntil(lambda: len(widget.session.strokes()) == 1, timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert layer.nshapes == 1
+    np.testing.assert_allclose(widget.session.strokes()[0].points, (CORNERS * 2)[:points], atol=0.5)
+
+
+def test_undo_while_a_polygon_is_made_drops_it(window, qtbot):
+    """Ctrl-Z takes the last stroke back, the corners clicked so far go too, and the next polygon is whole."""
+    viewer, widget = window(show=True)
+    draw(qtbot, viewer, widget, 2)
+    layer = viewer.layers["object 1 (strokes)"]
+    layer.mode = "add_polygon"
+    for corner in CORNERS[:2]:
+        click(viewer, corner)
+    press(viewer, "Control-Z")
+    settle(qtbot, widget)
+    assert layer.nshapes == len(widget.session.strokes()) == 0
+    for corner in CORNERS[:3]:
+        click(viewer, corner)
+    viewer.layers.selection.active = viewer.layers["movie"]  # which ends it, too
+    qtbot.waitUntil(lambda: len(widget.session.strokes()) == 1, timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert layer.nshapes == 1
 
 
 @pytest.mark.parametrize("way", ["other layer", "slider"])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.plugin import geometry, spares
-from napari_ivos.plugin.strokes import difference
+from napari_ivos.plugin.strokes import difference, outline
 from napari_ivos.plugin.tracing import Changes, Drawn, Tracing
 from napari_ivos.scribbles import BACKGROUND
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BACKGROUND_COLOUR = "#f0f0f0"
 EARLIER_OPACITY = 0.35
 OPACITY = 0.7
+BY_CLICKS = ("add_polygon", "add_polyline", "add_polygon_lasso")
+"""Tools whose lines are made click by click, and end with a double click, Escape or another tool."""
 
 
 class StrokeLayers:
@@ -204,6 +206,8 @@ class StrokeLayers:
         return Changes(tuple(new), tuple(gone), tuple(dict.fromkeys(notes)))
 
     def _read_layer(self, object_id: int, layer: Shapes, new: list[Drawn], gone: list[Drawn], notes: list[str]) -> None:
+        if layer.mode in BY_CLICKS and _unfinished(layer) and layer is self.viewer.layers.selection.active:
+            return
         untidy = self._finish(layer)
         present = _lines(layer)
         known = self._drawn.setdefault(object_id, [])
@@ -224,7 +228,7 @@ class StrokeLayers:
 
     def _finish(self, layer: Shapes) -> bool:
         """End a path that is still being drawn although no button is held (napari leaves it so after a click)."""
-        if not getattr(layer, "_is_creating", False):
+        if not _unfinished(layer):
             return False
         mode, self._writing = layer.mode, True
         try:
@@ -288,6 +292,7 @@ class StrokeLayers:
     def _fill(self, layer: Shapes, lines: list[npt.NDArray[np.float32]], colours: str | list[str]) -> None:
         if not lines and layer.nshapes == 0:
             return
+        self._finish(layer)
         mode, editable, self._writing = layer.mode, layer.editable, True
         try:
             layer.selected_data = set()
@@ -377,6 +382,15 @@ class StrokeLayers:
             layer.mode = "add_path"
 
 
+def _unfinished(layer: Shapes) -> bool:
+    """Whether napari is still making the layer's last line."""
+    return bool(getattr(layer, "_is_creating", False))
+
+
 def _lines(layer: Shapes) -> list[npt.NDArray[np.float32]]:
-    """A layer's lines as they are now: copies, because napari moves a line by changing its array in place."""
-    return [np.array(v, np.float32) for v in layer.data]
+    """A layer's lines as they are now, and outlines of other shapes.
+
+    Copies, because napari moves a line by changing its array in place.
+    """
+    shapes = zip(layer.data, layer.shape_type, strict=True)
+    return [np.array(outline(vertices, kind), np.float32) for vertices, kind in shapes]

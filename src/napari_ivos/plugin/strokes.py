@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Points = npt.NDArray[np.float64]
+ELLIPSE_POINTS = 48
+"""So many points of an ellipse are taken."""
 Vertices = npt.NDArray[np.floating[Any]]
 
 
@@ -62,6 +64,25 @@ def pieces_of(points: Points, shape: tuple[int, int, int]) -> tuple[list[Piece],
         else:
             pieces.append(piece)
     return pieces, notes
+
+
+def outline(vertices: Vertices, kind: str) -> Vertices:
+    """The line that napari shows for a shape.
+
+    Parameters
+    ----------
+    vertices : (N, ndim) array
+        As napari keeps them: of an ellipse, the four corners of the rectangle around it.
+    kind : str
+        "path", "line", "rectangle", "polygon" or "ellipse".
+    """
+    if kind == "ellipse":
+        turn = np.linspace(0, 2 * np.pi, ELLIPSE_POINTS + 1)[:, None]
+        down, across = vertices[1] - vertices[0], vertices[3] - vertices[0]
+        middle = (vertices[0] + vertices[2]) / 2
+        curve: Vertices = middle + np.cos(turn) * down / 2 + np.sin(turn) * across / 2
+        return curve
+    return np.concatenate([vertices, vertices[:1]]) if kind in ("rectangle", "polygon") else vertices
 
 
 def key_of(vertices: Vertices) -> bytes:
