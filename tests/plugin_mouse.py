@@ -80,15 +80,22 @@ def drag(viewer: Any, points: Any, release: bool = True) -> None:
         QTest.mouseRelease(native, left, none, places[-1])
 
 
-def click(viewer: Any, point: Any, button: Qt.MouseButton = Qt.MouseButton.LeftButton, twice: bool = False) -> None:
-    """Move the mouse to a (row, col) world point, no button held, and click there."""
+def hover(viewer: Any, points: Any) -> None:
+    """Move the mouse along (row, col) world points, no button held."""
     native = viewer.window._qt_viewer.canvas.native
-    place, none = places_of(viewer, [point])[0], Qt.KeyboardModifier.NoModifier
-    at = QPointF(native.mapToGlobal(place))
-    held = Qt.MouseButton.NoButton
-    QApplication.sendEvent(native, QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, held, held, none))
-    QTest.qWait(MOUSE_PACE)
-    (QTest.mouseDClick if twice else QTest.mouseClick)(native, button, none, place)
+    none, held = Qt.KeyboardModifier.NoModifier, Qt.MouseButton.NoButton
+    for place in places_of(viewer, points):
+        at = QPointF(native.mapToGlobal(place))
+        QApplication.sendEvent(native, QMouseEvent(QEvent.Type.MouseMove, QPointF(place), at, held, held, none))
+        QTest.qWait(MOUSE_PACE)
+
+
+def click(viewer: Any, point: Any, button: Qt.MouseButton = Qt.MouseButton.LeftButton, twice: bool = False) -> None:
+    """Move the mouse to a (row, col) world point and click there."""
+    native = viewer.window._qt_viewer.canvas.native
+    hover(viewer, [point])
+    place = places_of(viewer, [point])[0]
+    (QTest.mouseDClick if twice else QTest.mouseClick)(native, button, Qt.KeyboardModifier.NoModifier, place)
     QTest.qWait(MOUSE_PACE)
 
 

@@ -166,6 +166,12 @@ def test_a_project_that_is_only_read_can_be_compared_too(compared, desks, tmp_pa
     reader.wait()
     assert layer.nshapes == 0
     assert any(kind == "warning" and "read-only" in text for kind, text in reader.said)
+    paper = reader.binding.paper
+    assert not paper.editable  # napari would show the refusal of its brush as a crash
+    reader.viewer.layers.selection.active = paper
+    paper.mode = "paint"
+    scene.draw(reader, [(50, 10), (50, 14)])
+    np.testing.assert_array_equal(np.asarray(reader.session.labels), after)
 
 
 # --- the project is made with the first stroke -----------------------------------------------------------------------

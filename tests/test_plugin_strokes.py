@@ -384,6 +384,24 @@ def test_a_drag_of_the_brush_is_one_step(desks):
     np.testing.assert_array_equal(desk.session.labels[2], before)
 
 
+def test_a_drag_of_a_brush_that_reaches_over_frames_is_one_step_a_frame(desks):
+    """With three dimensions to edit: one undo takes the drag back on all frames."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    before, steps = np.array(desk.session.labels), len(desk.session.log)
+    desk.go_to(4)
+    desk.paint_mask()
+    brush = desk.viewer.layers.selection.active
+    brush.brush_size, brush.n_edit_dimensions = 4, 3
+    scene.draw(desk, [(50, 10), (50, 14), (50, 18)])
+    desk.wait()
+    assert (np.asarray(desk.session.labels)[3:6, 50, 10:19] == 1).all()
+    assert len(desk.session.log) == steps + 5
+    desk.undo()
+    desk.wait()
+    np.testing.assert_array_equal(desk.session.labels, before)
+
+
 def test_naparis_undo_does_not_touch_what_was_written(desks):
     """After the engine wrote a frame, Ctrl-Z in the result layer replays nothing."""
     desk = desks()

@@ -7,7 +7,7 @@ import plugin_mouse
 import plugin_scene as scene
 import plugin_wide as wide
 import pytest
-from plugin_mouse import PATIENCE, drag, draw, press, settle
+from plugin_mouse import PATIENCE, click, drag, draw, hover, press, settle
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -78,6 +78,24 @@ def test_in_3d_nothing_can_be_drawn_and_in_2d_it_goes_on(window, qtbot):
     QApplication.processEvents()
     draw(qtbot, viewer, widget, 5)
     assert [s.frame for s in widget.session.strokes()] == [2, 5]
+
+
+def test_what_the_right_button_encircles_is_one_step(window, qtbot):
+    """However many dabs napari makes of the way round, which no button is held on: one annotation, one undo."""
+    viewer, widget = window(show=True)
+    draw(qtbot, viewer, widget, 3)
+    before, steps = np.array(widget.session.labels[3]), len(widget.session.log)
+    widget.run("paint_mask")
+    viewer.layers.selection.active.brush_size = 3
+    click(viewer, (40, 60), Qt.MouseButton.RightButton)
+    hover(viewer, [(40 + 8 * np.sin(a), 52 + 8 * np.cos(a)) for a in np.linspace(0, 2 * np.pi, 24)])
+    qtbot.waitUntil(lambda: len(widget.session.log) > steps, timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert widget.session.labels[3, 40, 52] == 1
+    assert len(widget.session.log) == steps + 1
+    press(viewer, "Control-Z")
+    settle(qtbot, widget)
+    np.testing.assert_array_equal(widget.session.labels[3], before)
 
 
 def test_ctrl_z_in_any_layer(window, qtbot):

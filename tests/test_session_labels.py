@@ -235,6 +235,26 @@ def test_paint_holds_what_was_painted_and_no_more(session) -> None:
     assert int((patches[3].probability > 0).sum()) == shown.size - 8
 
 
+def test_paint_of_one_stroke_over_frames_is_taken_back_at_once(session) -> None:
+    """A step for each frame, which one undo takes back and one redo brings back; the stroke before it is its own."""
+    session.labels[2, 80:90, 5:9] = 3
+    session.labels.commit()
+    before = np.array(session.labels)
+    steps = len(session.log)
+    with session.painting():
+        for column in (5, 7):
+            session.labels[3:6, 80:90, column : column + 4] = 3
+    session.labels.commit()
+    after = np.array(session.labels)
+    assert [step.kind for step in session.log[steps:]] == ["annotate"] * 3
+    assert [step.detail["frame"] for step in session.undo()] == [5, 4, 3]
+    np.testing.assert_array_equal(session.labels, before)
+    assert [step.detail["frame"] for step in session.redo()] == [3, 4, 5]
+    np.testing.assert_array_equal(session.labels, after)
+    session.undo()
+    assert [step.detail["frame"] for step in session.undo()] == [2]
+
+
 def test_looking_elsewhere_ends_the_stroke(session) -> None:
     """Reading or painting another frame, from the thread that paints, makes the paint an annotation."""
     steps = len(session.log)

@@ -114,6 +114,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
         binding.colour()
+        self._lock_result(False)
         self._sync()
         objects = session.objects
         if objects:

@@ -290,7 +290,12 @@ class Brush:
     def show(self, data: Any) -> None:
         """Hold the same part of other labels."""
         self._data = data
-        self.layer.data = CutOut(data, self.box)
+        self._hold(self.box)
+
+    def _hold(self, box: Box) -> None:
+        editable = self.layer.editable
+        self.layer.data = CutOut(self._data, box)
+        self.layer.editable = editable  # napari lets new data be painted
 
     def move(self) -> None:
         """Hold the part of the frame that is in view."""
@@ -300,7 +305,7 @@ class Brush:
         box = cut_for(view, self.layout.stack_shape[1:])
         if box == self.box:
             return
-        self.layer.data = CutOut(self._data, box)
+        self._hold(box)
         self.layer.translate = self._placed(box)["translate"]
 
     def disconnect(self) -> None:

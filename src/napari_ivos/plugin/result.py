@@ -5,6 +5,7 @@ For most stacks they are one layer; frames too large for that are shown as a pyr
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class Result:
         self.brush: large.Brush | None = None
         self.earlier: LabelsBefore | None = None
         self._mode = "pan_zoom"
+        self._circling = ExitStack()
         self.labels = self._add_labels()
 
     # -- layers
@@ -90,8 +92,7 @@ class Result:
             labels.data = shown
             spares.reuse(self.viewer, labels, name, options)
         labels.events.paint.connect(self._on_paint)
-        labels.mouse_drag_callbacks.append(self._on_brush)
-        self._keys.bind(labels)
+        self._watch(labels)
         self.brush = self._add_brush() if several else None
         return labels
 
@@ -112,9 +113,24 @@ class Result:
     def _add_brush(self) -> large.Brush:
         brush = large.Brush(self.viewer, self.image, self.layout, *self._data(), self._on_paint)
         brush.layer.opacity = OPACITY
-        brush.layer.mouse_drag_callbacks.append(self._on_brush)
-        self._keys.bind(brush.layer)
+        self._watch(brush.layer)
         return brush
+
+    def _watch(self, layer: Labels) -> None:
+        """Bind the keys in a layer, and see where strokes of the brush begin and end."""
+        layer.mouse_drag_callbacks.append(self._on_brush)
+        circle = _circle_of(layer)
+        if circle is not None:
+            circle.events.active.connect(self._on_circle)
+        self._keys.bind(layer)
+
+    def _unwatch(self, layer: Labels) -> None:
+        self._keys.unbind(layer)
+        if self._on_brush in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._on_brush)
+        circle = _circle_of(layer)
+        if circle is not None:
+            circle.events.active.disconnect(self._on_circle)
 
     @property
     def paper(self) -> Labels:
@@ -163,13 +179,18 @@ class Result:
             while event.type == "mouse_move":
                 yield
 
+    def _on_circle(self, event: object = None) -> None:
+        """What napari's right button encircles and fills is one stroke, although no button is held."""
+        self._circling.close()
+        if any(circle.active for circle in map(_circle_of, self.layers) if circle is not None):
+            self._circling.enter_context(self.session.painting())
+
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""
         self.labels.events.paint.disconnect(self._on_paint)
         for layer in self.layers:
-            self._keys.unbind(layer)
-            if self._on_brush in layer.mouse_drag_callbacks:
-                layer.mouse_drag_callbacks.remove(self._on_brush)
+            self._unwatch(layer)
+        self._circling.close()
         if self.brush is not None:
             self.brush.disconnect()
 
@@ -230,3 +251,8 @@ class Result:
                 "quality": [round(float(quality.get(o.id, np.nan)), 3) for o in objects],
             }
         )
+
+
+def _circle_of(layer: Labels) -> Any:
+    """What says whether something is being encircled in a layer; None where napari can't."""
+    return getattr(layer, "_overlays", {}).get("brush_stroke")

@@ -423,7 +423,8 @@ class Work:
         self.exporter.submit(reading)
 
     def _lock_result(self, running: bool) -> None:
-        locked = running or self.comparing
+        """Let the result be painted, unless that would be refused: napari shows errors of its brush as crashes."""
+        locked = running or self.comparing or (self.session is not None and self.session.read_only is not None)
         if self.binding is not None and self.binding.paper.editable == locked:
             self.binding.paper.editable = not locked
 

@@ -189,8 +189,13 @@ class Annotator:
 
     # -- paint
 
-    def paint(self, frame: int, painted: Mapping[int, Patch], spreads: Mapping[int, bool] | None = None) -> Annotated:
-        """Take exact masks; painted masks of others lose what these cover."""
+    def paint(
+        self, frame: int, painted: Mapping[int, Patch], spreads: Mapping[int, bool] | None = None, part: int = 0
+    ) -> Annotated:
+        """Take exact masks; painted masks of others lose what these cover.
+
+        `part` counts the frames of one stroke of paint, which are taken back together.
+        """
         started = time.perf_counter()
         states = self._project.objects()
         edits.check_alive(states, painted, frame)
@@ -203,7 +208,8 @@ class Annotator:
         number = self.open_round()
 
         def begin(writer: Writer) -> int:
-            step = writer.begin("annotate", number, None, {"frame": frame, "objects": len(painted)})
+            detail = {"frame": frame, "objects": len(painted), **({"part": part} if part else {})}
+            step = writer.begin("annotate", number, None, detail)
             writer.put_objects(step, made)
             return step
 

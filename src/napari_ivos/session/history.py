@@ -41,6 +41,8 @@ class Painted:
 def to_take_back(newest_first: Iterable[Step], to: str) -> list[Step]:
     """Steps that `undo` takes back, in order: the last one, or strokes, paint and propagations of the last round.
 
+    The last one is several where one stroke of paint went over several frames.
+
     Edits of the table of objects outlive a round: an object that was added for it stays, without its masks. The history
     is read as far back as that round goes, no farther.
     """
@@ -49,7 +51,10 @@ def to_take_back(newest_first: Iterable[Step], to: str) -> list[Step]:
         if step.state is not StepState.ACTIVE:
             continue
         if to == "step":
-            return [step]
+            chosen.append(step)
+            if _goes_on(step):
+                continue
+            break
         if step.kind not in ROUND_KINDS:
             continue
         if chosen and step.round != chosen[0].round:
@@ -67,12 +72,17 @@ def to_bring_back(newest_first: Iterable[Step], to: str) -> list[Step]:
     tail = takewhile(lambda s: s.state is not StepState.ACTIVE or s.kind not in ROUND_KINDS, newest_first)
     undone = [s for s in tail if s.state is StepState.UNDONE][::-1]
     if to == "step":
-        return undone[:1]
+        return [*undone[:1], *takewhile(_goes_on, undone[1:])]
     rounds = [s for s in undone if s.kind in ROUND_KINDS]
     if not rounds:
         return undone
     last = max(s.number for s in rounds if s.round == rounds[0].round)
     return [s for s in undone if s.number <= last]
+
+
+def _goes_on(step: Step) -> bool:
+    """Whether it is of the same stroke of paint as the step before it."""
+    return bool(step.detail.get("part"))
 
 
 def painted_by(project: Project, number: int) -> Painted:

@@ -416,7 +416,7 @@ class Session:
         if found is None:
             return
         with self._painting:
-            if frame not in self._cache.paint:
+            if frame not in self._cache.paint and not self._cache.holding:
                 self.commit_paint()
             states = self._project.objects()
             edits.check_alive(states, {int(v) for v in np.unique(values)} - {0}, frame)
@@ -438,9 +438,9 @@ class Session:
 
     @contextmanager
     def painting(self) -> Iterator[None]:
-        """Keep what is painted inside as one stroke: looking at other frames meanwhile does not end it.
+        """Keep what is painted inside as one stroke: looking at other frames meanwhile, or painting them, ends it not.
 
-        napari looks at the first frame before each dab of its brush.
+        napari looks at the first frame before each dab of its brush, which may reach over several frames.
         """
         self._cache.holding += 1
         try:
@@ -462,12 +462,14 @@ class Session:
 
     def _commit_paint(self) -> None:
         """Annotate the painted frames; the right to write is held."""
+        part = 0
         with self._painting:
             for frame, paint in list(self._cache.paint.items()):
                 below = partial(composed, self._project, frame)
                 patches, spreads = settled(paint, self._cache.boxes(frame), below)
                 if patches:
-                    self._told(self._annotator.paint(frame, patches, spreads))
+                    self._told(self._annotator.paint(frame, patches, spreads, part))
+                    part += 1
                 del self._cache.paint[frame]
 
     # -- propagating
@@ -702,6 +704,8 @@ class Session:
 
     def undo(self, to: Literal["step", "round"] = "step") -> tuple[Step, ...]:
         """Take back the last step, or the last round; costs the same for any number of frames.
+
+        Paint of one stroke of the brush that reached over several frames is a step for each, taken back together.
 
         A round is its strokes, paint and propagations. What was done to the table of objects meanwhile (added, named,
         locked, divided ...) stays: those are steps of their own.
