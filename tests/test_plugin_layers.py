@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plugin_scene as scene
 import pytest
-from napari.layers import Labels
+from napari.layers import Image, Labels
+from napari.layers._layer_actions import _duplicate_layer
 
 from napari_ivos.errors import InputError, ProjectError
 
@@ -91,6 +92,57 @@ def test_ending_hides_layers_and_leaves_no_callbacks(desks):
     assert not np.asarray(desk.viewer.layers["movie [objects]"].data[3]).any()
     with pytest.raises(ProjectError, match="closed"):
         session.strokes()
+
+
+@pytest.mark.parametrize("shape", [(8, 60, 80), (8, 3, 60, 80), (60, 80)], ids=str)
+def test_a_duplicate_of_the_result_is_a_copy_of_its_own(desks, shape):
+    """Napari's Duplicate keeps the masks as they are now; what is done later, and paint, stays out of it."""
+    frames = scene.movie() if len(shape) > 2 else scene.movie()[2]
+    image = Image(np.broadcast_to(frames[:, None] if len(shape) > 3 else frames, shape).copy(), name="movie")
+    desk = desks(image)
+    scene.drawn_at(desk, frame := 2 * (len(shape) > 2))
+    masks = np.array(desk.session.labels)
+    layers = desk.viewer.layers
+    layers.selection.active = desk.binding.labels
+    _duplicate_layer(layers)
+    twin = layers["movie [objects] copy"]
+    assert type(twin.data) is np.ndarray
+    twin.data[..., 50:52, 5:9] = 1
+    np.testing.assert_array_equal(np.asarray(desk.session.labels), masks)
+    desk.undo()
+    desk.wait()
+    assert twin.data.any()
+    assert not np.asarray(desk.session.labels[frame]).any()
+
+
+def test_other_data_put_into_the_result_are_put_out_with_a_word(desks):
+    """A script or plugin that sets the layer's data would cut it off: the session's come back, and take paint."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    labels = desk.binding.labels
+    labels.data = np.zeros((8, 60, 80), np.uint16)
+    desk.wait()
+    assert labels.data is desk.session.labels
+    assert desk.said[-1][0] == "warning"
+    assert "no other data" in desk.said[-1][1]
+    labels.paint((2, 50, 8), 1)
+    desk.wait()
+    assert desk.session.labels[2, 50, 8] == 1
+
+
+def test_a_label_that_is_no_object_yet_is_seen_while_it_is_painted(desks):
+    """It becomes an object with its own colour when the stroke ends."""
+    desk = desks()
+    labels = desk.binding.labels
+    assert labels.get_color(7)[3] == 1
+    labels.paint((2, 50, 8), 7)
+    desk.wait()
+    assert [o.id for o in desk.session.objects] == [1, 7]
+    np.testing.assert_allclose(labels.get_color(7)[:3], _rgb(desk.session.objects[1].colour), atol=0.01)
+
+
+def _rgb(colour: str) -> list[float]:
+    return [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
 
 
 # --- objects -------------------------------------------------------------------------------------------------------

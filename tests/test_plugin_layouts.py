@@ -117,3 +117,43 @@ def test_units_and_axis_names_are_copied(desks):
     for layer in desk.binding.layers:
         assert tuple(map(str, layer.units)) == units
         assert tuple(layer.axis_labels) == ("t", "y", "x")
+
+
+MOVES = {
+    "scale": (1, 0.5, 0.25),
+    "translate": (0, 7, 9),
+    "rotate": 30,
+    "shear": (0.1, 0, 0),
+    "affine": [[1, 0, 0, 0], [0, 1, 0, 5], [0, 0, 2, 0], [0, 0, 0, 1]],
+    "units": ("second", "micrometer", "micrometer"),
+    "axis_labels": ("t", "y", "x"),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_masks_and_strokes_go_along_with_the_image(desks, name):
+    """Calibrated or moved after Start, the image has its result and its strokes over it still, and is drawn on."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    image = desk.binding.image
+    setattr(image, name, MOVES[name])
+    desk.wait()
+    scene.drawn_at(desk, 4)
+    np.testing.assert_allclose(desk.session.strokes()[-1].points, scene.line(4), atol=1e-3)
+    assert [s.frame for s in desk.session.strokes()] == [2, 4]
+    assert len(desk.binding.layers) == 3
+    for layer in desk.binding.layers:
+        np.testing.assert_array_equal(*(str(getattr(x, name)) for x in (layer, image)), err_msg=layer.name)
+
+
+def test_a_plane_goes_along_with_its_volume(desks):
+    """The result of one plane stays at that plane where its volume is scaled after Start."""
+    viewer = ViewerModel()
+    image = viewer.add_layer(Image(spread("TZYX", (8, 5, 60, 80)), name="movie"))
+    viewer.dims.set_point(1, 3)
+    desk = desks(image, viewer=viewer)
+    image.scale = (1, 2.5, 0.5, 0.5)
+    np.testing.assert_allclose(desk.binding.labels.translate, (0, 7.5, 0, 0))
+    np.testing.assert_allclose(desk.binding.labels.scale, image.scale)

@@ -7,6 +7,7 @@ import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari.layers.shapes._shapes_key_bindings import copy_selected_shapes, paste_shape
 
 from napari_ivos import FakePredictor, Session
 from napari_ivos.errors import ProjectError, WeightsError
@@ -135,6 +136,22 @@ def test_other_shapes_are_strokes_along_their_outline(desks, tool):
         np.testing.assert_allclose(np.linalg.norm(points - [18, 26], axis=1), 6, atol=0.2)
     desk.handle()
     assert layer.shape_type == [tool.removeprefix("add_")]
+
+
+def test_a_pasted_stroke_is_one_of_the_frame_on_screen(desks):
+    """Copied on one frame and pasted on another with napari's keys; it is read at once, without another deed."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    layer = desk.viewer.layers.selection.active
+    layer.mode, layer.selected_data = "select", {0}
+    copy_selected_shapes(layer)
+    desk.go_to(3)
+    desk._bell.clear()
+    paste_shape(layer)
+    assert desk._bell.is_set()
+    desk.wait()
+    assert [s.frame for s in desk.session.strokes()] == [2, 3]
+    np.testing.assert_array_equal(*(s.points for s in desk.session.strokes()))
 
 
 def test_a_deleted_stroke_is_taken_back(desks):

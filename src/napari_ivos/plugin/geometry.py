@@ -186,6 +186,12 @@ def spatial(image: Image) -> dict[str, Any]:
     }
 
 
+def place(layer: Layer, placed: Mapping[str, Any]) -> None:
+    """Let a layer lie as `spatial` or `shifted` says."""
+    for name, value in placed.items():
+        setattr(layer, name, value)
+
+
 def shifted(image: Image, offset: Points) -> dict[str, Any]:
     """`spatial`, for a layer whose first pixel is the image's at `offset` (ndim,)."""
     from napari.utils.transforms import Affine
@@ -271,6 +277,9 @@ class LabelsView:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Array:
+        return np.asarray(self)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:

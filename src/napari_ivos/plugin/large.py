@@ -95,6 +95,9 @@ class Coarse:
     def nbytes(self) -> int:
         return self.size * 2
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Array:
+        return np.asarray(self)
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self[...], self.dtype if dtype is None else dtype)
 
@@ -171,6 +174,9 @@ class CutOut:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Array:
+        return np.asarray(self)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self[...], self.dtype if dtype is None else dtype)
@@ -306,7 +312,11 @@ class Brush:
         if box == self.box:
             return
         self._hold(box)
-        self.layer.translate = self._placed(box)["translate"]
+        self.place()
+
+    def place(self) -> None:
+        """Lie where that part of the image lies."""
+        geometry.place(self.layer, self._placed(self.box))
 
     def disconnect(self) -> None:
         """Hear nothing more, and show no frame around the part."""

@@ -60,6 +60,8 @@ class Binding:
         self.strokes = StrokeLayers(viewer, image, layout, session, self.hidden, self.keys, on_change)
         self.keys.bind(image)
         viewer.dims.events.ndisplay.connect(self._turned)
+        for name in geometry.spatial(image):
+            getattr(image.events, name).connect(self._moved)
 
     # -- layers
 
@@ -87,6 +89,8 @@ class Binding:
         """Hear nothing more from the layers."""
         self.keys.told = None
         self.viewer.dims.events.ndisplay.disconnect(self._turned)
+        for name in geometry.spatial(self.image):
+            getattr(self.image.events, name).disconnect(self._moved)
         self.keys.unbind(self.image)
         self.strokes.disconnect()
         self.result.disconnect()
@@ -104,6 +108,11 @@ class Binding:
         objects = self.session.objects
         self.result.colour(objects, self.hidden)
         self.strokes.colour(objects)
+
+    def _moved(self, event: object = None) -> None:
+        """The image was scaled, moved or turned, by the user or a script."""
+        self.result.move()
+        self.strokes.move()
 
     def _turned(self, event: object = None) -> None:
         """The view became 3D or flat."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_ivos.session import LabelsBefore, ObjectInfo, Session
 
 OPACITY = 0.55
+UNKNOWN_COLOUR = "#f0f0f0"
+"""Of labels that are no objects yet: they become some when the stroke that paints them ends."""
 
 
 class Result:
@@ -80,6 +82,7 @@ class Result:
         from napari.layers import Labels
 
         data, offset = self._data()
+        self._own = data
         several = large.is_large(self.layout)
         shown = large.pyramid(self._shown, self.layout) if several else data
         options = {"opacity": OPACITY, **geometry.shifted(self.image, offset)}
@@ -92,6 +95,7 @@ class Result:
             labels.data = shown
             spares.reuse(self.viewer, labels, name, options)
         labels.events.paint.connect(self._on_paint)
+        labels.events.data.connect(self._on_data)
         self._watch(labels)
         self.brush = self._add_brush() if several else None
         return labels
@@ -142,6 +146,12 @@ class Result:
         """The one or two of them."""
         return tuple(dict.fromkeys((self.labels, self.paper)))
 
+    def move(self) -> None:
+        """Lie where the image lies now."""
+        geometry.place(self.labels, geometry.shifted(self.image, self._data()[1]))
+        if self.brush is not None:
+            self.brush.place()
+
     def mend(self) -> bool:
         """Make the layer with the result again where it was deleted; whether it was."""
         if self.labels in self.viewer.layers:
@@ -172,6 +182,16 @@ class Result:
         self.painted = True
         self._on_change()
 
+    def _on_data(self, event: object = None) -> None:
+        self._on_change()
+
+    def reclaim(self) -> bool:
+        """Put the session's labels back where a script or another plugin has put others; whether it had."""
+        foreign = not self.labels.multiscale and self.labels.data is not self._own
+        if foreign:
+            self.labels.data = self._own
+        return foreign
+
     def _on_brush(self, layer: object, event: Any) -> Generator[None]:
         """One drag of napari's brush is one stroke."""
         with self.session.painting():
@@ -188,6 +208,7 @@ class Result:
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""
         self.labels.events.paint.disconnect(self._on_paint)
+        self.labels.events.data.disconnect(self._on_data)
         for layer in self.layers:
             self._unwatch(layer)
         self._circling.close()
@@ -210,7 +231,7 @@ class Result:
         """Give masks the objects' colours; those of hidden ones are not seen."""
         from napari.utils.colormaps import DirectLabelColormap
 
-        shown: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+        shown: dict[int | None, Any] = {None: UNKNOWN_COLOUR, 0: "transparent"}
         shown |= {o.id: "transparent" if o.id in hidden else o.colour for o in objects}
         for layer in self.layers:
             layer.colormap = DirectLabelColormap(color_dict=shown)
@@ -229,6 +250,7 @@ class Result:
         if earlier is not None:
             self._mode = str(paper.mode)
         data, _ = self._data()
+        self._own = data
         self.labels.data = large.pyramid(self._shown, self.layout) if self.labels.multiscale else data
         if self.brush is not None:
             self.brush.show(data)

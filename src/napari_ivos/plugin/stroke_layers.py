@@ -100,6 +100,7 @@ class StrokeLayers:
         else:
             spares.reuse(self.viewer, shapes, name, {"opacity": OPACITY, **placed, **options})
         shapes.events.data.connect(self._tell)
+        shapes.events.features.connect(self._tell)  # all that napari tells of lines that are pasted
         shapes.mouse_drag_callbacks.append(self._on_drag)
         self._keys.bind(shapes)
         return shapes
@@ -118,6 +119,11 @@ class StrokeLayers:
     def layers(self) -> tuple[Shapes, ...]:
         """All of them, those of earlier rounds first."""
         return (*(() if self._earlier is None else (self._earlier,)), *self._strokes.values())
+
+    def move(self) -> None:
+        """Lie where the image lies now."""
+        for layer in self.layers:
+            geometry.place(layer, geometry.spatial(self.image))
 
     def object_of(self, layer: object) -> int | None:
         """Whose strokes a layer holds; None where it isn't one of ours."""
@@ -180,6 +186,7 @@ class StrokeLayers:
         for layer in self.layers:
             self._keys.unbind(layer)
             layer.events.data.disconnect(self._tell)
+            layer.events.features.disconnect(self._tell)
             if self._on_drag in layer.mouse_drag_callbacks:
                 layer.mouse_drag_callbacks.remove(self._on_drag)
 

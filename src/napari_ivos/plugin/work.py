@@ -42,6 +42,10 @@ LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
 SEGMENTING = ("interact", "propagate", "remove stroke")
 """Kinds of jobs that run the model in use."""
+FOREIGN = (
+    "The layer of the result shows the project's masks, and no other data. Add labels from elsewhere as a layer of "
+    "their own, then press Take labels of this frame."
+)
 
 
 @dataclass(eq=False)
@@ -260,6 +264,8 @@ class Work:
         session, binding = self.session, self.binding
         if session is None or binding is None:
             return
+        if binding.result.reclaim():
+            self.notice(FOREIGN, "warning")
         changes = binding.strokes.read()
         for note in changes.notes:
             self.notice(note, "warning")

@@ -284,6 +284,9 @@ class Labels:
             raise ValueError("labels are composed when they are read: an array of them is always a copy")
         return np.asarray(self[:], self.dtype if dtype is None else dtype)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> npt.NDArray[Any]:
+        return np.asarray(self)  # as a session can't be copied: napari duplicates layers so
+
     # -- reading
 
     def __getitem__(self, key: Any) -> Any:
