@@ -176,6 +176,29 @@ def test_next_object_goes_round_to_a_new_one(desks):
     assert desk.viewer.layers.selection.active.mode == "add_path"
 
 
+@pytest.mark.parametrize("deed", ["add", "divide"])
+def test_an_object_taken_back_before_it_was_shown_is_not_drawn(desks, deed):
+    """New object, then Undo, both while something runs: no error, and the pen is where it was."""
+    desk = desks(model=(model := scene.Slow()))
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    assert model.begun.wait(30)
+    desk.handle()
+    if deed == "add":
+        desk.add_object()
+    else:
+        desk.divide(1)
+    desk.undo()
+    model.gate.release(100)
+    while desk.engine.busy:  # both are done before the window hears of the first
+        pass
+    desk.wait()
+    assert not [text for kind, text in desk.said if kind == "error"]
+    assert [o.id for o in desk.session.objects] == [1]
+    assert desk.selected == 1
+    assert desk.binding.tool == "draw"
+
+
 def test_divide_ends_the_mother_and_begins_daughters(desks):
     """Daughters begin on the frame on screen, where the mother is no more."""
     desk = desks()

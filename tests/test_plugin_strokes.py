@@ -350,6 +350,17 @@ def test_a_propagation_that_waits_is_dropped_for_a_stroke_that_is_deleted(slow):
     assert not np.asarray(slow.session.labels).any()
 
 
+def test_stop_before_a_propagation_has_begun_leaves_the_result_to_be_painted(slow):
+    """It is dropped without having run, and nothing else has to happen for the brush to work again."""
+    slow.propagate()
+    assert not slow.binding.paper.editable
+    slow.stop()
+    assert slow.binding.paper.editable
+    slow.model.gate.release(100)
+    slow.wait()
+    assert [step.kind for step in slow.session.log] == ["add object", "interact"]
+
+
 def test_closing_writes_strokes_before_their_masks_are_made(slow, monkeypatch):
     """However slow the model is: no stroke has to wait for the masks of those before it."""
     for frame in (4, 6):
@@ -417,6 +428,46 @@ def test_a_drag_of_a_brush_that_reaches_over_frames_is_one_step_a_frame(desks):
     desk.undo()
     desk.wait()
     np.testing.assert_array_equal(desk.session.labels, before)
+
+
+@pytest.mark.parametrize("why", ["locked", "not there"])
+def test_paint_that_is_refused_is_taken_off_with_a_word(desks, why):
+    """For a locked object, or one that has ended: napari would show an error out of its brush as a crash."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    if why == "locked":
+        desk.lock_object(1)
+    else:
+        desk.go_to(4)
+        desk.divide(1)
+    desk.go_to(5)
+    desk.viewer.layers.selection.active = brush = desk.binding.paper
+    brush.mode, brush.selected_label = "paint", 1
+    scene.draw(desk, [(50, 10), (50, 14), (50, 18)])
+    desk.wait()
+    kind, said = desk.said[-1]
+    assert kind == "warning"
+    assert ("locked" if why == "locked" else "lives from frame 0 to frame 3") in said
+    assert not np.asarray(desk.session.labels[5]).any()
+    assert not np.asarray(brush._slice.image.raw).any()
+
+
+def test_paint_beside_a_locked_object_is_no_paint_on_it(desks):
+    """The rectangle around the brush, which napari writes whole, may hold pixels of locked objects."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    locked = np.asarray(desk.session.labels[2]) == 1
+    desk.lock_object(1)
+    desk.add_object()
+    desk.paint_mask()
+    brush = desk.viewer.layers.selection.active
+    brush.brush_size = 8
+    assert brush.selected_label == 2
+    scene.draw(desk, [(28, 30), (28, 26)])
+    desk.wait()
+    assert not [text for kind, text in desk.said if kind != "info"]
+    np.testing.assert_array_equal(np.asarray(desk.session.labels[2]) == 1, locked)
+    assert desk.session.labels[2, 29, 28] == 2
 
 
 def test_naparis_undo_does_not_touch_what_was_written(desks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import plugin_mouse
@@ -10,6 +11,7 @@ import plugin_scene as scene
 import pytest
 
 from napari_ivos import FakePredictor
+from napari_ivos.plugin.engine import Job
 from napari_ivos.plugin.review import Review, alive
 from napari_ivos.plugin.timeline import BEST, GROUND, LINE, ROW, WORST, Timeline, picture
 from napari_ivos.project import ObjectInfo
@@ -127,3 +129,24 @@ def test_many_frames_share_a_column():
     assert drawn[LINE.start, 200].tolist() == list(BEST)
     shown = alive(info.lifetime, frames, frames // 3)
     assert np.flatnonzero(shown).tolist() == list(range(33, 300))
+
+
+def test_stop_does_not_stop_the_timeline(desks, monkeypatch):
+    """What is read again after an undo, in the background, comes although Stop is pressed while it waits."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    gate, begun = threading.Event(), threading.Event()
+
+    def held(job):
+        begun.set()
+        gate.wait(30)
+
+    desk.exporter.submit(Job("export", held))
+    assert begun.wait(30)
+    desk.undo()
+    desk.stop()
+    gate.set()
+    desk.wait()
+    assert [float(v) >= 0 for v in desk.review.quality[1]] == [t == 2 for t in range(scene.FRAMES)]

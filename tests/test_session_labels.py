@@ -235,6 +235,21 @@ def test_paint_holds_what_was_painted_and_no_more(session) -> None:
     assert int((patches[3].probability > 0).sum()) == shown.size - 8
 
 
+def test_paint_may_write_what_is_there_already(session) -> None:
+    """Pixels of a locked object that stay as they are don't count as paint, nor keep what changes below them."""
+    rows = np.nonzero(session.labels[4] == 2)[0]
+    session.lock(2)
+    window = np.array(session.labels[4, : rows.min() + 2])
+    window[:3, :3] = 3
+    session.labels[4, : rows.min() + 2] = window
+    paint = session._cache.paint[4]
+    assert int(paint.touched.sum()) == 9
+    session.labels.commit()
+    assert (session.labels[4, :3, :3] == 3).all()
+    with pytest.raises(InputError, match="locked"):
+        session.labels[4, :3, :3] = 2
+
+
 def test_paint_of_one_stroke_over_frames_is_taken_back_at_once(session) -> None:
     """A step for each frame, which one undo takes back and one redo brings back; the stroke before it is its own."""
     session.labels[2, 80:90, 5:9] = 3

@@ -44,7 +44,7 @@ class Exchange(Work):
             count = counted(len(taken), "object")
             if how == "objects":
                 layer.visible = False
-                self.select(taken[0])
+                self.draw_next(taken[0])
             hidden = " (hidden now)" * (how == "objects")
             self.notice(f"Took {count} of frame {frame} from {layer.name}{hidden}. Next: Propagate.")
 

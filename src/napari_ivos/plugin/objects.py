@@ -74,7 +74,7 @@ class Objects(Work):
 
         def then(made: tuple[ObjectInfo, ...]) -> None:
             self._all_changed()
-            self.select(made[0].id)
+            self.draw_next(made[0].id)
             self.notice(f"Draw {' and '.join(o.name for o in made)} here, then propagate.")
 
         self._edit(lambda: session.divide(object_id, frame, daughters), then)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
+    from napari_ivos.errors import IvosError
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.plugin.history_keys import HistoryKeys
     from napari_ivos.session import Labels as SessionLabels
@@ -53,6 +54,8 @@ class Result:
         What is painted in, where it isn't that layer.
     painted : bool
         Something was painted; whoever takes it in clears this.
+    refused : IvosError or None
+        Why something that was painted can't be.
     earlier : LabelsBefore or None
         What is shown instead of the session's labels.
     """
@@ -70,6 +73,7 @@ class Result:
         self._keys = keys
         self._on_change = on_change
         self.painted = False
+        self.refused: IvosError | None = None
         self.brush: large.Brush | None = None
         self.earlier: LabelsBefore | None = None
         self._mode = "pan_zoom"
@@ -182,6 +186,18 @@ class Result:
         self.painted = True
         self._on_change()
 
+    def _refuse(self, error: IvosError) -> None:
+        self.refused = error
+        self._on_change()
+
+    def taken_off(self) -> str:
+        """Show what is there in place of paint that was refused, and say why; "" where none was."""
+        error, self.refused = self.refused, None
+        if error is None:
+            return ""
+        self.refresh()
+        return str(error)
+
     def _on_data(self, event: object = None) -> None:
         self._on_change()
 
@@ -194,7 +210,7 @@ class Result:
 
     def _on_brush(self, layer: object, event: Any) -> Generator[None]:
         """One drag of napari's brush is one stroke."""
-        with self.session.painting():
+        with self.session.painting(self._refuse):
             yield
             while event.type == "mouse_move":
                 yield
@@ -203,7 +219,7 @@ class Result:
         """What napari's right button encircles and fills is one stroke, although no button is held."""
         self._circling.close()
         if any(circle.active for circle in map(_circle_of, self.layers) if circle is not None):
-            self._circling.enter_context(self.session.painting())
+            self._circling.enter_context(self.session.painting(self._refuse))
 
     def disconnect(self) -> None:
         """Hear nothing more from the layers."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_ivos.plugin.drawing import patiently
 from napari_ivos.plugin.engine import Job
 from napari_ivos.plugin.progress import Meter
-from napari_ivos.plugin.work import Work
+from napari_ivos.plugin.work import Reading, Work
 from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
@@ -87,10 +87,14 @@ class Rounds(Work):
 
     def stop(self) -> None:
         """Stop what runs within a frame; what is done is kept, and so are strokes that wait."""
+        unread = any(isinstance(job, Reading) for job in self.exporter.jobs)
         for engine in self.engines:
             engine.stop()
         if self.session is not None:
             self.session.cancel()
+            if unread:
+                self._reviewed()
+        self._lock_result(any(job.kind == "propagate" for job in self.engine.jobs))
         self.changed.emit()
 
     def go_to(self, frame: int) -> None:

@@ -266,6 +266,9 @@ class Work:
             return
         if binding.result.reclaim():
             self.notice(FOREIGN, "warning")
+        refused = binding.result.taken_off()
+        if refused:
+            self.notice(refused, "warning")
         changes = binding.strokes.read()
         for note in changes.notes:
             self.notice(note, "warning")
@@ -362,6 +365,11 @@ class Work:
         binding.draw_for(object_id)
         self.changed.emit()
 
+    def draw_next(self, object_id: int) -> None:
+        """Draw for an object that was made in the background, unless it was taken back meanwhile."""
+        if any(o.id == object_id for o in self._live()[0].objects):
+            self.select(object_id)
+
     def _show_result(self, result: FrameResult | None, propagated: bool = False) -> None:
         """Show a frame that changed; those of other sessions never come here."""
         if result is None or self.binding is None:
@@ -390,7 +398,7 @@ class Work:
         binding.colour()
         self.review.mark(session)
         if chosen is not None:
-            self.select(chosen)
+            self.draw_next(chosen)
         self.changed.emit()
 
     def _all_changed(self, value: object = None) -> None:

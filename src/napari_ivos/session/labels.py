@@ -20,8 +20,9 @@ from napari_ivos.regions import Box, meeting, stacked
 from napari_ivos.untrusted import check_room
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from napari_ivos.errors import IvosError
     from napari_ivos.project import Project
     from napari_ivos.session.painting import Paint
     from napari_ivos.session.session import Session
@@ -111,6 +112,7 @@ class FrameCache:
         self.paint: dict[int, Paint] = {}
         self.painter: int | None = None
         self.holding = 0
+        self.refused: Callable[[IvosError], None] | None = None
 
     def forget(self, frame: int | None = None) -> None:
         """A frame, or everything, has changed."""

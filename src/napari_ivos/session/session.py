@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_ivos.errors import InputError, ProjectError, ReadOnlyProject, SessionBusy
+from napari_ivos.errors import InputError, IvosError, ProjectError, ReadOnlyProject, SessionBusy
 from napari_ivos.predictor import Predictor, Storable
 from napari_ivos.project import (
     ObjectInfo,
@@ -408,6 +408,14 @@ class Session:
 
     def paint(self, frame: int, place: tuple[Index, Index], values: npt.NDArray[Any]) -> None:
         """Paint on the labels of a frame; see `Labels`, which calls this. Pixels of locked objects stay."""
+        try:
+            self._paint(frame, place, values)
+        except IvosError as error:
+            if self._cache.refused is None:
+                raise
+            self._cache.refused(error)
+
+    def _paint(self, frame: int, place: tuple[Index, Index], values: npt.NDArray[Any]) -> None:
         if self._project.read_only is not None:
             raise ReadOnlyProject(f"{self._project.name} is open for reading only: {self._project.read_only}.")
         if frame in self._changing:
@@ -419,15 +427,17 @@ class Session:
             if frame not in self._cache.paint and not self._cache.holding:
                 self.commit_paint()
             states = self._project.objects()
-            edits.check_alive(states, {int(v) for v in np.unique(values)} - {0}, frame)
             box, inside = found
             earlier = self._cache.paint.get(frame)
             reach = box if earlier is None else box.union(earlier.box)
             image = self._cache.window(frame, reach).copy()
             part = image[box.shift(-reach.y0, -reach.x0).slices]
             before = part[inside]
+            spread = np.broadcast_to(values, np.shape(before))
+            other = spread != before  # napari writes all around its brush, as it is, too
+            edits.check_alive(states, {int(v) for v in np.unique(spread[other])} - {0}, frame)
             locked = [i for i, state in states.items() if state.locked is not None]
-            free = ~np.isin(before, locked)
+            free = other & ~np.isin(before, locked)
             part[inside] = np.where(free, values, before)
             touched = np.zeros(reach.shape, bool)
             if earlier is not None:
@@ -437,16 +447,23 @@ class Session:
             self._cache.painter = threading.get_ident()
 
     @contextmanager
-    def painting(self) -> Iterator[None]:
+    def painting(self, refused: Callable[[IvosError], None] | None = None) -> Iterator[None]:
         """Keep what is painted inside as one stroke: looking at other frames meanwhile, or painting them, ends it not.
 
         napari looks at the first frame before each dab of its brush, which may reach over several frames.
+
+        Parameters
+        ----------
+        refused : callable, optional
+            Told why something can't be painted, in place of an error at whoever paints.
         """
-        self._cache.holding += 1
+        cache = self._cache
+        before = cache.refused
+        cache.holding, cache.refused = cache.holding + 1, refused or before
         try:
             yield
         finally:
-            self._cache.holding -= 1
+            cache.holding, cache.refused = cache.holding - 1, before
 
     def commit_paint(self) -> bool:
         """Turn what was painted into annotations; False where that has to wait until the session is free."""
