@@ -150,3 +150,21 @@ def test_stop_does_not_stop_the_timeline(desks, monkeypatch):
     gate.set()
     desk.wait()
     assert [float(v) >= 0 for v in desk.review.quality[1]] == [t == 2 for t in range(scene.FRAMES)]
+
+
+def test_paint_after_a_stroke_is_shown_after_it(desks):
+    """Where a mask has come, and the window has not taken it in yet, paint is newer than it."""
+    desk = desks(model=(model := scene.Slow()))
+    desk.go_to(2)
+    scene.draw(desk, scene.line(2))
+    assert model.begun.wait(30)
+    desk.handle()
+    model.gate.release(100)
+    while desk.engine.busy:
+        pass
+    desk.binding.labels.paint((2, 50, 8), 1)
+    desk._look()
+    desk.wait()
+    there = Review.of(desk.session)
+    np.testing.assert_array_equal(desk.review.quality[1], there.quality[1])
+    assert desk.review.annotated == there.annotated

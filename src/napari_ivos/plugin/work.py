@@ -280,7 +280,7 @@ class Work:
         self._take_strokes(changes)
         if binding.result.painted:
             self._keep()
-            if not self.engine.busy:
+            if self.engine.idle:  # what it did before the paint is shown before it
                 binding.result.painted = False
                 session.commit_paint()
                 self._all_changed()
