@@ -15,7 +15,7 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_ivos import FakePredictor
+from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import dock
 
 pytestmark = plugin_mouse.WARNINGS
@@ -134,6 +134,32 @@ def test_a_dock_closed_by_its_cross_during_a_run_loses_nothing(window, qtbot):
     assert masked(again) == list(range(scene.FRAMES))
     assert again.objects.table.item(0, 1).text() == "object 1"
     draw(qtbot, viewer, again, 6)
+
+
+def test_a_panel_that_was_hidden_is_shown_when_it_is_asked_for(window):
+    """Hidden by the eye in its title, it comes back for `dock`, and so for the commands of napari's palette."""
+    viewer, widget = window(show=True)
+    widget.parentWidget().title.hide_button.click()
+    assert not widget.isVisible()
+    assert dock(viewer) is widget
+    assert widget.isVisible()
+
+
+def test_the_panel_names_the_layer_of_the_project_that_is_opened(window, qtbot, tmp_path):
+    """Opened while another layer was chosen, also in a panel that is new: Start would go on with what is worked on."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "one.tif", scene.movie())
+    Session(tmp_path / "one.tif", project=tmp_path / "one.ivos").close()
+    viewer, widget = window()
+    assert widget.stack.image.value is viewer.layers["movie"]
+    widget.open_project(tmp_path / "one.ivos")
+    qtbot.waitUntil(lambda: widget.session is not None and widget.session.path is not None, timeout=PATIENCE)
+    settle(qtbot, widget)
+    assert widget.stack.image.value is viewer.layers["one.tif"] is widget.desk.binding.image
+    widget.stack.image.value = viewer.layers["movie"]  # for another Start
+    widget.refresh()
+    assert widget.stack.image.value is viewer.layers["movie"]
 
 
 def test_two_viewers_propagate_at_the_same_time(window, qtbot, tmp_path):

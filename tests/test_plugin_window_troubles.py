@@ -80,6 +80,19 @@ def test_in_3d_nothing_can_be_drawn_and_in_2d_it_goes_on(window, qtbot):
     assert [s.frame for s in widget.session.strokes()] == [2, 5]
 
 
+def test_after_a_3d_view_a_stroke_layer_that_was_not_active_is_drawn_in(window, qtbot):
+    """Chosen in napari's list when the view is flat again; its tool is the pen, and not the hand."""
+    viewer, widget = window(show=True)
+    draw(qtbot, viewer, widget, 2)
+    widget.run("paint_mask")
+    viewer.dims.ndisplay = 3
+    QApplication.processEvents()
+    viewer.dims.ndisplay = 2
+    QApplication.processEvents()
+    viewer.layers.selection.active = viewer.layers["object 1 (strokes)"]
+    draw(qtbot, viewer, widget, 5)
+
+
 def test_what_the_right_button_encircles_is_one_step(window, qtbot):
     """However many dabs napari makes of the way round, which no button is held on: one annotation, one undo."""
     viewer, widget = window(show=True)

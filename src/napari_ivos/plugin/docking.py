@@ -49,6 +49,9 @@ def open_dock(viewer: Any = None) -> IvosWidget:
     raw = getattr(found, "__wrapped__", found) if found is not None else napari.Viewer()
     widget = _widgets.get(id(raw))
     if widget is not None and widget.desk.viewer is raw and not widget.desk.closed and _docked(widget):
+        panel = widget.parentWidget()
+        if panel is not None and panel.isHidden():  # by the eye in its title
+            panel.show()
         return widget
     widget = DockedWidget(raw)
     raw.window.add_dock_widget(widget, name=TITLE, area="right", add_vertical_stretch=False)

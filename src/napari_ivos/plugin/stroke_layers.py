@@ -357,15 +357,15 @@ class StrokeLayers:
             layer.visible = info.id not in self._hidden
         if layer.editable == info.locked:
             layer.editable = not info.locked
-            self._ready(layer)
+            if layer is self.viewer.layers.selection.active:
+                self._ready(layer)
         if layer.nshapes:
             layer.edge_color = info.colour
         layer.current_edge_color = info.colour
 
     def _ready(self, layer: Shapes) -> None:
-        """Let the active layer be drawn in again, after napari has put it into a mode for looking only."""
-        active = layer is self.viewer.layers.selection.active
-        if active and layer.editable and layer.visible and layer.mode == "pan_zoom" and self.viewer.dims.ndisplay == 2:
+        """Let a layer be drawn in again, after napari has put it into a mode for looking only."""
+        if layer.editable and layer.visible and layer.mode == "pan_zoom" and self.viewer.dims.ndisplay == 2:
             layer.mode = "add_path"
 
     def refuse(self, reason: str) -> None:

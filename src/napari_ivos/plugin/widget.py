@@ -71,6 +71,7 @@ class IvosWidget(QWidget):
         self.choosing = Choosing(self.desk)
         self._bound = False
         self._shown_for = False, False
+        self._shown_session: weakref.ref[Session] | None = None
         self.stack = StackSection(self.choosing.images)
         self.objects = ObjectsSection()
         self.draw = DrawSection(self.choosing.labels)
@@ -334,10 +335,20 @@ class IvosWidget(QWidget):
             self.stack.shown_device.setText(words.get(desk.model_state, f"No model: {desk.model_state}"))
         if session is None:
             return
+        if self._shown_session is None or self._shown_session() is not session:
+            self._shown_session = weakref.ref(session)
+            self._show_image()
         self.going.show_frames(session.shape[0] - 1)
         where = desk.where
         self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
         self.save.buttons["save_project"].visible = session.path is None
+
+    def _show_image(self) -> None:
+        """Choose the layer of the work that has begun: that of a project may be another one than was chosen."""
+        binding, image = self.desk.binding, self.stack.image
+        if binding is not None and image.value is not binding.image and binding.image in self.viewer.layers:
+            image.reset_choices()
+            image.value = binding.image
 
     def _axis_changed(self, event: object = None) -> None:
         self.choosing.show_place(self.stack)
