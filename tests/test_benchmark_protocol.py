@@ -144,6 +144,15 @@ def test_wrong_shape_is_named():
     assert method.closed == 1
 
 
+def test_labels_that_are_no_whole_numbers_are_named():
+    """A method that gives floats is told so, by its name, and the other plays go on."""
+    sequence = moving()
+    with pytest.raises(InputError, match=r"'scripted' gave labels of float32"):
+        protocol.run(sequence, Scripted([sequence.labels.astype(np.float32)]))
+    for dtype in (np.uint8, np.int64, np.uint64):
+        assert protocol.run(sequence, Scripted([sequence.labels.astype(dtype)])).j[0] == 1
+
+
 @pytest.mark.parametrize("bad", [{"rounds": 0}, {"every": 0}, {"score": "some"}, {"time_limit": -1.0}])
 def test_settings_are_checked(bad):
     """Settings without meaning are refused."""

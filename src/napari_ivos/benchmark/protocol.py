@@ -264,6 +264,11 @@ class _Play:
             raise InputError(
                 f"Method {self.method.name!r} gave labels of shape {labels.shape}; the stack is {self.labels.shape}."
             )
+        if labels.dtype.kind not in "iub":
+            raise InputError(
+                f"Method {self.method.name!r} gave labels of {labels.dtype}; they are whole numbers: the ids of the "
+                "scribbles, 0 for background."
+            )
         limit = self.settings.time_limit
         number = len(self.rounds) + 1
         if limit is not None and end - begin > limit * self.stack.n_objects:
