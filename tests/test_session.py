@@ -535,6 +535,21 @@ def test_a_second_interaction_sees_all_strokes_of_the_round(clip) -> None:
 # -- painted masks
 
 
+def test_a_project_may_lie_in_the_users_home(clip, tmp_path, monkeypatch) -> None:
+    """As for frames and exports, a leading ~ of a project's path is the user's home, not a folder of that name."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Session(open_frames(clip.video, axes=AXES), FakePredictor(), project="~/new.ivos") as session:
+        session.interact(clip.scribbles(5, 1))
+    with Session.open("~/new.ivos", frames=clip.video) as session:
+        assert session.path == tmp_path / "home" / "new.ivos"
+    with Session(open_frames(clip.video, axes=AXES), FakePredictor()) as session:
+        session.save("~/saved.ivos")
+    assert sorted(p.name for p in (tmp_path / "home").iterdir()) == ["new.ivos", "saved.ivos"]
+
+
 def test_a_label_image_starts_all_its_objects(clip, session) -> None:
     """A whole label image of one frame is taken to the pixel, with its ids, and propagates."""
     given = clip.truth[5].astype(np.int32)

@@ -19,6 +19,7 @@ from napari_ivos.cli.output import Interrupted
 from napari_ivos.cli.writing import plan, write
 from napari_ivos.errors import InputError, ProjectError
 from napari_ivos.export import check_apart
+from napari_ivos.files import from_home
 from napari_ivos.scribbles import Scribbles
 from napari_ivos.session.starts import as_own, make_own, new_masks, new_strokes, own, read_starts
 from napari_ivos.wording import counted
@@ -118,7 +119,7 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
     """
     targets = plan(job.output, job.formats, job.overwrite)
     for target in targets:
-        check_apart(target.path, Path(job.input).expanduser(), _read(job))
+        check_apart(target.path, from_home(job.input), _read(job))
     _check_own(job)
     if job.scribbles is None and job.masks is None and not _there(job.kept):
         raise InputError("Nothing says what to segment: give --scribbles, --masks, or a --project that holds some.")

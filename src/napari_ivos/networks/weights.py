@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import WeightsError
+from napari_ivos.files import from_home
 from napari_ivos.untrusted import parse_json
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _locate(name: str | Path) -> tuple[Path, str]:
         if not path.exists():
             raise WeightsError(f"The model {name!r} is missing from this installation ({path.name}); install again.")
         return path, str(name)
-    path = Path(name)
+    path = from_home(name)
     if path.is_file():
         return path, path.stem
     if str(name) in TRAINABLE:

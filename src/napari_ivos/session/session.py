@@ -13,13 +13,13 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError, IvosError, ProjectError, ReadOnlyProject, SessionBusy
+from napari_ivos.files import from_home
 from napari_ivos.predictor import Predictor, Storable
 from napari_ivos.project import (
     ObjectInfo,
@@ -40,6 +40,7 @@ from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from napari_ivos.merging import Patch
@@ -79,7 +80,7 @@ class Session:
     """
 
     def __init__(self, stack: Any, model: Predictor | None = None, project: str | Path | None = None) -> None:
-        path = None if project is None or str(project) == ":memory:" else Path(project)
+        path = None if project is None or str(project) == ":memory:" else from_home(project)
         _check_model(model)
         opened, owned = stacks.as_stack(stack)
         try:
@@ -112,7 +113,7 @@ class Session:
             Not a project, damaged, of a newer version, or made from another stack.
         """
         _check_model(model)
-        project = Project.open(Path(path))
+        project = Project.open(from_home(path))
         try:
             stack, owned = _find_stack(project, frames, force)
         except BaseException:
@@ -969,7 +970,7 @@ class Session:
         ProjectError
             The session has a file already, or the new one exists or can't be made; nothing has changed then.
         """
-        target = Path(path)
+        target = from_home(path)
         with self._working("save"):
             self._project.move_to(target)
             if self._stack is not None:
