@@ -98,6 +98,26 @@ def test_the_chosen_plane_is_held(desks):
     assert "z = 3" in desk.said[-1][1]
 
 
+@pytest.mark.parametrize("way", ["over it", "below it", "hidden", "additive", "a channel"])
+def test_a_picture_over_the_one_that_is_drawn_on_is_told(desks, way):
+    """Where another image is seen in its place, one would draw on that and segment this."""
+    viewer = ViewerModel()
+    one = viewer.add_layer(Image(scene.movie(), name="one", visible=False))
+    two = viewer.add_layer(Image(scene.movie()[::-1], name="two", visible=way != "hidden"))
+    if way == "additive":
+        two.blending = "additive"
+    if way == "below it":
+        viewer.layers.move(1, 0)
+    desk = desks(one, viewer=viewer)
+    if way == "a channel":
+        desk.start(desk.choice(one, more=(two,)), path=None)
+        desk.wait()
+    assert one.visible
+    told = [kind for kind, text in desk.said if "two lies over one" in text]
+    assert desk.said[-1][1].endswith("draw on.") == (way == "over it")
+    assert told == ["warning"] * (way in ("over it", "a channel"))
+
+
 def test_layers_as_channels(desks):
     """Layers of the same shape can be the channels of one stack."""
     viewer = ViewerModel()

@@ -8,6 +8,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers.shapes._shapes_key_bindings import copy_selected_shapes, paste_shape
+from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 
 from napari_ivos import FakePredictor, Session
 from napari_ivos.errors import ProjectError, WeightsError
@@ -189,6 +190,28 @@ def test_a_click_gives_a_dot_and_leaves_nothing_unfinished(desks):
     desk.go_to(6)
     scene.drawn_at(desk, 6)
     assert [s.frame for s in desk.session.strokes()] == [4, 6]
+
+
+def test_undo_in_the_middle_of_a_stroke_leaves_that_stroke_whole(desks):
+    """Taken back is the stroke before; the one that is being drawn is taken when the button is released."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.go_to(4)
+    layer = desk.viewer.layers.selection.active
+    points = [desk.binding.image.data_to_world((4, *p)) for p in scene.line(4)]
+    mouse_press_callbacks(layer, scene._event("mouse_press", points[0]))
+    for point in points[1:5]:
+        mouse_move_callbacks(layer, scene._event("mouse_move", point))
+    desk.undo()
+    desk.wait()
+    for point in points[5:]:
+        mouse_move_callbacks(layer, scene._event("mouse_move", point))
+    mouse_release_callbacks(layer, scene._event("mouse_release", points[-1]))
+    desk.wait()
+    (stroke,) = desk.session.strokes()
+    assert stroke.frame == 4
+    assert len(stroke.points) == len(points)
+    assert layer.nshapes == 1
 
 
 def test_a_held_button_is_waited_for(desks):

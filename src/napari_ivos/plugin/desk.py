@@ -94,11 +94,15 @@ class Desk(Models, Objects, Rounds, Exchange):
                 self.engine.submit(Job("close", lambda job: session.close(), precious=True))
                 return
             self._opening = self._opened = None
-            self._begin(session, choice or projects.found_in(self.viewer, session), review)
+            found = choice or projects.found_in(self.viewer, session)
+            self._begin(session, found, review)
             if choice is None:
                 self.go_to(self.frame)  # on the plane that was segmented
             self._target = target if session.path is None else None
-            self.notice(note, "warning" if note.startswith(projects.UNSAVED) else "info")
+            covers = geometry.covering(self.viewer, found.image, found.more)
+            if covers:
+                note += f" {covers[-1].name} lies over {found.image.name}: hide it to see what you draw on."
+            self.notice(note, "warning" if covers or note.startswith(projects.UNSAVED) else "info")
 
         job = self._opening = Job("open", run, then=then)
         self.engine.submit(job)
@@ -113,6 +117,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         self.drawing = Drawing(session, binding, self.engine, self._show_result, lambda: self.loaded)
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
+        choice.image.visible = True
         binding.colour()
         self._lock_result(False)
         self._sync()

@@ -15,7 +15,7 @@ from napari_ivos.frames.axes import letters_of_names
 from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
@@ -235,6 +235,16 @@ def show_frame(viewer: ViewerModel, image: Image, layout: Layout, frame: int) ->
     front = viewer.dims.ndim - layout.ndim
     axes = [layout.frame, *layout.held]
     viewer.dims.set_point([front + a for a in axes], [float(world[a]) for a in axes])
+
+
+def covering(viewer: ViewerModel, image: Image, more: Collection[Image] = ()) -> list[Image]:
+    """Other pictures that are seen in place of an image, because they lie over it and let nothing through."""
+    from napari.layers import Image as Picture
+
+    layers = list(viewer.layers)
+    above = layers[layers.index(image) + 1 :] if image in layers else []
+    shut = [x for x in above if isinstance(x, Picture) and x.visible and x.opacity == 1 and x not in more]
+    return [x for x in shut if x.blending in ("opaque", "translucent", "translucent_no_depth")]
 
 
 def drawable(viewer: ViewerModel) -> str:

@@ -56,6 +56,8 @@ class StrokeLayers:
     ----------
     pressed : bool
         A mouse button is held.
+    behind : bool
+        The session's strokes came while one was held: `adopt` is to be called again.
     on_stroke : callable or None
         Told of a stroke that has just ended, before napari draws it.
     """
@@ -80,7 +82,7 @@ class StrokeLayers:
         self._earlier: Shapes | None = None
         self._earlier_shown: tuple[int, ...] = ()
         self._width = max(1.0, max(layout.shape[-2:]) / 160)
-        self._writing = self.pressed = self._dragged = False
+        self._writing = self.pressed = self._dragged = self.behind = False
         self._notes: list[str] = []
         self.on_stroke: Callable[[Drawn], None] | None = None
         viewer.layers.events.removed.connect(self._tell)
@@ -259,6 +261,9 @@ class StrokeLayers:
         on_their_way : iterable of Drawn
             Strokes that the session will get; all others that it doesn't have are taken away.
         """
+        self.behind = self.pressed
+        if self.pressed:  # napari holds on to the place of the line that is being drawn
+            return
         everything = list(records)
         waiting = set(map(id, on_their_way))
         current: dict[int, list[StrokeRecord]] = {}

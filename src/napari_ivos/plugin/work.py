@@ -278,6 +278,8 @@ class Work:
                 self._sync()
             return
         self._take_strokes(changes)
+        if binding.strokes.behind:
+            self._sync()
         if binding.result.painted:
             self._keep()
             if self.engine.idle:  # what it did before the paint is shown before it
