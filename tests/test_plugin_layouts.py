@@ -6,8 +6,9 @@ import numpy as np
 import plugin_scene as scene
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels
 
+from napari_ivos.errors import InputError
 from napari_ivos.plugin import geometry
 
 LAYOUTS = [
@@ -96,6 +97,25 @@ def test_the_chosen_plane_is_held(desks):
     desk.wait()
     assert not desk.session.strokes()
     assert "z = 3" in desk.said[-1][1]
+
+
+def test_nothing_is_done_to_a_frame_that_is_not_on_screen(desks):
+    """Where a longer stack goes on after the last frame, that one is neither divided, accepted nor labelled."""
+    viewer = ViewerModel()
+    other = viewer.add_layer(Labels(np.ones((30, 60, 80), np.uint8)))
+    desk = desks(Image(scene.movie(), name="movie"), viewer=viewer)
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    viewer.dims.set_point(0, 20)
+    log = desk.session.log
+    for deed in (lambda: desk.divide(1), desk.accept_frame, lambda: desk.import_labels(other)):
+        with pytest.raises(InputError, match="has frames 0 to 7"):
+            deed()
+    assert desk.session.log == log
+    desk.go_to(7)
+    desk.accept_frame()
+    assert desk.session.accepted == {7}
 
 
 @pytest.mark.parametrize("way", ["over it", "below it", "hidden", "additive", "a channel"])

@@ -31,7 +31,7 @@ class Exchange(Work):
             "scribbles": what was painted is drawn as strokes.
         """
         session, binding = self._live()
-        frame = self.frame
+        frame = binding.seen
         self.show_before(False)
         image = importing.labels_on(layer, binding.image, binding.layout, frame)
         self._interrupt()

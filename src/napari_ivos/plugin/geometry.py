@@ -223,6 +223,24 @@ def frame_shown(viewer: ViewerModel, image: Image, layout: Layout) -> int:
     return int(np.clip(np.rint(place_shown(viewer, image)[layout.frame]), 0, layout.frames - 1))
 
 
+def frame_seen(viewer: ViewerModel, image: Image, layout: Layout) -> int:
+    """The frame on screen, for what is done to it.
+
+    Raises
+    ------
+    InputError
+        The sliders are where the layer has no frame, because another one goes on there.
+    """
+    if layout.frame is not None:
+        at = round(float(place_shown(viewer, image)[layout.frame]))
+        if not 0 <= at < layout.frames:
+            raise InputError(
+                f"{image.name} has no frame where the slider is: it has frames 0 to {layout.frames - 1}. Go to the "
+                "frame that you mean."
+            )
+    return frame_shown(viewer, image, layout)
+
+
 def show_frame(viewer: ViewerModel, image: Image, layout: Layout, frame: int) -> None:
     """Move the sliders to a frame (and to where the other axes are held)."""
     if layout.frame is None:

@@ -160,6 +160,11 @@ class Binding:
         """The frame on screen."""
         return geometry.frame_shown(self.viewer, self.image, self.layout)
 
+    @property
+    def seen(self) -> int:
+        """The same for what is done to it: an error where it is not a frame of the image that is on screen."""
+        return geometry.frame_seen(self.viewer, self.image, self.layout)
+
     def show_frame(self, frame: int) -> None:
         """Put a frame on screen."""
         geometry.show_frame(self.viewer, self.image, self.layout, frame)

@@ -86,8 +86,8 @@ class Models(Work):
         `adapt` learns from it as from a frame that was drawn on, and `next_frame` passes it by, until a later round
         changes it.
         """
-        session, _ = self._live()
-        at = self.frame if frame is None else frame
+        session, binding = self._live()
+        at = binding.seen if frame is None else frame
         self._edit(lambda: session.accept(at, accepted), self._objects_changed)
 
     def adapt(self) -> None:

@@ -69,8 +69,8 @@ class Objects(Work):
 
     def divide(self, object_id: int, daughters: int = 2) -> None:
         """End an object before the frame on screen, where its daughters begin: annotate them next."""
-        session, _ = self._live()
-        frame = self.frame
+        session, binding = self._live()
+        frame = binding.seen
 
         def then(made: tuple[ObjectInfo, ...]) -> None:
             self._all_changed()
