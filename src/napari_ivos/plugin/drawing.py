@@ -156,8 +156,11 @@ class Drawing:
         if not isinstance(job, StrokesJob) or not job.drawn:
             return None
         scribbles = Scribbles(job.frame, [Stroke(d.object_id, d.points) for d in job.drawn])
-        if self._engine.closing or not self._equipped():  # masks can wait until the project is opened again
+        equipped = self._equipped()
+        if self._engine.closing or not equipped:
             patiently(lambda: self.session.keep(scribbles))
+            if equipped and not any(isinstance(j, StrokesJob) for j in self._engine.jobs if j is not job):
+                patiently(self.session.catch_up)  # all strokes are written before the first mask is made
             return None
         result: FrameResult = patiently(lambda: self.session.interact(scribbles))
         return result
