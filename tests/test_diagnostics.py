@@ -15,6 +15,7 @@ from napari_ivos import diagnostics
 from napari_ivos.cli import arguments, main
 from napari_ivos.diagnostics import checks, report
 from napari_ivos.errors import InputError
+from napari_ivos.wording import REPLACING
 
 
 def test_doctor_finds_this_installation_sound(capsys) -> None:
@@ -171,6 +172,7 @@ def test_the_window_leaves_a_report_of_what_should_not_be(monkeypatch, tmp_path:
 
     monkeypatch.setattr(report.tempfile, "tempdir", str(tmp_path))
     assert telling.failure(InputError("Give a frame.")) == "Give a frame."
+    assert telling.failure(InputError(f"Replace it ({REPLACING}).")) == "Replace it (tick Replace what is there)."
     assert list(tmp_path.iterdir()) == []
     wrapped = IvosError("The model failed on frame 3.")
     wrapped.__cause__ = ZeroDivisionError("x")

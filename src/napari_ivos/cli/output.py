@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from napari_ivos.wording import REPLACING
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -54,11 +56,12 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people; nothing where machines read."""
         if not self.json:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(_typed(text) + "\n")
             sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """A line beside the result, on stderr."""
+        text = _typed(text)
         if self._bar is not None and sys.stderr.isatty():  # the bar is on the line where this would be written
             self._bar.write(f"note: {text}", file=sys.stderr)
             return
@@ -72,6 +75,7 @@ class Output:
             sys.stdout.flush()
 
     def failed(self, message: str, code: int) -> int:
+        message = _typed(message)
         sys.stderr.write(f"napari-ivos: error: {message}\n")
         self.give({"error": message})
         return code
@@ -113,3 +117,8 @@ class Output:
                 self._bar = None
             bar.total = bar.n  # fewer frames than could have changed is not a failure
             bar.refresh()
+
+
+def _typed(text: str) -> str:
+    """Words for people, with what is typed here in the place of what Python has."""
+    return text.replace(REPLACING, "--overwrite")

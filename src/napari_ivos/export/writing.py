@@ -17,6 +17,7 @@ from napari_ivos.export import coco, images, pictures, table
 from napari_ivos.export.content import Content
 from napari_ivos.files import from_home
 from napari_ivos.frames import files_of
+from napari_ivos.wording import REPLACING
 
 if TYPE_CHECKING:
     import os
@@ -289,7 +290,7 @@ def _check_possible(target: Path, chosen: Format, overwrite: bool) -> None:
     if not there:
         return
     if not overwrite:
-        raise InputError(f"{target} exists already. Choose another name, or say that it is to be overwritten.")
+        raise InputError(f"{target} exists already. Choose another name, or replace it ({REPLACING}).")
     if not target.is_dir():
         if chosen.entries is not None:
             raise InputError(f"{target} is a file, and {chosen.name} makes a folder; choose another name.")

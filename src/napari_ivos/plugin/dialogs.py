@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ivos.export import FORMATS
+from napari_ivos.plugin.telling import REPLACE
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -40,7 +41,7 @@ class ExportDialog(QDialog):
         self.path = QLineEdit()
         self.path.setMinimumWidth(360)
         self.path.setToolTip("The file or folder that is written.")
-        self.overwrite = QCheckBox("Replace what is there")
+        self.overwrite = QCheckBox(REPLACE)
         self.overwrite.setToolTip("Without this, a file or folder of that name is left alone, and you are told.")
         browse = QPushButton("Browse …")
         browse.setToolTip("Choose another place.")

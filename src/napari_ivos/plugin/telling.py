@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_ivos.merging import Origin
 from napari_ivos.plugin import geometry
-from napari_ivos.wording import counted
+from napari_ivos.wording import REPLACING, counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Table = npt.NDArray[np.float64]
 
+REPLACE = "Replace what is there"
+"""What is ticked in the window for an export to take the place of an earlier one."""
+
 
 def failure(error: Exception) -> str:
     """What the user is told of an error; of one that should not be also where its report lies, without image data."""
@@ -29,7 +32,7 @@ def failure(error: Exception) -> str:
 
     told = str(error) if isinstance(error, IvosError) else f"{type(error).__name__}: {error}"
     if isinstance(error, IvosError) and (type(error) is not IvosError or error.__cause__ is None):
-        return told
+        return told.replace(REPLACING, f"tick {REPLACE}")
     try:
         file = write_report(error)
     except OSError as trouble:
