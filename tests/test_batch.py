@@ -423,7 +423,7 @@ def test_a_copy_that_is_open_elsewhere_is_not_replaced(brought, tmp_path, client
     run(brought, client)
     correct(tmp_path / "mine.ivos")
     with Session.open(kept) as session:
-        assert "open in another session" in run(brought, client).failed[0].error
+        assert "another session has it open" in run(brought, client).failed[0].error
         assert session.annotated_frames() == (4,)
     assert run(brought, client).complete
     assert [p.name for p in kept.parent.iterdir() if p.name.startswith(("s0.ivos", ".s0"))] == ["s0.ivos"]

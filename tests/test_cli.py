@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -89,6 +90,33 @@ def test_an_output_whose_name_is_too_long_is_refused_before_any_work(run, folder
     assert code == 1
     assert "can't be looked for (File name too long): choose another name" in said
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_folder_that_may_not_be_written_is_named_with_what_to_choose(run, monkeypatch):
+    """Where no file can be made, the command says so, and names the argument that says where they go."""
+    real = os.open
+
+    def only_read(path: Any, flags: int, *mode: int, **options: Any) -> int:
+        if str(path).endswith(".ivos") and flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", only_read)
+    code, _, said = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 1
+    assert "can't be made (Read-only file system): choose a folder that can be written" in said
+    assert "name an --output elsewhere" in said
+    assert "--output" not in run(*SEGMENT, "--output", "labels.tif", "--project", "a.ivos")[2]
+
+
+def test_a_project_that_is_open_elsewhere_is_named_once_with_what_to_do(run, project):
+    """A second program on a project says what is the matter once, and that it is to be closed in the first."""
+    with Session.open(project):
+        code, _, said = run("segment", "movie.tif", "--masks", "labels.tif", "--project", project, "--output", "b.tif")
+    assert code == 1
+    (line,) = [line for line in said.splitlines() if "error:" in line]
+    assert line.count("movie.ivos") == 1
+    assert "another session has it open; close it there first" in line
 
 
 def test_the_package_runs_as_a_module():
@@ -500,7 +528,8 @@ def test_a_broken_frame_keeps_what_is_before_it(run, monkeypatch):
         ((*SEGMENT, "--output", "a.docx"), "doesn't say which format"),
         ((*SEGMENT, "--output", "a.tif", "--format", "word"), "'word'"),
         ((*SEGMENT, "--output", "a.tif", "--format", " ,"), "names no format"),
-        ((*SEGMENT, "--output", "strokes.json"), "exists already"),
+        ((*SEGMENT, "--output", "strokes.json"), "Choose another name, or replace it (--overwrite)."),
+        ((*SEGMENT, "--output", "strokes.json/a/b.tif"), "can't be made (Not a directory): name another --output"),
         ((*SEGMENT, "--output", "movie.tif", "--format", "coco,davis"), "is a file"),
         ((*SEGMENT, "--output", "a.tif", "--project", "strokes.json"), "strokes.json"),
         ((*SEGMENT, "--output", "a.tif", "--channels", "one"), "--channels 'one'"),

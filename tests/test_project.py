@@ -395,7 +395,7 @@ def test_an_older_version_is_not_changed_by_a_reader(path: Path, monkeypatch: py
     """Where an older project can't be written, the message says that it has to be, once."""
     with closing(Project.create(path, SHAPE, {})):
         monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE notes (x)",)))
-        with pytest.raises(ProjectError, match="reading only"):
+        with pytest.raises(ProjectError, match="once where it can be written; now it can only be read"):
             Project.open(path)
 
 

@@ -163,10 +163,19 @@ def _let_go(path: Path, output: Output) -> None:
 
 def _begun(job: Job, stack: FrameStack, model: Any) -> Session:
     """A session with a new project."""
-    job.kept.parent.mkdir(parents=True, exist_ok=True)
+    named = "--output" if job.project is None else "--project"
+    try:
+        job.kept.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProjectError(f"{job.kept.parent} can't be made ({error.strerror}): name another {named}.") from error
     if job.project is not None:
         return napari_ivos.Session(stack, model, project=job.project)
-    make_own(job.kept, stack, MAKER)
+    try:
+        make_own(job.kept, stack, MAKER)
+    except ProjectError as error:  # of a file that nobody has named
+        raise ProjectError(
+            f"{error} It would lie beside the results until they are written: name an --output elsewhere."
+        ) from error
     return napari_ivos.Session.open(job.kept, frames=stack, model=model)
 
 

@@ -138,13 +138,13 @@ class Storage:
     def _take_lock(self, path: Path) -> str | None:
         """Take the right to write; the reason where it can't be had."""
         if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-            return f"{path.name} or its folder can't be written"
+            return "the file or its folder can't be written; copy it to a folder of your own"
         lock = FileLock(path)
         try:
             if not lock.acquire():
-                return f"{path.name} is open in another session"
+                return "another session has it open; close it there first"
         except OSError as error:
-            return f"no lock can be made beside {path.name} ({error.strerror})"
+            return f"no lock can be made beside it ({error.strerror}); copy it to a folder of your own"
         self._lock = lock
         return None
 
@@ -173,8 +173,8 @@ class Storage:
             )
         if found < schema.version() and not may_migrate:
             raise ProjectError(
-                f"{self.name} has the older version {found} and is open for reading only: open it once where it can be "
-                f"written ({self.read_only})."
+                f"{self.name} has the older version {found} and is to be opened once where it can be written; now it "
+                f"can only be read: {self.read_only}."
             )
         return found
 
@@ -386,9 +386,9 @@ def replace_database(path: Path, new: Path) -> None:
     finally:
         old.close()
     if reason is None and path.with_name(path.name + "-wal").exists():
-        reason = f"another program reads {path.name}"
+        reason = "another program reads it; close it there first"
     if reason is not None:
-        raise ProjectError(f"{path} is to be made anew, and can't be: {reason}. Close it there, and run it again.")
+        raise ProjectError(f"{path} is to be made anew, and can't be: {reason}. Then run it again.")
     os.replace(new, path)  # noqa: PTH105 - as a project is made: whole or not at all
 
 
@@ -440,7 +440,9 @@ def _make(path: Path) -> None:
             f"{path} exists. Session.open({str(path)!r}) opens a project; choose another name for a new one."
         ) from error
     except OSError as error:
-        raise ProjectError(f"{path} can't be made ({error.strerror}): check that its folder is there.") from error
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        hint = "check that its folder is there" if missing else "choose a folder that can be written"
+        raise ProjectError(f"{path} can't be made ({error.strerror}): {hint}.") from error
 
 
 def _check_there(path: Path) -> None:
