@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -382,8 +384,9 @@ def test_bad_painted_scribbles_are_refused(labels, words):
     )
 )
 def test_davis_json_goes_there_and_back(frames):
-    """Written and read again, also through text, strokes keep frame, object and points."""
-    given_ = sorted((Scribbles(f, [Stroke(i, p) for i, p in strokes]) for f, strokes in frames), key=lambda s: s.frame)
+    """Written and read again, also through text, strokes that are somewhere in the frame keep it, object and points."""
+    inside = (SHAPE[0] / 2, SHAPE[1] / 2)
+    given_ = [Scribbles(f, [Stroke(i, [inside, *line]) for i, line in strokes]) for f, strokes in sorted(frames)]
     data = json.loads(json.dumps(write_davis(given_, (7, *SHAPE), "clip")))
     assert data["sequence"] == "clip"
     assert data["annotated_frame"] == given_[0].frame
@@ -405,6 +408,20 @@ def test_davis_points_are_x_y_shares(tmp_path):
     assert drawn.strokes[0].points.tolist() == [[0, 60], [40, 30]]
 
 
+def test_the_page_of_files_says_how_pixels_become_shares():
+    """What the reference divides rows and columns by is what is written, and what comes back as those pixels."""
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    height, width, pixel = 41, 61, {"row": 17.0, "col": 45.0}
+    shares = []
+    for name in ("x", "y"):
+        dividend, divisor = re.findall(rf"\*{name}\* is `(\w+) / \((\w+) - 1\)`", page)[0]
+        shares.append(pixel[dividend] / ({"height": height, "width": width}[divisor] - 1))
+    drawn = Scribbles(0, [Stroke(1, [(pixel["row"], pixel["col"])])])
+    assert write_davis([drawn], (1, height, width))["scribbles"][0][0]["path"] == [shares]
+    data = {"scribbles": [[{"path": [shares], "object_id": 1}]]}
+    assert read_davis(data, (1, height, width)) == [drawn]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -414,11 +431,23 @@ def test_davis_points_are_x_y_shares(tmp_path):
         ('{"scribbles": 5}', "no list 'scribbles'"),
         ('{"scribbles": []}', "no stroke on any of 0 frames"),
         ('{"scribbles": [[], []]}', "no stroke on any of 2 frames"),
-        ('{"scribbles": [[{"path": [[0, 0]]}]]}', "object_id"),
-        ('{"scribbles": [[{"path": [[0, 0, 1]], "object_id": 1}]]}', "frame 0"),
-        ('{"scribbles": [[{"path": [], "object_id": 1}]]}', "frame 0.*without points"),
-        ('{"scribbles": [[7]]}', "frame 0"),
-        ('{"scribbles": [5]}', "frame 0"),
+        ('{"scribbles": [[{"path": [[0, 0]]}]]}', "frame 0, stroke 0: it has no 'object_id'; every"),
+        ('{"scribbles": [[{}]]}', "frame 0, stroke 0: it has no 'path' and no 'object_id'; every"),
+        ('{"scribbles": [[{"path": [[0, 0, 1]], "object_id": 1}]]}', r"frame 0, stroke 0: its 'path'.*\(1, 3\)"),
+        ('{"scribbles": [[{"path": [[0, 0, 1], [0, 0, 1]], "object_id": 1}]]}', r"its 'path'.*\(2, 3\)"),
+        (
+            '{"scribbles": [[{"path": {"x": 1}, "object_id": 1}]]}',
+            "frame 0, stroke 0: its 'path' is no list of numbers",
+        ),
+        ('{"scribbles": [[{"path": [], "object_id": 1}]]}', "frame 0, stroke 0.*without points"),
+        ('{"scribbles": [[{"path": [[0, 0]], "object_id": "1"}]]}', "frame 0, stroke 0: .*names object '1'"),
+        ('{"scribbles": [[7]]}', "frame 0, stroke 0: it is 7; expected an object"),
+        ('{"scribbles": [5]}', "the entry of frame 0 is 5; expected the list"),
+        ('{"scribbles": ["ab"]}', "the entry of frame 0 is 'ab'; expected the list"),
+        (
+            '{"scribbles": [[], [{"path": [[0, 0]], "object_id": 1}, {"path": [[27, 72], [31, 80]], "object_id": 1}]]}',
+            "frame 1, stroke 1: .*x from 27 to 31 and y from 72 to 80; x and y must be from 0 to 1",
+        ),
         ('{"scribbles": [[],[],[],[{"path": [[0, 0]], "object_id": 1}]]}', r"frame 3.*3 frames"),
     ],
 )

@@ -386,7 +386,6 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
     frames = data.get("scribbles") if isinstance(data, Mapping) else None
     if not isinstance(frames, list):
         raise InputError(f"{name}: no list 'scribbles' (one entry a frame); expected the JSON of DAVIS interactive.")
-    size = np.array([shape[2] - 1, shape[1] - 1], float)
     found = []
     for frame, lines in enumerate(frames):
         if not lines:
@@ -395,19 +394,40 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
             raise InputError(
                 f"{name}: strokes on frame {frame}, but the stack has {shape[0]} frames (0..{shape[0] - 1})."
             )
-        try:
-            strokes = [
-                Stroke(line["object_id"], (np.asarray(line["path"], float).reshape(-1, 2) * size)[:, ::-1])
-                for line in lines
-            ]
-        except InputError as error:
-            raise InputError(f"{name}, frame {frame}: {error}") from error
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{name}: a stroke of frame {frame} can't be read ({error!r}).") from error
+        if not isinstance(lines, Sequence) or isinstance(lines, str):
+            raise InputError(f"{name}: the entry of frame {frame} is {lines!r:.40}; expected the list of its strokes.")
+        strokes = [_read_stroke(line, shape[1:], f"{name}, frame {frame}, stroke {k}") for k, line in enumerate(lines)]
         found.append(Scribbles(frame, strokes))
     if not found:
         raise InputError(f"{name}: no stroke on any of {len(frames)} frames.")
     return found
+
+
+def _read_stroke(line: Any, image_shape: tuple[int, int], place: str) -> Stroke:
+    """A stroke of the file; `place`: where in it, for messages."""
+    if not isinstance(line, Mapping):
+        raise InputError(f"{place}: it is {line!r:.40}; expected an object with 'path' and 'object_id'.")
+    missing = [repr(name) for name in ("path", "object_id") if name not in line]
+    if missing:
+        raise InputError(f"{place}: it has no {' and no '.join(missing)}; every stroke needs 'path' and 'object_id'.")
+    try:
+        path = np.array(line["path"], float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{place}: its 'path' is no list of numbers ({error}); expected [[x, y], ...].") from error
+    if path.size and (path.ndim != 2 or path.shape[1] != 2):
+        raise InputError(f"{place}: its 'path' has the shape {path.shape}; expected [[x, y], ...].")
+    last = np.array(image_shape) - 1
+    try:
+        stroke = Stroke(line["object_id"], path.reshape(-1, 2)[:, ::-1] * last)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    if stroke.box(image_shape) is None:
+        low, high = path.min(axis=0), path.max(axis=0)
+        raise InputError(
+            f"{place}: it lies outside the image, with x from {low[0]:g} to {high[0]:g} and y from {low[1]:g} to "
+            f"{high[1]:g}; x and y must be from 0 to 1, over the whole width and height, and not in pixels."
+        )
+    return stroke
 
 
 def _load_json(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
