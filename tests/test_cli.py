@@ -688,7 +688,8 @@ def test_info_of_a_project(project, run):
     project.rename("other.bin")
     _, said, _ = run("info", "other.bin")
     assert "kind: project" in said
-    assert "annotated 4: 1 2" in said
+    assert f"frames 0 to {SHAPE[0] - 1}, annotated frames 4," in said
+    assert "annotated frame 4 (objects 1 2)," in said
 
 
 def test_suggest_names_a_frame(project, run):
@@ -698,7 +699,9 @@ def test_suggest_names_a_frame(project, run):
     assert code == 0
     assert facts["frame"] in set(range(SHAPE[0])) - {4}
     assert [o["id"] for o in facts["objects"]] == [1, 2]
-    assert f"Frame {facts['frame']}:" in run("suggest", project)[1]
+    said = run("suggest", project)[1]
+    assert f"Frame {facts['frame']}: object " in said
+    assert said.count("object") == 1
 
 
 def test_qualities_are_of_frames_on_which_an_object_may_be(project, run):
@@ -706,12 +709,13 @@ def test_qualities_are_of_frames_on_which_an_object_may_be(project, run):
     with Session.open(project) as session:
         session.set_lifetime(1, 4, 5)  # the frame that it was annotated on
         session.add_object("later")
+        session.rename(2, "left cell")
         quality = float(session.quality[4, 0])
     facts = json.loads(run("info", project, "--json")[1])
     assert facts["objects"][0]["mean_quality"] == pytest.approx(quality, abs=1e-4)
     suggested = json.loads(run("suggest", project, "--json")[1])
     assert [o["id"] for o in suggested["objects"]] == [2]
-    assert "(object 2)" in run("suggest", project)[1]
+    assert ": left cell (object 2) has" in run("suggest", project)[1]
 
 
 def test_suggest_without_anything_done(run, folder):

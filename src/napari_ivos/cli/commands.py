@@ -91,7 +91,9 @@ def suggest(options: argparse.Namespace, output: Output) -> int:
         output.say("No frame to suggest: nothing is propagated yet, or every frame is annotated.")
     else:
         worst = min(found["objects"], key=lambda o: float(o["quality"]))
-        output.say(f"Frame {frame}: {worst['name']} (object {worst['id']}) has quality {worst['quality']:.2f} there.")
+        known = f"object {worst['id']}"
+        named = known if worst["name"] == known else f"{worst['name']} ({known})"
+        output.say(f"Frame {frame}: {named} has quality {worst['quality']:.2f} there.")
     output.give(found)
     return 0
 

@@ -128,8 +128,20 @@ def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
 
 
 def _item(entry: Mapping[str, Any], indent: str) -> list[str]:
-    parts = [f"{k.replace('_', ' ')} {_short(v)}" for k, v in entry.items() if v not in (None, [], {}, False)]
+    parts = [_said(k, v) for k, v in entry.items() if v not in (None, [], {}, False)]
     return [f"{indent}  - {', '.join(parts)}"]
+
+
+def _said(key: str, value: Any) -> str:
+    """One fact of an object or a round: what machines get as a range, or by frame, in words."""
+    if key == "frames" and isinstance(value, list):
+        first, last = value[0], value[1] - 1
+        return f"frames {first} to {last}" if last > first else f"frame {first}"
+    if key == "annotated" and isinstance(value, dict):
+        return "annotated " + "; ".join(
+            f"frame {frame} (object{'s' * (len(ids) != 1)} {_short(ids)})" for frame, ids in value.items()
+        )
+    return f"{key.replace('_', ' ')} {_short(value)}"
 
 
 def _short(value: Any) -> str:
