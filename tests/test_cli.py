@@ -809,6 +809,24 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["napari_ivos.cli.program", "argparse", "napari_ivos.frames"])
+def test_ctrl_c_while_the_program_loads_is_one_line(module, folder):
+    """Ctrl-C that comes as the program, its arguments or what a command needs is loaded ends with 130 and one line."""
+    code = (
+        "import os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from napari_ivos.cli import main\n"
+        "sys.exit(main(['info', 'movie.tif']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "\nnapari-ivos: Stopped.\n"
+
+
 def test_a_closed_pipe_is_no_traceback(folder):
     """Whoever reads only the first line of the output gets no traceback."""
     done = subprocess.run(

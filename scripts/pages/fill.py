@@ -71,11 +71,11 @@ def _parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 
 def exit_codes() -> str:
     """Exit codes of the program."""
-    from napari_ivos.cli import program
+    from napari_ivos.cli import INTERRUPTED, program
 
     return (
         f"| code | means |\n|---|---|\n| {program.DONE} | done |\n| {program.FAILED} | something can't be used or "
-        f"done; one line on stderr says what |\n| 2 | wrong usage |\n| {program.INTERRUPTED} | stopped with Ctrl-C; "
+        f"done; one line on stderr says what |\n| 2 | wrong usage |\n| {INTERRUPTED} | stopped with Ctrl-C; "
         "what is done is kept |"
     )
 

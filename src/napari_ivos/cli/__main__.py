@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from napari_ivos.cli.program import main
+from napari_ivos.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_ivos import __version__
+from napari_ivos.cli import INTERRUPTED
 from napari_ivos.cli.arguments import parse
 from napari_ivos.cli.output import Interrupted, Output
 from napari_ivos.diagnostics.logs import listening
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit codes; wrong usage is argparse's 2."""
+DONE, FAILED = 0, 1
+"""Exit codes beside `INTERRUPTED`; wrong usage is argparse's 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
