@@ -792,14 +792,17 @@ def test_a_frame_that_cannot_be_read_is_noted(name, labels, movie, tmp_path):
 
 @pytest.mark.usefixtures("band_pixels")
 def test_pictures_show_objects_in_their_colours(content, labels):
-    """Edges have the object's full colour, insides are tinted, and the rest is the frame itself."""
+    """Edges have the object's full colour and a white rim, insides are tinted, and the rest is the frame itself."""
     drawn = picture(content, 0)
     assert drawn.shape == (*SHAPE[1:], 3)
     assert drawn[4, 5].tolist() == [255, 0, 0]
     assert drawn[25, 30].tolist() == [0, 255, 0]
     inside, image = drawn[7, 10].astype(float), content.frames.read(0)[7, 10] * 255
     assert inside == pytest.approx(image * 0.65 + np.array([255, 0, 0]) * 0.35, abs=1)
-    clear = labels[0] == 0
+    marked = np.pad(labels[0] > 0, 1)
+    beside = marked[:-2, 1:-1] | marked[2:, 1:-1] | marked[1:-1, :-2] | marked[1:-1, 2:]
+    assert (drawn[beside & (labels[0] == 0)] == 255).all()
+    clear = ~beside & (labels[0] == 0)
     assert np.abs(drawn[clear] - content.frames.read(0)[clear] * 255).max() <= 0.51
 
 

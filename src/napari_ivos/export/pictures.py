@@ -33,6 +33,8 @@ SHEET_SIDE = 360
 SHEET_COUNT = 12
 FILL = 0.35
 """Share of the object's colour inside its mask; the mask's edge is all colour."""
+RIM = 255
+"""Grey of the pixels around a mask."""
 EMPTY = 24
 """Grey where there is no frame to show."""
 CAPTION = 18
@@ -55,7 +57,7 @@ def picture(content: Content, frame: int, side: int = VIDEO_SIDE) -> Picture:
     Returns
     -------
     (h, w, 3) uint8 array
-        Objects are tinted in their colour, with a full edge.
+        Objects are tinted in their colour, with a full edge and a white rim around it.
     """
     factor = max(1, ceil(max(content.shape[1:]) / side))
     bands, marks = [], []
@@ -92,8 +94,10 @@ def _reduced(image: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.floa
 def _tinted(content: Content, image: npt.NDArray[np.float32], labels: Labels) -> Picture:
     ids, where = np.unique(labels, return_inverse=True)
     colours = np.array([rgb(content.object(int(i)).colour) if i else (0, 0, 0) for i in ids], np.float32)
-    share = np.where(labels > 0, np.where(_edges(labels), 1.0, FILL), 0.0).astype(np.float32)[..., None]
+    edges = _edges(labels)
+    share = np.where(labels > 0, np.where(edges, 1.0, FILL), 0.0).astype(np.float32)[..., None]
     mixed = image * (1 - share) + colours[where.reshape(labels.shape)] * share
+    mixed[edges & (labels == 0)] = RIM  # a mask of the colour of what is under it would not be seen
     return np.asarray(np.rint(np.clip(mixed, 0, 255)), np.uint8)
 
 
