@@ -51,6 +51,25 @@ def test_the_python_example_is_short():
     assert len([line for line in less.splitlines() if line.strip()]) <= 6
 
 
+def test_what_comes_first_stands_first():
+    """PyTorch's CPU build is put in before a command brings the other, the environment is on before it is used."""
+    index = "--index-url https://download.pytorch.org/whl/cpu"
+    assert index in (TOP / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    places = [index, "<!-- command: demo -->", "<!-- command: tests -->", ". .venv/bin/activate", "## In Python"]
+    assert [README.count(place) for place in places] == [1] * len(places)
+    assert sorted(places, key=README.index) == places
+
+
+def test_what_is_to_be_chosen_in_napari_is_called_so():
+    """The sample and the reader that README and the first page name are in the plugin's manifest."""
+    manifest = (TOP / "napari.yaml").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"File > Open Sample > napari-ivos > ([^`]+)`", START)
+    assert f"display_name: {sample}\n" in manifest
+    for page in (README, START):
+        (reader,) = re.findall(r"by which reader it is to open a video, choose \*([\w-]+)\*", page)
+        assert f"\ndisplay_name: {reader}\n" in manifest
+
+
 @pytest.mark.parametrize("code", SHELL, ids=lambda code: " ".join(code.split()[:2]))
 def test_commands_in_the_readme_run(code, beside_samples):
     """Each command line shown runs as it stands, in a clone, and leaves its file."""

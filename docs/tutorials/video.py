@@ -5,7 +5,8 @@
 # exact number, however long the file is.
 #
 # The sample is a simulated clip, a toy duck that turns and passes behind a pillar. It ships as a TIFF; the first cell
-# writes it as an mp4, so that this page opens what you would: a video.
+# writes it as an mp4, so that this page opens what you would: a video. (In napari, `File > Open` asks by which reader
+# the file is to be opened: choose *napari-ivos*.)
 
 # %% [folded] The sample as an mp4
 import av
