@@ -28,6 +28,7 @@ from napari_ivos.export import FORMATS as EXPORTS
 from napari_ivos.scribbles import read_davis, write_davis
 from napari_ivos.session.exporting import NAMES, USUAL
 
+TOP = Path(__file__).parent.parent
 SHAPE = (9, 60, 80)
 Run = Callable[..., tuple[int, str, str]]
 
@@ -477,6 +478,25 @@ def test_new_scribbles_are_a_new_round(run):
     assert run(*again)[0] == 0
     with Session.open("p.ivos") as session:
         assert [r.number for r in session.rounds] == [1, 2]
+
+
+def test_correcting_runs_as_the_reference_has_it(run, folder):
+    """The commands of the page make a project, name a frame, and correct it there in a second round."""
+    page = (TOP / "docs" / "reference" / "command_line.md").read_text(encoding="utf-8")
+    block = page.split("## Correcting", 1)[1].split("```sh\n", 1)[1].split("```", 1)[0]
+    first, suggest, again = [line.split()[1:] for line in block.splitlines()]
+    (folder / "movie.tif").rename(folder / "cells.tif")
+    (folder / "strokes.json").rename(folder / "first.json")
+    assert run(*first)[0] == 0
+    frame = int(run(*suggest)[1].split()[1].rstrip(":"))
+    before = tifffile.imread("labels.tif")
+    more = [Scribbles(frame, [Stroke(1, [(40, 30), (44, 34)])])]
+    (folder / "more.json").write_text(json.dumps(write_davis(more, SHAPE)))
+    code, _, said = run(*again)
+    assert code == 0, said
+    with Session.open("cells.ivos") as session:
+        assert [list(done.annotated) for done in session.rounds] == [[4], [frame]]
+    assert not np.array_equal(tifffile.imread("labels.tif"), before)
 
 
 def test_another_stack_is_refused_unless_forced(run):

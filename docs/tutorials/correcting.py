@@ -3,7 +3,8 @@
 #
 # The first propagation is rarely the last. This page shows what each kind of correction does, on the simulated toy,
 # whose true masks are known: J below is the overlap with them, over all frames. The calls are those that the window
-# makes; what to press is said beside them.
+# makes; what to press is said beside them. On the command line a correction is
+# [two commands](../reference/command_line.md#correcting).
 
 # %% [folded] Set-up: the clip, its true masks, and who draws
 import numpy as np
