@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import tifffile
 
 from napari_ivos import FakePredictor, Session, load_model
+from napari_ivos.cli import main
 from napari_ivos.errors import FrameReadError, InputError, IvosError, ProjectError
 from napari_ivos.frames import open_frames
 from napari_ivos.scribbles import read_davis
@@ -28,6 +30,8 @@ distributed = pytest.importorskip("distributed", reason="the extra `distributed`
 
 from napari_ivos.batch import (  # noqa: E402 - needs distributed
     BatchInterrupted,
+    Progress,
+    Summary,
     look_ahead,
     read_manifest,
     run_batch,
@@ -267,6 +271,45 @@ def test_a_second_run_looks_at_finished_stacks_only(lay_out, tmp_path, client):
     again = run(manifest, client)
     assert [(s.state, s.frames > 0) for s in again.stacks] == [("earlier", False), ("done", True), ("done", False)]
     assert [s.state for s in run(manifest, client).stacks] == ["earlier"] * 3
+
+
+def test_where_nothing_is_left_to_do_no_worker_is_started(lay_out, client, monkeypatch):
+    """A batch that is finished is so at once, says it, and writes its summary; one that is not needs its workers."""
+    manifest = lay_out(2)
+    first = run(manifest, client)
+    (manifest.parent / "all_results" / "summary.txt").unlink()
+
+    def none(workers):
+        raise AssertionError("workers")
+
+    monkeypatch.setattr("napari_ivos.batch.running.local_cluster", none)
+    told: list[Progress] = []
+    again = run(manifest, None, progress=told.append)
+    assert [(s.state, s.outputs) for s in again.stacks] == [("earlier", s.outputs) for s in first.stacks]
+    assert [(now.stacks, now.finished) for now in told] == [(2, 2)]
+    assert "2 done earlier" in (manifest.parent / "all_results" / "summary.txt").read_text()
+    (manifest.parent / "all_results" / "s1" / "labels.ome.tif").unlink()
+    with pytest.raises(AssertionError, match="workers"):
+        run(manifest, None)
+
+
+def test_the_bar_of_a_batch_never_goes_back(lay_out, monkeypatch, capsys):
+    """However the number of frames that are needed grows, the bar counts to the number of stacks, and says both."""
+    seen = [(0, 4, 8), (0, 8, 8), (1, 8, 38), (1, 20, 38), (2, 24, 38)]
+
+    def play(manifest, client, *, progress, **options):
+        for finished, frames, planned in seen:
+            progress(Progress(2, finished, 0, frames, planned))
+        return Summary((), 0.0, "a model")
+
+    monkeypatch.setattr("napari_ivos.cli.batching.run_batch", play)
+    monkeypatch.setattr("napari_ivos.cli.output.SLOW", 0.0)
+    assert main(["batch", str(lay_out(2))]) == 0
+    said = capsys.readouterr().err
+    counts = [(int(done), int(of)) for done, of in re.findall(r"\b(\d+)/(\d+) \[", said)]
+    assert {of for _, of in counts} == {2}
+    assert sorted(counts) == counts
+    assert all(f"{frames} of up to {planned} frames" in said for _, frames, planned in seen)
 
 
 class Failing(FakePredictor):

@@ -166,7 +166,7 @@ def check_gone(terminal: Terminal) -> None:
 def test_one_ctrl_c_keeps_what_the_workers_had_in_hand(batch, tmp_path: Path) -> None:
     """The batch says that it stops and how to go on, all processes end, and the next call does the rest."""
     terminal = batch("slow")
-    terminal.until(rb" [1-9]\d*/\d+ ")
+    terminal.until(rb" [1-9]\d* of up to \d+ frames")
     terminal.press()
     said = terminal.end()
     assert "Ctrl-C again does not wait" in said

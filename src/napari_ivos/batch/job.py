@@ -248,6 +248,20 @@ def finished(entry: Entry, digest: str) -> StackResult | None:
     return StackResult(entry.name, "earlier", project=str(entry.kept), outputs=outputs)
 
 
+def all_finished(entries: Iterable[Entry], model: str) -> tuple[StackResult, ...] | None:
+    """The results of earlier runs, where these finished every stack; None at the first one that is to be looked at."""
+    found = []
+    for entry in entries:
+        try:
+            result = finished(entry, digest_of(entry, model, origin_of(entry)))
+        except (IvosError, OSError):  # its own job will tell
+            return None
+        if result is None:
+            return None
+        found.append(result)
+    return tuple(found)
+
+
 def goes_on(entry: Entry, origin: str) -> bool:
     """Whether a stack's own project is there, and was made from what the manifest names as that is now.
 

@@ -65,6 +65,11 @@ class ModelSource:
             return cls(model.name, model.checksum, weights, None, device)
         return cls(model.name, model.checksum, None, model, device)
 
+    @property
+    def title(self) -> str:
+        """Who it is, for people."""
+        return f"{self.name} ({self.checksum[:12]})"
+
     def load(self) -> Predictor:
         """The model, on this machine; a worker calls it once."""
         if self.predictor is not None:

@@ -140,7 +140,7 @@ def look_ahead(
         found.append(_outlook(entry, source.checksum, overwrite))
         if progress is not None:
             progress(len(found), len(job.entries))
-    return Outlook(tuple(found), str(job.output), f"{source.name} ({source.checksum[:12]})")
+    return Outlook(tuple(found), str(job.output), source.title)
 
 
 def _outlook(entry: Entry, checksum: str, overwrite: bool) -> StackOutlook:

@@ -154,6 +154,9 @@ def run_batch(
     try:
         with ExitStack() as stack:
             stack.enter_context(_alone(job.output))
+            summary = _nothing_left(job, source, progress, begun)
+            if summary is not None:  # workers take longer to begin than all of this
+                return summary
             cluster = stack.enter_context(local_cluster(workers)) if client is None else client
             if started is not None:
                 started(str(cluster.dashboard_link))
@@ -162,7 +165,7 @@ def run_batch(
             results = runner.run()
             crew.check()
             seconds, devices = time.perf_counter() - begun, tuple(sorted(crew.devices))
-            summary = Summary(results, seconds, f"{source.name} ({source.checksum[:12]})", devices)
+            summary = Summary(results, seconds, source.title, devices)
             summary.write(job.output)
     except KeyboardInterrupt as stop:  # while workers are told to end; everything is written by then
         if summary is None:
@@ -174,6 +177,22 @@ def run_batch(
         raise IvosError(
             f"The cluster is gone ({crew.lost}). {summary.line()} What is done is kept; the same call goes on."
         )
+    return summary
+
+
+def _nothing_left(
+    job: Manifest, source: ModelSource, progress: Callable[[Progress], None] | None, begun: float
+) -> Summary | None:
+    """The summary of a batch whose stacks were all finished by earlier runs; None where something is to be done."""
+    from napari_ivos.batch.job import all_finished
+
+    results = all_finished(job.entries, source.checksum)
+    if results is None:
+        return None
+    if progress is not None:
+        progress(Progress(len(results), len(results), 0, 0, 0))
+    summary = Summary(results, time.perf_counter() - begun, source.title)
+    summary.write(job.output)
     return summary
 
 

@@ -33,11 +33,11 @@ def batch(options: argparse.Namespace, output: Output) -> Summary:
     """
     manifest = read_manifest(options.manifest, options.output)
     output.note(f"{counted(len(manifest.entries), 'stack')}; results go to {manifest.output}")
-    with _client(options.scheduler) as client, output.progress("frames", 0) as show:
+    with _client(options.scheduler) as client, output.progress("batch", len(manifest.entries), "stack") as show:
         stopping: list[str] = []
 
         def told(now: Progress) -> None:
-            show(now.frames, now.planned)
+            show(now.finished + now.failed, f"{now.frames} of up to {now.planned} frames" if now.planned else "")
             if now.last is not None and now.last.state == "failed":
                 output.note(f"{now.last.name} failed: {now.last.error}")
             if now.stopping and not stopping:
@@ -75,7 +75,9 @@ def dry_run(options: argparse.Namespace, output: Output) -> Outlook:
     """
     manifest = read_manifest(options.manifest, options.output)
     with output.progress("looking", len(manifest.entries), "stack") as show:
-        return look_ahead(manifest, model=options.model, overwrite=options.overwrite, progress=show)
+        return look_ahead(
+            manifest, model=options.model, overwrite=options.overwrite, progress=lambda done, _: show(done)
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ SLOW = 10.0
 """Seconds between two lines of progress where nobody watches (a log file)."""
 
 Step = Callable[..., None]
-"""Called with the number of frames that are done, and with the number of all where that has changed."""
+"""Called with the number of units that are done, and with words to be shown behind the bar, where there are any."""
 
 
 class Interrupted(Exception):
@@ -102,12 +102,14 @@ class Output:
             file=sys.stderr,
             disable=self.quiet,
             mininterval=0.1 if watched else SLOW,
+            miniters=0,  # words may change where the number does not
             ascii=not watched,
             dynamic_ncols=watched,
         ) as bar:
 
-            def show(done: int, all_: int | None = None) -> None:
-                bar.total = bar.total if all_ is None else all_
+            def show(done: int, beside: str = "") -> None:
+                if beside:
+                    bar.set_postfix_str(beside, refresh=False)
                 bar.update(done - bar.n)
 
             self._bar = bar
