@@ -38,6 +38,22 @@ def test_makers_give_markdown(name):
         assert len(widths) == 1, table[:300]
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_places_that_are_filled_say_so_in_the_sources(page):
+    """Who reads a page's source sees at each marked place what to look at instead, which is there."""
+    text = page.read_text(encoding="utf-8")
+    marks = list(fill.MARK.finditer(text))
+    assert len(marks) == text.count("<!-- fill")
+    for mark in marks:
+        said = " ".join(mark[0].split("\n")[1:])
+        assert said.startswith("*Filled in when the pages are built; until then see ")
+        assert said.endswith(".*")
+        links = re.findall(r"\]\(([^)#]+)", said)
+        assert links or "`napari-ivos " in said
+        assert [link for link in links if not (page.parent / link).exists()] == []
+    assert "Filled in when" not in fill.filled(text)
+
+
 def test_an_unknown_mark_is_named():
     """A mark that nothing is known for fails the build by its name."""
     with pytest.raises(KeyError, match="no-such-thing"):

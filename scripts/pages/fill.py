@@ -15,7 +15,8 @@ from pages.tutorials import TOP
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MARK = re.compile(r"^<!-- fill: ([\w-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- fill: ([\w-]+) -->(?:\n\S.*)*$", re.MULTILINE)
+"""A mark, and the paragraph right below it that stands there for those who read the sources."""
 
 
 def filled(markdown: str) -> str:
@@ -29,7 +30,7 @@ def filled(markdown: str) -> str:
 
     def put(mark: re.Match[str]) -> str:
         if mark[1] not in MAKERS:
-            raise KeyError(f"nothing is known to fill {mark[0]}; there are {', '.join(MAKERS)}.")
+            raise KeyError(f"nothing is known to fill {mark[1]}; there are {', '.join(MAKERS)}.")
         return MAKERS[mark[1]]()
 
     return MARK.sub(put, markdown)
