@@ -292,6 +292,24 @@ def test_a_project_is_opened_by_dropping_it(viewer, qtbot, project):
     assert [layer.name for layer in viewer.layers].count("movie.tif") == 1
 
 
+def test_a_project_without_its_frames_shows_its_masks_and_says_what_is_missing(viewer, qtbot, project):
+    """File > Open opens the panel, which names the stack's file; with that open, the project comes whole."""
+    path, labels = project
+    moved = path.parent / "elsewhere" / "movie.tif"
+    moved.parent.mkdir()
+    (path.parent / "movie.tif").rename(moved)
+    viewer.open(str(path), plugin="napari-ivos")
+    widget = docking._widgets[id(getattr(viewer, "__wrapped__", viewer))]
+    assert [layer.name for layer in viewer.layers] == ["movie [objects]"]
+    assert "Open movie.tif (File > Open), then the project again" in widget.banner.text()
+    assert widget.session is None
+    viewer.open(str(moved))
+    viewer.open(str(path), plugin="napari-ivos")
+    qtbot.waitUntil(lambda: widget.session is not None, timeout=PATIENCE)
+    settle(qtbot, widget)
+    np.testing.assert_array_equal(np.asarray(widget.session.labels), labels)
+
+
 def test_a_project_that_is_none_says_so(viewer, tmp_path):
     """A file that only has a project's ending is refused with a sentence, and nothing is left behind."""
     (tmp_path / "text.ivos").write_text("this is no project")

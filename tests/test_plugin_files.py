@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_ivos import FakePredictor, Scribbles, Session, Stroke
+from napari_ivos import FakePredictor, Scribbles, Session, Stroke, open_frames
 from napari_ivos.plugin import projects, reading
 from napari_ivos.plugin.desk import Desk
 from napari_ivos.plugin.review import UNKNOWN, columns, marked
@@ -151,8 +151,45 @@ def test_a_project_without_its_stack_says_what_to_do(desk, tmp_path):
     Session(scene.movie(), project=tmp_path / "lost.ivos").close()
     desk.open_project(tmp_path / "lost.ivos")
     desk.wait()
-    assert any(kind == "error" and "not found beside it" in text for kind, text in desk.said)
+    assert any(kind == "error" and "had no file of their own" in text for kind, text in desk.said)
     assert desk.session is None
+
+
+def test_a_project_whose_stack_was_moved_takes_the_frames_of_an_open_layer(desk, tmp_path):
+    """It says which file it misses; with that one open anywhere, among others of its shape, it goes on."""
+    path = project_of(tmp_path, "movie")
+    moved = tmp_path / "elsewhere" / "movie.tif"
+    moved.parent.mkdir()
+    (tmp_path / "movie.tif").rename(moved)
+    desk.viewer.add_layer(Image(scene.movie()[::-1].copy(), name="other"))
+    desk.open_project(path)
+    desk.wait()
+    assert desk.session is None
+    assert desk.said[-1][0] == "error"
+    assert "Open movie.tif (File > Open), then the project again" in desk.said[-1][1]
+    image = desk.viewer.add_layer(layer_of(moved))
+    desk.viewer.layers.selection.active = desk.viewer.layers["other"]
+    desk.open_project(path)
+    desk.wait()
+    assert desk.binding.image is image
+    assert desk.session.path == path
+    assert desk.session.stack.source == moved
+    assert scene.shown(desk) == {"object 1 (strokes)": 1}
+    assert desk.said[-1] == ("info", "Opened movie.ivos, with the frames of movie.")
+    assert [layer.name for layer in desk.viewer.layers if isinstance(layer, Image)] == ["other", "movie"]
+
+
+def test_a_project_of_some_channels_knows_them_in_an_open_layer(desk, tmp_path):
+    """The frames are looked for as they were opened: with the channels and at the plane of the project."""
+    volume = np.stack([scene.movie() // (c + 1) for c in range(3)], axis=1)
+    stack = open_frames(volume, axes="TCYX", channels=(2,))
+    with Session(stack, FakePredictor(), project=tmp_path / "two.ivos") as session:
+        session.interact(Scribbles(2, [Stroke(1, scene.line(2))]))
+    image = desk.viewer.add_layer(Image(volume, name="volume"))
+    desk.open_project(tmp_path / "two.ivos")
+    desk.wait()
+    assert desk.binding.image is image
+    assert desk.session.stack.channels == (2,)
 
 
 def test_readers_take_only_their_files(tmp_path):
@@ -272,10 +309,16 @@ def test_a_stack_in_a_folder_that_is_only_read_has_its_project_elsewhere(desk, t
 
 
 def test_projects_lie_beside_their_stack_or_in_a_folder(tmp_path):
-    """The name is the stack's; a folder is used where there is no file; a taken name gets a number."""
+    """The name is the stack's, in a chosen folder, too, and where there is no file; a taken one gets a number."""
+    from napari.layers._source import layer_source
+
     image = Image(np.zeros((2, 8, 8), np.uint8), name="a/b: c.ome.tif")
     assert projects.project_path(image, tmp_path) == tmp_path / "a_b_ c.ivos"
     assert projects.project_path(image).parent == projects.default_folder()
+    with layer_source(path=str(tmp_path / "cells.ome.tif")):
+        read = Image(np.zeros((2, 8, 8), np.uint8), name="cells.ome")  # as napari names it
+    assert projects.project_path(read) == tmp_path / "cells.ivos"
+    assert projects.project_path(read, tmp_path / "there") == tmp_path / "there" / "cells.ivos"
     (tmp_path / "x.ivos").touch()
     assert projects.free_name(tmp_path / "x.ivos") == tmp_path / "x-2.ivos"
 

@@ -62,20 +62,33 @@ class Desk(Models, Objects, Rounds, Exchange):
         """
         choice = chosen if isinstance(chosen, projects.Choice) else self.choice(chosen)
         target = projects.project_path(choice.image) if path == "auto" else path
-        self._open(lambda: projects.open_session(choice, target, fresh), choice, target)
+        self._open(lambda: (*projects.open_session(choice, target, fresh), choice), target)
 
     def open_project(self, path: str | Path, image: Image | None = None) -> None:
         """Open a project with its layers, colours, strokes and history.
 
-        The frames are those of `image`, else they are looked for where they were and shown as a new layer.
+        The frames are those of `image`; else they are looked for where they were, and shown as a new layer; else they
+        are those of a layer that has them, the active one first.
         """
         from napari_ivos.session import Session
 
-        choice = None if image is None else self.choice(image)
-        stack = None if choice is None else projects.stack_of(choice)
-        self._open(lambda: (Session.open(path, frames=stack), f"Opened {Path(path).name}."), choice)
+        if image is None:
+            images = self.images
+            self._open(lambda: projects.reopen(Path(path), images))
+            return
+        choice = self.choice(image)
+        stack = projects.stack_of(choice)
+        self._open(lambda: (Session.open(path, frames=stack), f"Opened {Path(path).name}.", choice))
 
-    def _open(self, make: Callable[[], tuple[Session, str]], choice: Choice | None, target: Path | None = None) -> None:
+    @property
+    def images(self) -> list[Image]:
+        """The layers that may have a project's frames, the active one first."""
+        from napari.layers import Image
+
+        found = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        return sorted(found, key=lambda layer: layer is not self.viewer.layers.selection.active)
+
+    def _open(self, make: Callable[[], tuple[Session, str, Choice | None]], target: Path | None = None) -> None:
         self.leave()
         self.engine.stop("open")
 
@@ -83,13 +96,13 @@ class Desk(Models, Objects, Rounds, Exchange):
             left, self._opened = self._opened, None
             if left is not None:  # this one was asked for before that one was shown
                 left.close()
-            session, note = make()
+            session, note, choice = make()
             review = Review.of(session)
             self._opened = session
-            return session, note, review
+            return session, note, choice, review
 
-        def then(made: tuple[Session, str, Review]) -> None:
-            session, note, review = made
+        def then(made: tuple[Session, str, Choice | None, Review]) -> None:
+            session, note, choice, review = made
             if self._opening is not job:  # another one was asked for meanwhile
                 self.engine.submit(Job("close", lambda job: session.close(), precious=True))
                 return

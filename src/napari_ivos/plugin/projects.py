@@ -6,20 +6,21 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_ivos.errors import InputError, IvosError, ProjectError
 from napari_ivos.plugin import geometry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image
 
     from napari_ivos.frames import FrameStack
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.session import Session
-    from napari_ivos.session.stacks import Stack
 
 SUFFIX = ".ivos"
 UNSAVED = "NOTHING IS SAVED"
@@ -71,10 +72,10 @@ def project_path(image: Image, folder: Path | None = None) -> Path:
     hints = image.metadata.get(HINTS)
     if folder is None and isinstance(hints, dict) and "project" in hints:
         return Path(str(hints["project"]))
+    name = _stem(Path(source).name if source else image.name) + SUFFIX
     if folder is None and source and os.access(Path(source).parent, os.W_OK):
-        path = Path(source)
-        return path.with_name(_stem(path.name) + SUFFIX)
-    return (folder or default_folder()) / (_stem(image.name) + SUFFIX)
+        return Path(source).with_name(name)
+    return (folder or default_folder()) / name
 
 
 def _stem(name: str) -> str:
@@ -180,6 +181,70 @@ def keep(session: Session, path: Path) -> str:
     return f"Saved all the time as {target}. Next: another object, or Propagate."
 
 
+def reopen(path: Path, images: Sequence[Image]) -> tuple[Session, str, Choice | None]:
+    """The session of a project, and what is to be said about it.
+
+    Where its frames are not where they were, they are those of the first of the layers that has them: the choice, else
+    None.
+
+    Raises
+    ------
+    IvosError
+        None has them.
+    """
+    from napari_ivos.session import Session
+
+    session = Session.open(path)
+    if session.stack is not None:
+        return session, f"Opened {path.name}.", None
+    with session:
+        found = _frames_among(images, session)
+        if found is None:
+            raise _lost(session)
+    choice, stack = found
+    return Session.open(path, frames=stack), f"Opened {path.name}, with the frames of {choice.image.name}.", choice
+
+
+def missing(session: Session, images: Sequence[Image]) -> str:
+    """What is to be said of a project whose frames are neither where they were nor those of a layer; else ""."""
+    return "" if session.stack is not None or _frames_among(images, session) is not None else str(_lost(session))
+
+
+def _lost(session: Session) -> IvosError:
+    project, kept = "" if session.path is None else session.path.name, session.made_from
+    if not kept.get("path"):
+        return IvosError(
+            f"The frames of {project} were not found: they had no file of their own, and no open image has them. Open "
+            "or make that image in napari, then open the project again."
+        )
+    file = PurePosixPath(str(kept["path"])).name
+    return IvosError(
+        f"The frames of {project}, {file}, were not found: not where they were, and no open image has them. Open "
+        f"{file} (File > Open), then the project again; or put it back where it was beside the project."
+    )
+
+
+def _frames_among(images: Sequence[Image], session: Session) -> tuple[Choice, FrameStack] | None:
+    """The first of these layers that has a project's frames to the pixel, as it was opened for the project."""
+    kept = session.made_from
+    options = kept.get("options")
+    options = options if isinstance(options, dict) else {}
+    for image in images:
+        try:  # a stranger may have written the options
+            layout = _layout_in(image, session.shape, options)
+            if layout is None:
+                continue
+            several = layout.rgb or layout.channel is not None
+            choice = Choice(image, layout, tuple(options["channels"]) if several and "channels" in options else None)
+            stack = stack_of(choice)
+        except (InputError, TypeError, ValueError, AttributeError):
+            continue
+        if stack.fingerprint() == kept.get("fingerprint"):
+            return choice, stack
+        stack.close()
+    return None
+
+
 def copied_beside(session: Session, name: str) -> Path:
     """Where an export goes by default: beside the project."""
     folder = default_folder() if session.path is None else session.path.parent
@@ -199,7 +264,7 @@ def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     from napari_ivos.frames import open_frames
 
     if session.stack is None:
-        raise IvosError("The frames of this project were not found beside it: open the stack, then the project.")
+        raise _lost(session)
     stack = session.stack
     if stack.source is not None:
         stack = open_frames(stack.source, **stack.describe().get("open", {}))
@@ -221,7 +286,8 @@ def found_in(viewer: ViewerModel, session: Session) -> Choice:
     for layer in viewer.layers:
         if isinstance(layer, Image) and stack is not None:
             file = stack_file(layer)
-            layout = _layout_in(layer, stack) if file is not None and file == stack.source else None
+            opened = stack.describe().get("open", {})
+            layout = _layout_in(layer, stack.shape, opened) if file is not None and file == stack.source else None
             if layout is not None:
                 return Choice(layer, layout)
     data, options = image_of(session)
@@ -230,19 +296,18 @@ def found_in(viewer: ViewerModel, session: Session) -> Choice:
     return Choice(image, geometry.layout_of(image))
 
 
-def _layout_in(layer: Image, stack: Stack) -> Layout | None:
-    """The axes of a layer of the same file, held at the plane that the frames are; None where they don't fit."""
+def _layout_in(layer: Image, shape: tuple[int, ...], opened: Mapping[str, Any]) -> Layout | None:
+    """The axes of a layer, held at the plane that frames of this shape are, as they were opened; None: not there."""
     try:
         layout = geometry.layout_of(layer)
     except InputError:
         return None
-    opened = stack.describe().get("open", {})
     along = [a for a in layout.frame_axes if layout.letters[a] == opened.get("frame_axis")]
     if along:
         layout = layout.with_frames_along(along[0])
     index = opened.get("index") or {}
     at = {a: int(index.get(layout.letters[a], -1 if layout.shape[a] > 1 else 0)) for a in layout.held}
-    fits = layout.stack_shape == tuple(stack.shape) and all(0 <= i < layout.shape[a] for a, i in at.items())
+    fits = layout.stack_shape == tuple(shape) and all(0 <= i < layout.shape[a] for a, i in at.items())
     return replace(layout, held=at) if fits else None
 
 

@@ -12,6 +12,8 @@ from napari_ivos.plugin import projects
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_ivos.session import Session
+
 LayerData = tuple[Any, dict[str, Any], str]
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
@@ -57,7 +59,7 @@ def _image_data(stack: Any, file: Path | None) -> LayerData:
 def read_project(path: str) -> list[LayerData]:
     """Open a project in the current viewer: its frames, masks, strokes and history, in the plugin's widget.
 
-    Without a viewer, or where its frames are not found, the masks come as a plain Labels layer.
+    Without a viewer, or where its frames are not found (which the widget says), the masks come as a plain Labels layer.
     """
     import napari
 
@@ -65,16 +67,25 @@ def read_project(path: str) -> list[LayerData]:
 
     viewer = napari.current_viewer()
     with Session.open(path) as session:
-        found = session.stack is not None
-        name = Path(path).stem
-        if viewer is None or not found:
-            import numpy as np
+        if viewer is None:
+            return [_masks(session)]
+        from napari_ivos.plugin.docking import open_dock
 
-            return [(np.asarray(session.labels), {"name": f"{name} [objects]"}, "labels")]
-    from napari_ivos.plugin.docking import open_dock
-
-    open_dock(viewer).open_project(path)
+        desk = open_dock(viewer).desk
+        lost = projects.missing(session, desk.images)
+        if lost:
+            desk.notice(f"{lost} Until then, its masks are shown alone.", "warning")
+            return [_masks(session)]
+    desk.open_project(path)
     return [(None,)]  # type: ignore[list-item] # npe2's sign for "read, but no layer to add"
+
+
+def _masks(session: Session) -> LayerData:
+    """The masks of a project without its frames: a Labels layer that nothing is drawn on."""
+    import numpy as np
+
+    name = "" if session.path is None else session.path.stem
+    return np.asarray(session.labels), {"name": f"{name} [objects]"}, "labels"
 
 
 def _run(command: str) -> None:

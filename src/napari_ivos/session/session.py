@@ -158,6 +158,12 @@ class Session:
         return self._stack
 
     @property
+    def made_from(self) -> dict[str, Any]:
+        """What the project keeps to know its stack again; see `stacks.identity`. A stranger may have written it."""
+        kept = self._project.meta("stack", {})
+        return kept if isinstance(kept, dict) else {}
+
+    @property
     def model(self) -> Predictor | None:
         """The networks in use."""
         return self._model
@@ -211,7 +217,7 @@ class Session:
 
     def _need_stack(self) -> Stack:
         if self._stack is None:
-            name = self._project.meta("stack", {}).get("name", "its stack")
+            name = self.made_from.get("name", "its stack")
             raise InputError(
                 f"The frames of {self._project.name} ({name}) were not found beside it: open it with frames=."
             )
