@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import desks, dock, preferences, progress
 from napari_ivos.plugin.dialogs import ExportDialog
 from napari_ivos.plugin.sections import KEYS, Fold
@@ -62,6 +63,92 @@ def test_everything_says_what_it_is(window, tmp_path):
     table = widget.objects.table
     assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount()))
     assert widget.objects.timeline.words_at(30, 5)
+
+
+DEEDS = {
+    "undo": lambda widget: widget.run("undo"),
+    "undo and redo": lambda widget: (widget.run("undo"), widget.desk.wait(), _tell(widget), widget.run("redo")),
+    "undo round": lambda widget: widget.run("undo_round"),
+    "undo by napari's key": lambda widget: widget.desk._by_key("undo"),
+    "show after": lambda widget: (widget.run("compare"), _tell(widget), widget.run("compare")),
+    "frame is right": lambda widget: widget.run("accept_frame"),
+    "lock": lambda widget: widget.objects.table.locked.emit(1, True),
+    "stroke": lambda widget: drag(widget.viewer, scene.line(7)),
+    "brush": lambda widget: (
+        widget.run("paint_mask"),
+        _tell(widget),
+        drag(widget.viewer, [(50, 60), (50, 64), (50, 68)]),
+    ),
+    "another stack": lambda widget: widget.viewer.add_image(scene.movie(), name="another"),
+}
+
+
+def _tell(widget) -> None:
+    """Say something that the next deed makes untrue."""
+    widget.desk.notice("said of the deed before", "error")
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=list(DEEDS))
+def test_what_was_said_of_one_deed_is_over_with_the_next(window, qtbot, deed):
+    """Whatever the user does next, successfully, takes the line away or puts its own in its place."""
+    viewer, widget = window(show=True)
+    draw(qtbot, viewer, widget, 0)
+    settle(qtbot, widget)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    widget.go_to(7)
+    _tell(widget)
+    deed(widget)
+    settle(qtbot, widget)
+    assert "deed before" not in widget.banner.text()
+    assert widget.banner.isVisible() == bool(widget.banner.text())
+
+
+def test_what_was_said_stays_while_one_only_looks(window, qtbot):
+    """Going to a frame in timeline or table is no deed: the line about the result stays."""
+    _, widget = window(show=True)
+    widget.desk.notice("Propagated 8 frames.", "info")
+    widget.objects.timeline.jumped.emit(3)
+    assert widget.desk.frame == 3
+    assert widget.banner.text() == "Propagated 8 frames."
+    assert widget.banner.isVisible()
+
+
+def test_a_project_that_can_only_be_read_says_why(window, qtbot, tmp_path):
+    """The line says so when it opens, and what is said of its file is not that it is saved there."""
+    with Session(scene.movie(), FakePredictor(), project=tmp_path / "movie.ivos") as session:
+        session.add_object("cell")
+        _, widget = window()
+        widget.said.clear()
+        widget.desk.open_project(tmp_path / "movie.ivos", widget.stack.image.value)
+        settle(qtbot, widget)
+        reason = widget.session.read_only
+        assert reason
+        assert widget.said == [("warning", widget.banner.text())]
+        assert widget.banner.text().startswith(f"Opened movie.ivos. It can only be read: {reason}.")
+        assert widget.save.words.text() == f"Read only: {tmp_path / 'movie.ivos'} ({reason})"
+
+
+def test_an_export_is_not_proposed_where_the_stack_lies(window, qtbot, tmp_path, monkeypatch):
+    """Whatever the format, the proposed name is free, though stack and project have the same one."""
+    import tifffile
+
+    stack = tmp_path / "cells.ome.tif"
+    tifffile.imwrite(stack, scene.movie(), metadata={"axes": "TYX"})
+    proposed = []
+    monkeypatch.setattr(ExportDialog, "exec", lambda dialog: bool(proposed.append(dialog)))
+    _, widget = window()
+    Session(stack, FakePredictor(), project=tmp_path / "cells.ivos").close()
+    widget.desk.open_project(tmp_path / "cells.ivos")
+    plugin_mouse.settle(qtbot, widget)
+    widget.run("export")
+    (dialog,) = proposed
+    paths = []
+    for at in range(dialog.format.count()):
+        dialog.format.setCurrentIndex(at)
+        paths.append(dialog.choice[1])
+    assert paths[0] == tmp_path / "cells_labels.ome.tif"
+    assert not any(path.is_file() for path in paths)
 
 
 def test_the_first_use_is_explained_in_three_lines(window, qtbot):

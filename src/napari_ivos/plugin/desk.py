@@ -112,10 +112,13 @@ class Desk(Models, Objects, Rounds, Exchange):
             if choice is None:
                 self.go_to(self.frame)  # on the plane that was segmented
             self._target = target if session.path is None else None
+            if session.read_only is not None:
+                note += f" It can only be read: {session.read_only}. Nothing can be drawn."
             covers = geometry.covering(self.viewer, found.image, found.more)
             if covers:
                 note += f" {covers[-1].name} lies over {found.image.name}: hide it to see what you draw on."
-            self.notice(note, "warning" if covers or note.startswith(projects.UNSAVED) else "info")
+            doubtful = covers or session.read_only is not None or note.startswith(projects.UNSAVED)
+            self.notice(note, "warning" if doubtful else "info")
 
         job = self._opening = Job("open", run, then=then)
         self.engine.submit(job)

@@ -246,9 +246,14 @@ def _frames_among(images: Sequence[Image], session: Session) -> tuple[Choice, Fr
 
 
 def copied_beside(session: Session, name: str) -> Path:
-    """Where an export goes by default: beside the project."""
+    """Where what is made from a project goes by default: beside it."""
     folder = default_folder() if session.path is None else session.path.parent
     return folder / name
+
+
+def export_beside(session: Session) -> Path:
+    """Where an export goes by default, without its ending: not where the stack is, which may have that ending, too."""
+    return copied_beside(session, "labels" if session.path is None else f"{session.path.stem}_labels")
 
 
 def image_of(session: Session) -> tuple[Any, dict[str, Any]]:

@@ -73,6 +73,7 @@ class Result:
         self._keys = keys
         self._on_change = on_change
         self.painted = False
+        self._drags = self._drags_seen = 0
         self.refused: IvosError | None = None
         self.brush: large.Brush | None = None
         self.earlier: LabelsBefore | None = None
@@ -186,6 +187,13 @@ class Result:
         self.painted = True
         self._on_change()
 
+    def painted_anew(self) -> bool:
+        """Whether something was painted with another drag of the brush than when this was asked before."""
+        anew = self.painted and self._drags_seen != self._drags
+        if anew:
+            self._drags_seen = self._drags
+        return anew
+
     def _refuse(self, error: IvosError) -> None:
         self.refused = error
         self._on_change()
@@ -210,6 +218,7 @@ class Result:
 
     def _on_brush(self, layer: object, event: Any) -> Generator[None]:
         """One drag of napari's brush is one stroke."""
+        self._drags += 1
         with self.session.painting(self._refuse):
             yield
             while event.type == "mouse_move":

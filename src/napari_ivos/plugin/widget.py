@@ -138,6 +138,7 @@ class IvosWidget(QWidget):
         desk = self.desk
         desk.changed.connect(self.refresh)
         desk.noticed.connect(self._notice)
+        desk.unsaid.connect(self._unsay)
         desk.progressed.connect(self._progress)
         self.stack.image.changed.connect(self._image_changed)
         self.stack.frames.changed.connect(self._axis_changed)
@@ -150,12 +151,13 @@ class IvosWidget(QWidget):
         table.recoloured.connect(_calling(self, "_ask", "recolour_object"))
         table.hidden.connect(_calling(self, "_ask", "hide_object"))
         table.locked.connect(_calling(self, "_ask", "lock_object"))
-        table.jumped.connect(_calling(self, "_ask", "go_to"))
-        self.objects.timeline.jumped.connect(_calling(self, "_ask", "go_to"))
+        table.jumped.connect(_calling(self, "_go_to"))
+        self.objects.timeline.jumped.connect(_calling(self, "_go_to"))
         self.going.follow.changed.connect(self._follow)
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.reordered):
             event.connect(self.reset_choices)
+        layers.inserted.connect(self._layer_inserted)
         self.viewer.dims.events.current_step.connect(self._frame_changed)
         self.viewer.layers.selection.events.active.connect(self._active_changed)
         self.destroyed.connect(_unhook(self))
@@ -167,12 +169,14 @@ class IvosWidget(QWidget):
         for signal, slot in (
             (desk.changed, self.refresh),
             (desk.noticed, self._notice),
+            (desk.unsaid, self._unsay),
             (desk.progressed, self._progress),
         ):
             signal.disconnect(slot, missing_ok=True)
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.reordered):
             event.disconnect(self.reset_choices)
+        layers.inserted.disconnect(self._layer_inserted)
         self.viewer.dims.events.current_step.disconnect(self._frame_changed)
         self.viewer.layers.selection.events.active.disconnect(self._active_changed)
 
@@ -180,7 +184,12 @@ class IvosWidget(QWidget):
 
     def _ask(self, method: str, *arguments: Any) -> None:
         """Call one of the desk's methods; what goes wrong is told."""
+        self.desk.unsay()
         self.desk.safely(getattr(self.desk, method), *arguments)
+
+    def _go_to(self, frame: int) -> None:
+        """Look at another frame: what was said of the last deed still holds."""
+        self.desk.safely(self.desk.go_to, frame)
 
     def _pressed(self, name: str, value: object = None) -> None:
         self.run(name)
@@ -191,6 +200,7 @@ class IvosWidget(QWidget):
         if reason:
             self._notice(reason, "warning")
         else:
+            self.desk.unsay()
             self.desk.safely(getattr(self, f"_do_{name}", None) or getattr(self.desk, name))
 
     def _do_start(self) -> None:
@@ -261,8 +271,7 @@ class IvosWidget(QWidget):
 
     def _do_export(self) -> None:
         session = self.desk.session
-        start = projects.copied_beside(session, "labels" if session.path is None else session.path.stem)  # type: ignore[arg-type,union-attr]
-        dialog = ExportDialog(self, start)
+        dialog = ExportDialog(self, projects.export_beside(session))  # type: ignore[arg-type]  # `run` asks for one
         if dialog.exec():
             kind, path, overwrite = dialog.choice
             if kind == TRACKS:
@@ -339,8 +348,7 @@ class IvosWidget(QWidget):
             self._shown_session = weakref.ref(session)
             self._show_image()
         self.going.show_frames(session.shape[0] - 1)
-        where = desk.where
-        self.save.words.setText(f"{where} ({session.read_only})" if session.read_only else where)
+        self.save.words.setText(desk.where)
         self.save.buttons["save_project"].visible = session.path is None
 
     def _show_image(self) -> None:
@@ -378,6 +386,10 @@ class IvosWidget(QWidget):
         self.banner.setStyleSheet(f"background: {COLOURS.get(kind, COLOURS['info'])}; color: white; padding: 6px;")
         self.banner.show()
 
+    def _unsay(self) -> None:
+        self.banner.hide()
+        self.banner.clear()
+
     def _progress(self, progress: Progress | None) -> None:
         self.going.running.setVisible(progress is not None)
         self.activity.show(progress)
@@ -390,6 +402,13 @@ class IvosWidget(QWidget):
         """Offer the layers that are there now."""
         self.choosing.layers_changed(self.stack, self.draw)
         self.refresh()
+
+    def _layer_inserted(self, event: Any) -> None:
+        """Another stack is opened: that is a deed, too."""
+        from napari.layers import Image
+
+        if isinstance(event.value, Image):
+            self.desk.unsay()
 
     def _image_changed(self, event: object = None) -> None:
         self.choosing.image_changed(self.stack)

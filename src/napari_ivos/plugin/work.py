@@ -66,9 +66,9 @@ class Work:
 
     Attributes
     ----------
-    changed, noticed, progressed
+    changed, noticed, unsaid, progressed
         Signals: something that is shown has changed; a sentence for the user and its kind ("info", "warning",
-        "error"); a `Progress`, or None at its end.
+        "error"); it no longer holds; a `Progress`, or None at its end.
     engine, exporter : Engine
         Threads: for all that changes the session, one thing after the other; for what only reads it.
     session : Session or None
@@ -83,6 +83,7 @@ class Work:
 
     changed = Signal()
     noticed = Signal(str, str)
+    unsaid = Signal()
     progressed = Signal(object)
 
     def __init__(self, viewer: ViewerModel, ring: Callable[[bool], None] | None = None) -> None:
@@ -208,6 +209,10 @@ class Work:
         """Tell the user something."""
         self.noticed.emit(text, kind)
 
+    def unsay(self) -> None:
+        """The user does something else: what was told of the deed before is over. Called first, at each way in."""
+        self.unsaid.emit()
+
     # -- state
 
     def state(self, image: bool = False) -> State:
@@ -246,6 +251,8 @@ class Work:
         """Where the work is kept, for people."""
         if self.session is None:
             return ""
+        if self.session.read_only is not None:
+            return f"Read only: {self.session.path} ({self.session.read_only})"
         if self.session.path is not None:
             return f"Saved in {self.session.path}"
         if self._target is not None:
@@ -266,10 +273,12 @@ class Work:
             return
         if binding.result.reclaim():
             self.notice(FOREIGN, "warning")
+        changes = binding.strokes.read()
+        if changes.new or changes.gone or binding.result.painted_anew():
+            self.unsay()
         refused = binding.result.taken_off()
         if refused:
             self.notice(refused, "warning")
-        changes = binding.strokes.read()
         for note in changes.notes:
             self.notice(note, "warning")
         if session.read_only is not None:
@@ -292,6 +301,7 @@ class Work:
         if self.session is None or self.session.read_only is not None:
             self.ring()
         else:
+            self.unsay()
             self.safely(self._take_strokes, Changes(new=(drawn,)))
 
     def _take_strokes(self, changes: Changes) -> None:
@@ -450,4 +460,5 @@ class Work:
         if reason:
             self.notice(reason, "warning")
         else:
+            self.unsay()
             self.safely(getattr(self, command))
