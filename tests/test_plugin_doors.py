@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import docking, reading
 from napari_ivos.plugin.sections import KEYS
+from napari_ivos.plugin.widget import NARROWEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,36 @@ def test_the_widget_is_in_layers_segment(viewer, qtbot):
     entry.trigger()
     qtbot.waitUntil(lambda: _docked(viewer), timeout=PATIENCE)
     assert entry.text() == f"{TITLE} (napari-ivos)"
+
+
+def test_there_is_one_panel_whichever_way_it_is_opened(viewer, qtbot, project):
+    """What File > Open has opened is what Layers > Segment hides and shows again, and a script brings back."""
+    path, labels = project
+    viewer.open(str(path), plugin="napari-ivos")
+    opened(qtbot, viewer, labels)
+    widget = docking.open_dock(viewer)
+    panel = widget.parent()
+    _menu, entry = action(viewer, "napari-ivos.widget")
+    panel.hide()
+    entry.trigger()
+    assert not panel.isHidden()
+    panel.hide()
+    assert docking.open_dock(viewer) is widget
+    assert not panel.isHidden()
+    assert [name for name in viewer.window.dock_widgets if TITLE in name] == [entry.text()]
+    assert widget is viewer.window.dock_widgets[entry.text()]
+
+
+def test_the_title_of_the_panel_is_not_cut_off(make_napari_viewer, qtbot):
+    """At its narrowest the panel shows all of its title, whatever napari adds to the name."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window.add_plugin_dock_widget("napari-ivos", TITLE)
+    (panel,) = viewer.window._wrapped_dock_widgets.values()
+    panel.resize(NARROWEST, panel.height())
+    QApplication.processEvents()
+    label = panel.title.title
+    assert label.text() == TITLE
+    assert label.fontMetrics().horizontalAdvance(TITLE) <= label.width()
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtWidgets import QLabel, QWidget
+
 from napari_ivos.plugin.fitting import Fit
 from napari_ivos.plugin.widget import IvosWidget
 
 if TYPE_CHECKING:
     import napari
+    from qtpy.QtGui import QShowEvent
 
 TITLE = "Interactive video segmentation"
+NAME = f"{TITLE} (napari-ivos)"
+"""Of the dock, as napari calls one that its own menu opens, so that the menu shows and hides ours, too."""
 _widgets: weakref.WeakValueDictionary[int, IvosWidget] = weakref.WeakValueDictionary()
 
 
@@ -35,6 +40,13 @@ class DockedWidget(IvosWidget):
         self._fit = Fit(raw)
         _widgets[id(raw)] = self
 
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Show the title without the plugin's name, which has no room beside it."""
+        super().showEvent(event)
+        label = getattr(getattr(self.parent(), "title", None), "title", None)
+        if isinstance(label, QLabel):
+            label.setText(TITLE)
+
     def disconnect_viewer(self) -> None:
         """Hear nothing more of viewer and desk."""
         self._fit.end()
@@ -49,13 +61,19 @@ def open_dock(viewer: Any = None) -> IvosWidget:
     raw = getattr(found, "__wrapped__", found) if found is not None else napari.Viewer()
     widget = _widgets.get(id(raw))
     if widget is not None and widget.desk.viewer is raw and not widget.desk.closed and _docked(widget):
-        panel = widget.parentWidget()
-        if panel is not None and panel.isHidden():  # by the eye in its title
-            panel.show()
+        _bring_forward(widget)
         return widget
     widget = DockedWidget(raw)
-    raw.window.add_dock_widget(widget, name=TITLE, area="right", add_vertical_stretch=False)
+    raw.window.add_dock_widget(widget, name=NAME, area="right", add_vertical_stretch=False)
     return widget
+
+
+def _bring_forward(widget: IvosWidget) -> None:
+    """Show a panel that was hidden, or lies under another one."""
+    panel = widget.parent()
+    if isinstance(panel, QWidget) and not widget.isVisible():
+        panel.show()
+        panel.raise_()
 
 
 def _docked(widget: IvosWidget) -> bool:
