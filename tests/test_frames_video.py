@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import sys
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,6 @@ import pytest
 from napari_ivos.errors import FrameReadError, InputError
 from napari_ivos.frames import open_frames, video
 from napari_ivos.regions import Box
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install napari-ivos[video]")
 
@@ -116,6 +114,8 @@ def test_reading_forward_never_seeks_and_backward_seldom(tmp_path: Path) -> None
 
 def test_colours_and_greys_keep_their_depth(tmp_path: Path) -> None:
     """8-bit colours are uint8 RGB as they are, deeper ones uint16; grey files have no channels and are stretched."""
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    assert "Videos and folders of images have the axes TYXC, or TYX where they are grey" in " ".join(page.split())
     with open_frames(write(tmp_path / "a.mp4", "libx264")) as stack:
         assert (stack.axes, stack.dtype, stack.contrast[0]) == ("TYXC", np.uint8, (0.0, 255.0))
     with open_frames(write(tmp_path / "b.mkv", "libx264", "yuv420p10le")) as stack:
