@@ -75,6 +75,11 @@ class Drawing:
         self._engine = engine
         self._show = show
 
+    @property
+    def waiting(self) -> bool:
+        """Whether strokes are on their way to the session."""
+        return bool(self._sent)
+
     def submit(self, strokes: Iterable[Drawn]) -> None:
         """Send strokes to the session, those of a frame together."""
         for drawn in strokes:

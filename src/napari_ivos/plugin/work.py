@@ -42,6 +42,7 @@ LONG = ("open", "model", "propagate", "export", "tracks", "adapt")
 """Kinds of jobs whose progress is shown."""
 SEGMENTING = ("interact", "propagate", "remove stroke")
 """Kinds of jobs that run the model in use."""
+WAITS = "The mask comes as soon as the model is loaded. Draw on meanwhile."
 FOREIGN = (
     "The layer of the result shows the project's masks, and no other data. Add labels from elsewhere as a layer of "
     "their own, then press Take labels of this frame."
@@ -210,8 +211,13 @@ class Work:
         self.noticed.emit(text, kind)
 
     def unsay(self) -> None:
-        """The user does something else: what was told of the deed before is over. Called first, at each way in."""
+        """The user does something else: what was told of the deed before is over. Called first, at each way in.
+
+        That strokes wait for the model holds until it is there.
+        """
         self.unsaid.emit()
+        if self.model_state == "loading" and self.drawing is not None and self.drawing.waiting:
+            self.notice(WAITS)
 
     # -- state
 
@@ -318,7 +324,7 @@ class Work:
             drawing.release()
             drawing.submit(changes.new)
             if self.model_state == "loading":
-                self.notice("The mask comes as soon as the model is loaded. Draw on meanwhile.")
+                self.notice(WAITS)
             elif self.model_state != "ready":
                 self.notice(f"The stroke is kept; its mask waits for a model. {self.model_state}", "error")
 
