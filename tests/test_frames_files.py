@@ -37,6 +37,31 @@ def result_or_error(call: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("shape", "saved", "options", "note"),
+    [
+        pytest.param((6, 16, 16), {"metadata": None}, {}, 'axes="ZYX"', id="nothing says"),
+        pytest.param((6, 16, 16), {"metadata": {"axes": "QYX"}}, {}, 'axes="ZYX"', id="its own letter"),
+        pytest.param((6, 2, 16, 16), {"metadata": {"axes": "QCYX"}}, {}, 'axes="ZCYX"', id="beside channels"),
+        pytest.param((6, 16, 16), {"metadata": None}, {"axes": "ZYX"}, "", id="said by the user"),
+        pytest.param((6, 16, 16), {"imagej": True, "metadata": {"axes": "TYX"}}, {}, "", id="times"),
+        pytest.param((6, 16, 16), {"imagej": True, "metadata": {"axes": "ZYX"}}, {}, "", id="sections"),
+        pytest.param((16, 16), {"metadata": None}, {}, "", id="one picture"),
+    ],
+)
+def test_frames_that_are_only_taken_as_times_are_noted(
+    tmp_path: Path, shape: Any, saved: Any, options: Any, note: str
+) -> None:
+    """Of a file that doesn't name the axis of its frames, it is said what to write if they are sections."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "nuclei.tif", noise(*shape), **saved)
+    with open_frames(tmp_path / "nuclei.tif", **options) as stack:
+        assert stack.assumed == bool(note)
+        assert [found for found in stack.notes if note in found and "taken as times" in found] == stack.notes
+        assert len(stack.notes) == bool(note)
+
+
+@pytest.mark.parametrize(
     ("shape", "options", "axes", "stack_shape"),
     [
         ((5, 3, 30, 40), {"imagej": True, "metadata": {"axes": "TCYX"}}, "TCYX", (5, 30, 40)),
@@ -585,7 +610,7 @@ def test_real_files_open_and_fill_the_range(name: str, shape: Any, dtype: str, c
         pytest.skip(f"{name} is not here")
     with open_frames(RAW / name) as stack:
         assert (stack.shape, stack.dtype, stack.channels) == (shape, np.dtype(dtype), channels)
-        assert stack.notes == []
+        assert [note for note in stack.notes if "taken as times" not in note] == []
         assert stack.hint is None
         seen = np.stack([stack.read(k) for k in (0, len(stack) // 2, len(stack) - 1)])
         assert seen.min() < 0.05

@@ -260,7 +260,7 @@ def test_from_a_shell_the_movie_comes_first(tmp_path):
     assert names == ["movie"]
     assert len(docks) == 1
     assert docks[0].startswith(TITLE)
-    assert words == "8 frames of 60 × 80 px"
+    assert words == "8 frames of 60 × 80 px, taken as times (sections: choose z under Advanced)"
     assert visible
 
 

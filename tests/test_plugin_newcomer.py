@@ -37,8 +37,8 @@ def test_objects_are_drawn_while_the_model_is_still_loading(make_napari_viewer, 
     assert "Draw a line" in widget.banner.text()
     widget.go_to(2)
     drag(viewer, scene.line(2))
-    widget.run("next_object")
     assert "as soon as the model is loaded" in widget.banner.text()
+    widget.run("next_object")
     gate.set()
     settle(qtbot, widget)
     assert [o.id for o in widget.session.objects] == [1, 2]

@@ -305,15 +305,58 @@ def test_the_plane_that_start_would_take_is_said(window, qtbot):
     words = widget.stack.words
     viewer.dims.set_point(1, 3)
     assert words.text() == "8 frames of 60 × 80 px, z = 3"
-    widget.stack.frames.value = 1
+    widget.stack.frames.value = (1, "Z")
     viewer.dims.set_point(0, 6)
     assert words.text() == "5 frames of 60 × 80 px, t = 6"
-    widget.stack.frames.value = 0
+    widget.stack.frames.value = (0, "T")
     viewer.dims.set_point(1, 2)
     plugin_mouse.start(qtbot, widget)
     viewer.dims.set_point(1, 4)
     assert words.text() == "8 frames of 60 × 80 px, z = 2"
     assert dict(widget.desk.binding.layout.held) == {1: 2}
+
+
+@pytest.mark.parametrize("told", ["nothing", "ZYX", "TYX"])
+def test_who_knows_better_says_that_frames_are_sections(make_napari_viewer, qtbot, tmp_path, told):
+    """Where nothing says it, t is taken, with a word, and z can be chosen, which the project then knows for good."""
+    import tifffile
+
+    options = {"metadata": None} if told == "nothing" else {"imagej": True, "metadata": {"axes": told}}
+    tifffile.imwrite(tmp_path / "nuclei.tif", scene.movie(), **options)
+
+    def begun(choose=None):
+        viewer = make_napari_viewer(show=False)
+        viewer.open(str(tmp_path / "nuclei.tif"))
+        widget = dock(viewer)
+        plugin_mouse.ready(widget, FakePredictor(), tmp_path)
+        box = widget.stack.frames.native
+        offered = [box.itemText(k) for k in range(box.count())]
+        before = widget.stack.words.text()
+        if choose is not None:
+            widget.stack.frames.value = choose
+        plugin_mouse.start(qtbot, widget)
+        return widget, offered, before
+
+    widget, offered, words = begun((0, "Z") if told == "nothing" else None)
+    axis = "T" if told == "TYX" else "Z"
+    assert widget.session.stack.describe()["open"]["frame_axis"] == axis
+    assert widget.desk.binding.layout.frame_letter == axis
+    if told != "nothing":
+        assert offered == [f"{told[0].lower()} (8)"]
+        assert "taken as times" not in words
+        return
+    assert offered == ["t (8)", "z (8)"]
+    assert words == "8 frames of 60 × 80 px, taken as times (sections: choose z under Advanced)"
+    assert widget.stack.words.text() == "8 frames of 60 × 80 px, sections of a volume"
+    widget.desk.session.add_object("nucleus")
+    widget.desk.save(tmp_path / "nuclei.ivos")
+    settle(qtbot, widget)
+    assert widget.session.made_from["options"]["frame_axis"] == "Z"
+    widget.viewer.close()
+    again, _, _ = begun()
+    assert again.session.path == tmp_path / "nuclei.ivos"
+    assert again.session.stack.describe()["open"]["frame_axis"] == "Z"
+    assert again.stack.words.text() == "8 frames of 60 × 80 px, sections of a volume"
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])

@@ -120,3 +120,43 @@ def test_what_an_earlier_round_left_behind_the_end_goes_in_sections_only(axes: s
         session.interact(stroke(4))
         list(session.propagate())
         assert found(session) == list(range(masks))
+
+
+def frame_axes(session: Session) -> tuple[str, str]:
+    """Along what the session's frames lie, and what its project says of it."""
+    opened = session.stack.describe()["open"]
+    assert opened["axes"][0] == opened["frame_axis"]
+    return opened["frame_axis"], session.made_from["options"]["frame_axis"]
+
+
+def test_what_a_file_does_not_say_its_project_knows(tmp_path) -> None:
+    """Sections that the project knows stay so where they are only taken as times; who says it otherwise is heard."""
+    import tifffile
+
+    tiff, path = tmp_path / "nuclei.tif", tmp_path / "nuclei.ivos"
+    tifffile.imwrite(tiff, stack(), metadata=None)
+    with Session(open_frames(tiff, axes="ZYX"), FakePredictor(), project=path) as session:
+        assert frame_axes(session) == ("Z", "Z")
+    with Session.open(path, frames=open_frames(tiff), model=FakePredictor()) as session:
+        assert frame_axes(session) == ("Z", "Z")
+        session.interact(stroke(2))
+        list(session.propagate())
+        assert found(session) == list(range(DIM + 1))
+    with Session.open(path, frames=open_frames(tiff, axes="TYX")) as session:
+        assert frame_axes(session) == ("T", "T")
+    with Session.open(path) as session:
+        assert frame_axes(session) == ("T", "T")
+
+
+def test_chosen_channels_stay_where_the_project_knows_the_axis(tmp_path) -> None:
+    """Only the letter of the axis is taken over from the project: channels and values are those of the stack."""
+    import tifffile
+
+    tiff, path = tmp_path / "nuclei.tif", tmp_path / "nuclei.ivos"
+    values = np.stack([np.zeros_like(stack()), stack()], axis=1)
+    tifffile.imwrite(tiff, values, metadata={"axes": "QCYX"})
+    Session(open_frames(tiff, axes="ZCYX", channels=(1,)), FakePredictor(), project=path).close()
+    with Session.open(path, frames=open_frames(tiff, channels=(1,)), model=FakePredictor()) as session:
+        assert frame_axes(session) == ("Z", "Z")
+        assert session.stack.channels == (1,)
+        np.testing.assert_array_equal(session.stack.raw(3)[..., 1], stack()[3])

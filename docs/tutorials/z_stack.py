@@ -38,9 +38,10 @@ tifffile.imwrite(
 # %% [markdown]
 # ## Open it
 #
-# The file says that its axes are Z, Y and X, so the planes become the frames. Where a file doesn't say, tell it:
-# `open_frames("nuclei.tif", axes="ZYX")`. Of a stack with several channels or time points, choose with `channels=` and
-# `index=`: `open_frames("movie.tif", axes="TZCYX", frame_axis="Z", index={"T": 3}, channels=[0])`.
+# The file says that its axes are Z, Y and X, so the planes become the frames. Where a file doesn't say, they are
+# taken as times; tell it: `open_frames("nuclei.tif", axes="ZYX")`, or in the window *z* under *Advanced*, *Frames
+# along*. Of a stack with several channels or time points, choose with `channels=` and `index=`:
+# `open_frames("movie.tif", axes="TZCYX", frame_axis="Z", index={"T": 3}, channels=[0])`.
 
 # %%
 import napari_ivos as ivos

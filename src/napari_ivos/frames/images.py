@@ -85,6 +85,7 @@ class ImageFolder:
         self.shape: tuple[int, ...] = (len(files), *first.shape)
         self.dtype = first.dtype
         self.axes: str | None = "TYX" if first.ndim == 2 else "TYXC"
+        self.assumed = False
         self.edges = regular_edges(self.shape, (1, *first.shape)) if first.size else None
         self.seeking = False
         self.as_is: Range | None = None

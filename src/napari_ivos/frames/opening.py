@@ -41,7 +41,7 @@ def open_frames(
     axes : str, optional
         One letter for each axis of the source: T time, Z depth, C channels, Y rows, X columns, any other letter for a
         further axis. Needed where it can't be told. What is told without: the file's metadata; else a last axis of 3
-        or 4 after one of more than 4 is colours, and what is left is "YX" or "TYX".
+        or 4 after one of more than 4 is colours, and what is left is "YX" or "TYX" (of a file, with a note).
     channels : sequence of int, optional
         One to three source channels that the networks see. One is grey; two are red and green; three are RGB. Default:
         all, of more than three (or RGBA) the first three.
@@ -102,7 +102,14 @@ def _stack(
         raise unknown_axes(base.shape, base.name)
     layout, notes = lay_out(letters, base.shape, base.name, channels=channels, index=index, frame_axis=frame_axis)
     ranges = None if contrast is None else check_ranges(contrast, len(layout.channels))
-    return FrameStack(base, layout, notes, ranges, owns=owns)
+    guessed = axes is None and (base.axes is None or base.assumed)
+    assumed = guessed and layout.frame is not None and letters[layout.frame] == "T" and layout.stack_shape[0] > 1
+    if assumed and base.path is not None and "Z" not in letters:
+        notes.append(
+            f"nothing says whether its {layout.stack_shape[0]} frames are times or sections of a volume; they are "
+            f'taken as times. For sections, say so with axes="{letters.replace("T", "Z")}".'
+        )
+    return FrameStack(base, layout, notes, ranges, owns=owns, assumed=assumed)
 
 
 def _inherited(stack: FrameStack, asked: dict[str, Any]) -> dict[str, Any]:

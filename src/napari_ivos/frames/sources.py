@@ -44,6 +44,8 @@ class Source(Protocol):
         Of the whole source.
     axes : str or None
         One letter for each axis; None where nothing tells.
+    assumed : bool
+        Whether T among the axes is a guess.
     edges : Edges or None
         Borders of chunks that can only be read whole; None where any region is cheap.
     seeking : bool
@@ -66,6 +68,7 @@ class Source(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str | None
+    assumed: bool
     edges: Edges | None
     seeking: bool
     as_is: Range | None
@@ -100,6 +103,7 @@ class ArraySource:
     fetch: Callable[[Selection], Array]
     path: Path | None = None
     axes: str | None = None
+    assumed: bool = False
     edges: Edges | None = None
     seeking: bool = False
     as_is: Range | None = None

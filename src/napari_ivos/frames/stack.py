@@ -53,6 +53,8 @@ class FrameStack:
         One pair for each shown channel; None: measured at first use.
     owns : bool
         Whether closing the stack closes the source.
+    assumed : bool
+        Whether nothing said that the frames are times, and they are taken for it.
 
     Attributes
     ----------
@@ -80,7 +82,9 @@ class FrameStack:
         notes: Sequence[str] = (),
         contrast: tuple[Range, ...] | None = None,
         owns: bool = True,
+        assumed: bool = False,
     ) -> None:
+        self.assumed = assumed
         self._source = source
         self._layout = layout
         self._blocks: BlockReader | None = None

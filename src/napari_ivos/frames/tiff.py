@@ -92,7 +92,7 @@ def _source(file: tifffile.TiffFile, path: Path, number: int | None, damage: lis
     _check_complete(file, series, path)
     source = _mapped(file, series, path) if series.dataoffset is not None else _through_zarr(series, path)
     source.close = file.close
-    source.axes = _axes(series.axes, series.shape)
+    source.axes, source.assumed = _axes(series.axes, series.shape)
     source.kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"
     spacing = _spacing(file, number or 0, series)
     if spacing:
@@ -136,15 +136,17 @@ def _through_zarr(series: tifffile.TiffPageSeries, path: Path) -> ArraySource:
     return source
 
 
-def _axes(axes: str, shape: tuple[int, ...]) -> str | None:
-    """Letters of tifffile; where it knows the picture only, what the shape says."""
+def _axes(axes: str, shape: tuple[int, ...]) -> tuple[str | None, bool]:
+    """Letters of tifffile, and whether T is a guess; where it knows the picture only, what the shape says."""
     letters = axes.upper()
-    if all(letter in UNKNOWN for letter in letters.replace("Y", "").replace("X", "")):
-        return guess_axes(shape)
     unknown = [letter for letter in letters if letter in UNKNOWN]
-    if len(unknown) == 1 and "T" not in letters:
+    if all(letter in UNKNOWN for letter in letters.replace("Y", "").replace("X", "")):
+        return guess_axes(shape), bool(unknown)
+    assumed = len(unknown) == 1 and "T" not in letters
+    if assumed:
         letters = letters.replace(unknown[0], "T")
-    return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
+    known = len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters)
+    return (letters, assumed) if known else (None, False)
 
 
 def _spacing(file: tifffile.TiffFile, number: int, series: tifffile.TiffPageSeries) -> dict[str, tuple[float, str]]:

@@ -113,6 +113,7 @@ class Video:
         self.seeking = True
         self.in_memory = False
         self.axes: str | None
+        self.assumed = False
         self._lock = threading.RLock()
         self._cache = ByteCache(CACHE_BYTES)
         self._decoder = _Decoder(path)

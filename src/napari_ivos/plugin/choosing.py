@@ -73,23 +73,32 @@ class Choosing:
         except InputError as error:
             stack.show_layout(None, str(error), [])
         else:
-            stack.show_layout(layout, layout.words, like, keep)
+            stack.show_layout(layout, _words(layout), like, keep)
             self._layout = layout
             self.show_place(stack)
 
     def show_place(self, stack: StackSection) -> None:
         """Say which frames are segmented: those of the work that has begun, or those that Start would take now."""
-        image, layout, axis = stack.image.value, self._layout, stack.frames.value
+        image, layout, chosen = stack.image.value, self._layout, stack.frames.value
         if layout is None:
             return
         binding = self._desk.binding
-        if binding is not None and binding.image is image and axis in (binding.layout.frame, None):
+        if binding is not None and binding.image is image and (chosen is None or chosen[0] == binding.layout.frame):
             layout = binding.layout
         else:
-            layout = layout if axis is None else layout.with_frames_along(axis)
+            layout = layout if chosen is None else layout.with_frames_along(*chosen)
             layout = layout.held_at(geometry.place_shown(self._desk.viewer, image))
-        if stack.words.text() != layout.words:
-            stack.words.setText(layout.words)
+        words = _words(layout)
+        if stack.words.text() != words:
+            stack.words.setText(words)
+
+
+def _words(layout: Layout) -> str:
+    """What is segmented, and where nothing else could be meant, whether as times or as sections."""
+    if layout.assumed:
+        return f"{layout.words}, taken as times (sections: choose z under Advanced)"
+    alone = len(layout.frame_axes) == 1
+    return f"{layout.words}, sections of a volume" if alone and layout.frame_letter == "Z" else layout.words
 
 
 def _offer(box: ComboBox, layers: list[Any]) -> None:

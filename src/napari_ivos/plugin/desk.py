@@ -6,6 +6,7 @@ work begins and ends; `models`, `objects`, `rounds` and `exchange` hold what is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,11 +41,14 @@ class Desk(Models, Objects, Rounds, Exchange):
         Whether the view goes along with a propagation.
     """
 
-    def choice(self, image: Image, frame_axis: int | None = None, **more: Any) -> Choice:
-        """What is to be segmented: a layer, with the axis of its frames, its `channels` and layers `more` as such."""
+    def choice(self, image: Image, frame_axis: int | None = None, letter: str | None = None, **more: Any) -> Choice:
+        """What is to be segmented: a layer, with the axis of its frames, its `channels` and layers `more` as such.
+
+        `letter` is "T" or "Z", for an axis of which nothing says whether its frames are times or sections.
+        """
         layout = geometry.layout_of(image)
         if frame_axis is not None:
-            layout = layout.with_frames_along(frame_axis)
+            layout = layout.with_frames_along(frame_axis, letter)
         return projects.Choice(image, layout.held_at(geometry.place_shown(self.viewer, image)), **more)
 
     def start(self, chosen: Image | Choice, path: Path | Literal["auto"] | None = "auto", fresh: bool = False) -> None:
@@ -127,7 +131,12 @@ class Desk(Models, Objects, Rounds, Exchange):
     def _begin(self, session: Session, choice: Choice, review: Review) -> None:
         if tuple(session.shape) != choice.layout.stack_shape:
             raise InputError(f"{choice.image.name} has {choice.layout.words}; the project {session.shape}.")
-        binding = Binding(self.viewer, choice.image, choice.layout, session, self.ring)
+        layout = choice.layout
+        if session.stack is not None and layout.frame is not None:  # the project may know whether t or z
+            layout = replace(
+                layout.with_frames_along(layout.frame, projects.frame_axis(session.stack)), held=layout.held
+            )
+        binding = Binding(self.viewer, choice.image, layout, session, self.ring)
         binding.keys.told, binding.strokes.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
         self.drawing = Drawing(session, binding, self.engine, self._show_result, lambda: self.loaded)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import InputError
+from napari_ivos.frames import video
 from napari_ivos.frames.axes import letters_of_names
 from napari_ivos.wording import counted
 
@@ -45,6 +46,8 @@ class Layout:
         At which entry each further axis is held.
     rgb : bool
         Whether the data have colours as a last axis.
+    unnamed : frozenset of int
+        Axes that are called T or Z although nothing says which.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +56,7 @@ class Layout:
     channel: int | None
     held: Mapping[int, int] = field(default_factory=dict)
     rgb: bool = False
+    unnamed: frozenset[int] = frozenset()
 
     @property
     def ndim(self) -> int:
@@ -72,11 +76,35 @@ class Layout:
         """Axes along which the frames could lie."""
         return tuple(a for a in range(self.ndim - 2) if a != self.channel)
 
-    def with_frames_along(self, axis: int) -> Layout:
-        """The same with another axis of frames; the earlier one is held at its start."""
+    @property
+    def frame_choices(self) -> tuple[tuple[int, str], ...]:
+        """These axes with their letters; then with T or Z, whichever they aren't called, where nothing says which."""
+        known = {x for a, x in enumerate(self.letters) if a not in self.unnamed}
+        other = {"T": "Z", "Z": "T"}
+        own = [(a, self.letters[a]) for a in self.frame_axes]
+        return (*own, *((a, other[x]) for a, x in own if a in self.unnamed and other[x] not in known))
+
+    @property
+    def frame_letter(self) -> str | None:
+        """What the axis of the frames is called."""
+        return None if self.frame is None else self.letters[self.frame]
+
+    @property
+    def assumed(self) -> bool:
+        """Whether nothing says that the frames are times, as which they are taken."""
+        alone = "Z" not in self.letters
+        return alone and self.frames > 1 and self.frame in self.unnamed and self.frame_letter == "T"
+
+    def with_frames_along(self, axis: int, letter: str | None = None) -> Layout:
+        """The same with another axis of frames, or another letter for it; the earlier axis is held at its start."""
         if axis not in self.frame_axes:
             raise InputError(f"Axis {axis} of a layer of shape {self.shape} can't hold the frames.")
-        return _laid_out(self.shape, self.letters, axis, self.channel, self.rgb)
+        letters = list(self.letters)
+        if letter is not None and (axis, letter) in self.frame_choices:
+            if letter in letters:
+                letters[letters.index(letter)] = letters[axis]
+            letters[axis] = letter
+        return _laid_out(self.shape, "".join(letters), axis, self.channel, self.rgb, self.unnamed)
 
     def held_at(self, place: Points) -> Layout:
         """The same with further axes held where `place` (ndim,) is, in pixels of the layer."""
@@ -90,7 +118,7 @@ class Layout:
         return {
             "axes": letters,
             "index": index,
-            "frame_axis": None if self.frame is None else self.letters[self.frame],
+            "frame_axis": self.frame_letter,
         }
 
     @property
@@ -101,9 +129,16 @@ class Layout:
         return f"{counted(t, 'frame')} of {h} × {w} px{held}"
 
 
-def _laid_out(shape: tuple[int, ...], letters: str, frame: int | None, channel: int | None, rgb: bool) -> Layout:
+def _laid_out(
+    shape: tuple[int, ...],
+    letters: str,
+    frame: int | None,
+    channel: int | None,
+    rgb: bool,
+    unnamed: frozenset[int],
+) -> Layout:
     held = {a: 0 for a in range(len(shape) - 2) if a not in (frame, channel)}
-    return Layout(shape, letters, frame, channel, held, rgb)
+    return Layout(shape, letters, frame, channel, held, rgb, unnamed)
 
 
 def layout_of(image: Image) -> Layout:
@@ -117,8 +152,9 @@ def layout_of(image: Image) -> Layout:
     rgb = bool(image.rgb)
     data = full_data(image)
     shape = tuple(int(n) for n in data.shape[: len(data.shape) - rgb])
-    named = letters_of_names(image.axis_labels) or _letters_of_file(image, shape)
-    letters = named.replace("S", "C") if named is not None else _guessed(shape)
+    named = letters_of_names(image.axis_labels)
+    told, guess = (named, "") if named is not None else _letters_of_file(image, shape)
+    letters = told.replace("S", "C") if told is not None else _guessed(shape)
     if letters[-2:] != "YX":
         raise InputError(
             f"The axes of {image.name} are {letters}; rows and columns must be the last two. Transpose its data, "
@@ -129,32 +165,39 @@ def layout_of(image: Image) -> Layout:
     candidates = [a for a in range(len(front)) if a != channel]
     long = [a for a in candidates if shape[a] > 1] or candidates
     ranked = sorted(long, key=lambda a: ("TZ".find(letters[a]) % 9, a))
-    return _laid_out(shape, letters, ranked[0] if ranked else None, channel, rgb)
+    unnamed = frozenset(a for a, x in enumerate(front) if x in guess)
+    return _laid_out(shape, letters, ranked[0] if ranked else None, channel, rgb, unnamed)
 
 
-def _letters_of_file(image: Image, shape: tuple[int, ...]) -> str | None:
-    """Letters for axes that the layer doesn't name, but the file that it was read from; asked only where it matters."""
+def _letters_of_file(image: Image, shape: tuple[int, ...]) -> tuple[str | None, str]:
+    """Letters for axes that the layer doesn't name, but the file that it was read from; and those that are a guess."""
     path = getattr(image.source, "path", None)
-    if len(shape) <= 3 or not path or not Path(str(path)).exists():
-        return None
-    found = _told_by(str(path), Path(str(path)).stat().st_mtime_ns)
+    if path and Path(str(path)).suffix.lower() in video.SUFFIXES:
+        return None, ""  # of a film the frames are times, and opening it takes long
+    found = None
+    if len(shape) >= 3 and path and Path(str(path)).exists():
+        found = _told_by(str(path), Path(str(path)).stat().st_mtime_ns)
     if found is None:
-        return None
-    letters, source_shape = found
-    return letters if source_shape == shape and letters.endswith("YX") else None
+        return None, "TZ"
+    letters, source_shape, assumed = found
+    if image.rgb:
+        letters, source_shape = letters[:-1], source_shape[:-1]
+    if source_shape != shape or not letters.endswith("YX"):
+        return None, "TZ"
+    return letters, "T" if assumed else ""
 
 
 @lru_cache(maxsize=16)
-def _told_by(path: str, changed: int) -> tuple[str, tuple[int, ...]] | None:
-    """Axes and shape of a file as we read it ourselves; None where we don't."""
+def _told_by(path: str, changed: int) -> tuple[str, tuple[int, ...], bool] | None:
+    """Axes and shape of a file as we read it ourselves, and whether T is a guess; None where we don't."""
     from napari_ivos.frames import open_frames
 
     try:
         with open_frames(path) as stack:
-            facts = stack.describe()
+            facts, assumed = stack.describe(), stack.assumed
     except InputError:
         return None
-    return str(facts["axes"]), tuple(facts["source_shape"])
+    return str(facts["axes"]), tuple(facts["source_shape"]), assumed
 
 
 def _guessed(shape: tuple[int, ...]) -> str:

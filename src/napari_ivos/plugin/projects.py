@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_ivos.frames import FrameStack
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.session import Session
+    from napari_ivos.session.stacks import Stack
 
 SUFFIX = ".ivos"
 UNSAVED = "NOTHING IS SAVED"
@@ -111,6 +112,7 @@ def stack_of(choice: Choice) -> FrameStack:
         return open_frames(arrays, **{**options, "axes": "C" + options["axes"]})
     options = {**choice.layout.options(), "channels": choice.channels}
     shown = open_frames(geometry.full_data(choice.image), **options)
+    shown.assumed = choice.layout.assumed
     file = stack_file(choice.image)
     found = None if file is None else _from_file(file, shown, options)
     return shown if found is None else found
@@ -122,6 +124,11 @@ def _from_file(file: Path, shown: FrameStack, options: dict[str, Any]) -> FrameS
 
     try:
         stack = open_frames(file, channels=options["channels"], index=options["index"] or None)
+        letter = options["frame_axis"]
+        if stack.assumed and letter is not None and letter not in stack.axes:  # the user says z
+            found = stack.axes.replace("T", letter)
+            stack.close()
+            stack = open_frames(file, axes=found, channels=options["channels"], index=options["index"] or None)
     except InputError:
         return None  # read by another plugin, from a format that we don't read or with other axes
     if stack.shape == shown.shape and stack.dtype == shown.dtype and _same_pixels(stack, shown):
@@ -274,13 +281,20 @@ def image_of(session: Session) -> tuple[Any, dict[str, Any]]:
     if stack.source is not None:
         stack = open_frames(stack.source, **stack.describe().get("open", {}))
     data = frames_array(stack)
-    options: dict[str, Any] = {"name": stack.name, "rgb": data.ndim == 4}
+    along = (frame_axis(stack) or "t").lower()
+    options: dict[str, Any] = {"name": stack.name, "rgb": data.ndim == 4, "axis_labels": (along, "y", "x")}
     if data.ndim == 4 and not coloured(data):
         data = data.transpose(0, 3, 1, 2)
-        options |= {"rgb": False, "axis_labels": ("t", "c", "y", "x")}
+        options |= {"rgb": False, "axis_labels": (along, "c", "y", "x")}
     if stack.source is not None:
         options["metadata"] = {HINTS: {"file": str(stack.source), "project": str(session.path)}}
     return data, options
+
+
+def frame_axis(stack: Stack) -> str | None:
+    """Letter of the axis along which a stack's frames lie."""
+    letter = stack.describe().get("open", {}).get("frame_axis")
+    return None if letter is None else str(letter)
 
 
 def found_in(viewer: ViewerModel, session: Session) -> Choice:
@@ -307,9 +321,9 @@ def _layout_in(layer: Image, shape: tuple[int, ...], opened: Mapping[str, Any]) 
         layout = geometry.layout_of(layer)
     except InputError:
         return None
-    along = [a for a in layout.frame_axes if layout.letters[a] == opened.get("frame_axis")]
+    along = [chosen for chosen in layout.frame_choices if chosen[1] == opened.get("frame_axis")]
     if along:
-        layout = layout.with_frames_along(along[0])
+        layout = layout.with_frames_along(*along[0])
     index = opened.get("index") or {}
     at = {a: int(index.get(layout.letters[a], -1 if layout.shape[a] > 1 else 0)) for a in layout.held}
     fits = layout.stack_shape == tuple(shape) and all(0 <= i < layout.shape[a] for a, i in at.items())

@@ -48,7 +48,7 @@ def read_video(path: str) -> list[LayerData]:
 def _image_data(stack: Any, file: Path | None) -> LayerData:
     data = projects.frames_array(stack)
     picture = data.ndim == 4 and projects.coloured(data)
-    options: dict[str, Any] = {"name": stack.name, "rgb": picture}
+    options: dict[str, Any] = {"name": stack.name, "rgb": picture, "axis_labels": ("t", "y", "x")}
     if data.ndim == 4 and not picture:
         options = {"name": stack.name, "channel_axis": 3}
     if file is not None:

@@ -258,7 +258,11 @@ class StackSection(Section):
         self.image = ComboBox(label="Image", choices=images, nullable=True, tooltip="The layer to segment.")
         self.words = _words(tip="What is segmented: as many frames, along the axis that is chosen below.")
         start = self.button("start", "Start", "Begin with this stack, or go on with its project.")
-        self.frames = ComboBox(label="Frames along", choices=(), tooltip="Axis along which the frames lie.")
+        self.frames = ComboBox(
+            label="Frames along",
+            choices=(),
+            tooltip="Axis along which the frames lie: t are times, z are sections of a volume.",
+        )
         self.channels = Select(label="Channels", choices=(), tooltip="One to three; none chosen: the first three.")
         self.channels.native.setMaximumHeight(70)
         self.folder = FileEdit(
@@ -303,14 +307,10 @@ class StackSection(Section):
         """Offer the axes and channels of a layer, and layers like it as channels; `keep` what is chosen of them."""
         axis, channels = self.frames.value, self.channels.value
         self.words.setText(words)
-        axes = (
-            []
-            if layout is None
-            else [(f"{layout.letters[a].lower()} ({layout.shape[a]})", a) for a in layout.frame_axes]
-        )
-        self.frames.choices = axes
+        choices = () if layout is None else layout.frame_choices
+        self.frames.choices = [(f"{x.lower()} ({layout.shape[a]})", (a, x)) for a, x in choices] if layout else []
         if layout is not None and layout.frame is not None:
-            self.frames.value = axis if keep else layout.frame
+            self.frames.value = axis if keep else (layout.frame, layout.frame_letter)
         own = [] if layout is None or layout.channel is None else range(layout.shape[layout.channel])
         self.channels.choices = [(f"channel {c}", c) for c in own] + others
         offered = [*own, *(layer for _, layer in others)]

@@ -208,7 +208,8 @@ class IvosWidget(QWidget):
         chosen = list(stack.channels.value)
         numbers = tuple(c for c in chosen if isinstance(c, int))
         more = tuple(c for c in chosen if not isinstance(c, int))
-        choice = self.desk.choice(stack.image.value, stack.frames.value, channels=numbers or None, more=more)
+        axis, letter = stack.frames.value or (None, None)
+        choice = self.desk.choice(stack.image.value, axis, letter, channels=numbers or None, more=more)
         folder = stack.folder.value
         path = projects.project_path(stack.image.value, Path(str(folder)) if folder else None)
         self.desk.wanted = self._wanted()

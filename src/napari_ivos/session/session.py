@@ -1056,4 +1056,8 @@ def _find_stack(project: Project, frames: Any, force: bool) -> tuple[Stack | Non
         if owned:
             stack.close()
         raise
+    stack, better = stacks.agree(stack, kept)
+    if better is not None and project.read_only is None:
+        with project.transaction() as writer:
+            writer.set_meta("stack", better)
     return stack, owned

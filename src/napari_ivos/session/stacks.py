@@ -143,5 +143,31 @@ def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any
         )
 
 
+def agree(stack: Stack, kept: Mapping[str, Any]) -> tuple[Stack, dict[str, Any] | None]:
+    """A stack and its project, of one mind about times (T) or sections (Z).
+
+    Returns
+    -------
+    stack
+        Along what the project says, where that of the stack is only assumed.
+    dict or None
+        What the project is to keep from now on, where the stack knows better.
+    """
+    opened, options = stack.describe().get("open", {}), kept.get("options")
+    now, before = opened.get("frame_axis"), options.get("frame_axis") if isinstance(options, dict) else None
+    if {now, before} != {"T", "Z"}:
+        return stack, None
+    if not getattr(stack, "assumed", False):
+        return stack, {**kept, "options": opened}
+    from napari_ivos.frames import open_frames
+
+    letters = opened["axes"]
+    if before in letters:
+        return stack, None
+    index = {letter: at for letter, at in opened["index"].items() if letter in letters}  # no series: it was chosen
+    options = {**opened, "axes": letters.replace(now, before), "frame_axis": before, "index": index}
+    return open_frames(stack, **options), None
+
+
 def _words(shape: tuple[int, int, int]) -> str:
     return f"{shape[0]} frames of {shape[1]} x {shape[2]} px"
