@@ -8,7 +8,7 @@ import pytest
 from napari_ivos.frames import open_frames
 from napari_ivos.predictor import FakePredictor
 from napari_ivos.scribbles import Scribbles, Stroke
-from napari_ivos.session import Session
+from napari_ivos.session import Session, stacks
 from napari_ivos.steps import DOUBTED
 
 FRAMES, DIM = 12, 6
@@ -160,3 +160,10 @@ def test_chosen_channels_stay_where_the_project_knows_the_axis(tmp_path) -> None
         assert frame_axes(session) == ("Z", "Z")
         assert session.stack.channels == (1,)
         np.testing.assert_array_equal(session.stack.raw(3)[..., 1], stack()[3])
+
+
+@pytest.mark.parametrize("kept", [["Z"], {"Z": 1}, 7, None, "ZZ"], ids=str)
+def test_an_axis_that_is_none_changes_nothing(kept) -> None:
+    """Whatever a stranger's project says of the axis, the stack stays as it was opened."""
+    frames = open_frames(stack(), axes="TYX")
+    assert stacks.agree(frames, {"options": {"frame_axis": kept}}) == (frames, None)

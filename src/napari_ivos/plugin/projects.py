@@ -244,7 +244,7 @@ def _frames_among(images: Sequence[Image], session: Session) -> tuple[Choice, Fr
             several = layout.rgb or layout.channel is not None
             choice = Choice(image, layout, tuple(options["channels"]) if several and "channels" in options else None)
             stack = stack_of(choice)
-        except (InputError, TypeError, ValueError, AttributeError):
+        except (InputError, TypeError, ValueError, OverflowError, AttributeError):
             continue
         if stack.fingerprint() == kept.get("fingerprint"):
             return choice, stack

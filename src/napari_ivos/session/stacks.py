@@ -155,7 +155,7 @@ def agree(stack: Stack, kept: Mapping[str, Any]) -> tuple[Stack, dict[str, Any] 
     """
     opened, options = stack.describe().get("open", {}), kept.get("options")
     now, before = opened.get("frame_axis"), options.get("frame_axis") if isinstance(options, dict) else None
-    if {now, before} != {"T", "Z"}:
+    if [now, before] not in (["T", "Z"], ["Z", "T"]):  # a stranger may have written anything there
         return stack, None
     if not getattr(stack, "assumed", False):
         return stack, {**kept, "options": opened}
