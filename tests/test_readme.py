@@ -54,8 +54,15 @@ def test_the_python_example_is_short():
 def test_what_comes_first_stands_first():
     """PyTorch's CPU build is put in before a command brings the other, the environment is on before it is used."""
     index = "--index-url https://download.pytorch.org/whl/cpu"
-    assert index in (TOP / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
-    places = [index, "<!-- command: demo -->", "<!-- command: tests -->", ". .venv/bin/activate", "## In Python"]
+    for page in (".github/workflows/test.yml", "docs/install.md"):
+        assert index in (TOP / page).read_text(encoding="utf-8")
+    places = [
+        "CPU index first ([how](docs/install.md))",
+        "<!-- command: demo -->",
+        "<!-- command: tests -->",
+        ". .venv/bin/activate",
+        "## In Python",
+    ]
     assert [README.count(place) for place in places] == [1] * len(places)
     assert sorted(places, key=README.index) == places
 
