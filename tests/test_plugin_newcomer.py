@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -127,3 +129,24 @@ def test_the_panel_leaves_the_picture_in_view(make_napari_viewer, qtbot, moved):
         viewer.window._qt_window.resize(900, 560)
         QApplication.processEvents()
         assert viewer.scene.camera.zoom == zoom
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the import does it")
+def test_torch_is_read_in_before_it_is_imported():
+    """Its libraries are in the process without an import, which then goes as ever, and once only."""
+    code = """
+import sys
+from pathlib import Path
+from napari_ivos.plugin import loading
+
+mapped = lambda: "/libtorch_cpu.so" in Path("/proc/self/maps").read_text()
+before = mapped()
+read_in = loading.read_in_torch()
+print(before, read_in, mapped(), "torch" in sys.modules)
+import torch
+import torchvision
+
+print(torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 8, 8)).shape == (1, 1, 6, 6), loading.read_in_torch())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True", "False", "True", "False"]
