@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TOP = Path(__file__).parent.parent
 FOLDER = TOP / "docs" / "measured"
 SCREEN = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
-PROGRAM = [sys.executable, "-m", "napari_ivos.cli"]
+PROGRAM = [sys.executable, "-m", "napari_ivos"]
 
 
 @dataclass(frozen=True)

@@ -1000,7 +1000,7 @@ def test_the_command_line_computes_what_a_session_does_with_the_shipped_weights(
     np.save(tmp_path / "s0.npy", clip.video)
     (tmp_path / "s0.json").write_text(json.dumps(davis([clip.scribbles(1, 1, 2)], clip.truth.shape)))
     (tmp_path / "all.csv").write_text("input,scribbles,axes,format\ns0.npy,s0.json,TYXC,davis\n")
-    launch = [sys.executable, "-m", "napari_ivos.cli", "batch", "all.csv", "--workers", "1", "--json"]
+    launch = [sys.executable, "-m", "napari_ivos", "batch", "all.csv", "--workers", "1", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

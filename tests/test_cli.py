@@ -792,7 +792,7 @@ def test_training_is_handed_its_settings(run, monkeypatch):
 def outside(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "napari_ivos.cli", *arguments],
+        [sys.executable, "-m", "napari_ivos", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,

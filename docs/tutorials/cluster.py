@@ -42,7 +42,7 @@ import sys
 def shell(command):
     """Run a command as in a terminal; show what it prints, without the progress."""
     program, *arguments = shlex.split(command)
-    launch = [sys.executable, "-m", "napari_ivos.cli"] if program == "napari-ivos" else [program]
+    launch = [sys.executable, "-m", "napari_ivos"] if program == "napari-ivos" else [program]
     here = f"{Path.cwd()}/"
     done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False)
     print(f"$ {command}\n{done.stdout.replace(here, '').rstrip()}")

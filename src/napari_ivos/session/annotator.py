@@ -86,8 +86,8 @@ class Annotator:
         number = fresh[-1].round
         drawn = self._counting(self._project.strokes(frame, round_number=number), states)
         owners = {s.object_id for s in fresh} - {BACKGROUND}
-        erased = self._erased(frame, fresh)
-        touched = owners | erased | self._covered(frame, fresh)
+        others, erased = self._covered(frame, fresh)
+        touched = owners | others
         touched = {i for i in touched if i in states and states[i].alive(frame) and states[i].locked is None}
         rows = self._project.rows(frame)
         patches = self._project.patches(rows[i] for i in touched if i in rows)
@@ -125,16 +125,21 @@ class Annotator:
         there = {i for i, state in states.items() if not state.removed} | {BACKGROUND}
         return [s for s in strokes if s.object_id in there]
 
-    def _covered(self, frame: int, fresh: Sequence[StrokeRecord]) -> set[int]:
+    def _covered(self, frame: int, fresh: Sequence[StrokeRecord]) -> tuple[set[int], set[int]]:
+        """Objects that strokes of others go over; and those of them that strokes of the background do.
+
+        The background's say of them what is too much.
+        """
         strokes = [Stroke(s.object_id, s.points) for s in fresh]
         window = strokes_box(strokes, self._shape)
         if window is None:
-            return set()
-        return covered(strokes, composed(self._project, frame, window), window, self._shape)
-
-    def _erased(self, frame: int, drawn: Iterable[StrokeRecord]) -> set[int]:
-        """Objects that strokes of the background go over: these say of them what is too much."""
-        return self._covered(frame, [s for s in drawn if s.object_id == BACKGROUND])
+            return set(), set()
+        labels = composed(self._project, frame, window)
+        background = [s for s in strokes if s.object_id == BACKGROUND]
+        return (
+            covered(strokes, labels, window, self._shape),
+            covered(background, labels, window, self._shape),
+        )
 
     def withdraw(self, stroke: StrokeRecord) -> Annotated:
         """Take back a stroke that no mask was made from."""
@@ -159,8 +164,8 @@ class Annotator:
         exact = {i for i, row in painted.items() if all(s.step < row.step for s in kept)}  # no stroke is left after it
         before = self._project.patches(rows[i] for i in redo if i in rows)
         owners = {s.object_id for s in kept} & redo - exact
-        bystanders = {i for i in self._covered(frame, kept) if i in redo - exact}
-        touched, erased = owners | bystanders, self._erased(frame, kept)
+        others, erased = self._covered(frame, kept)
+        touched = owners | (others & (redo - exact))
         changes = self._scribble(frame, model, stack, kept, before, touched, owners, erased) if kept else {}
         for i in redo - changes.keys():
             quality = rows[i].quality if i in rows else 0.0

@@ -108,7 +108,8 @@ class Sweep:
             self._annotations.setdefault(annotation.object_id, []).append(annotation)
         self._tracks = self._make_tracks() if tracks is None else list(tracks)
         self._learned: dict[int, list[tuple[int, int]]] = {}
-        self._references: dict[int, dict[tuple[int, int], Reference]] = {}
+        self._nearest: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._references: dict[int, tuple[list[tuple[int, int]], dict[tuple[int, int], Reference]]] = {}
         self._plans = {
             direction: Frames([t.planned for t in self._tracks if t.direction == direction], direction)
             for direction in task.directions
@@ -488,6 +489,7 @@ class Sweep:
     def look_up_learned(self) -> None:
         """Look up what was learned of the objects to be carried; one of which nothing could be is lost."""
         wanted, known = self._carried(), self._project.learned(self._predictor.checksum)
+        self._nearest.clear()
         for object_id in wanted:
             mine = [a for a in self._annotations[object_id] if a.spreads]
             self._learned[object_id] = [(a.step, a.frame) for a in mine if (object_id, a.step, a.frame) in known]
@@ -505,17 +507,21 @@ class Sweep:
         if len(mine) <= REFERENCES_AT_MOST:
             return mine
         start = track.way.start
-        near = set(sorted(mine, key=lambda place: (abs(place[1] - start), -place[0]))[:REFERENCES_AT_MOST])
-        return [place for place in mine if place in near]
+        key = track.object_id, start
+        if key not in self._nearest:  # asked on every frame of the way
+            near = set(sorted(mine, key=lambda place: (abs(place[1] - start), -place[0]))[:REFERENCES_AT_MOST])
+            self._nearest[key] = [place for place in mine if place in near]
+        return self._nearest[key]
 
     def _references_for(self, track: Track) -> list[Reference]:
         """What was learned for a track; of its object no more is held than that."""
-        places, held = self.learned_for(track), self._references.get(track.object_id, {})
-        if held.keys() != set(places):
+        places = self.learned_for(track)
+        before, held = self._references.get(track.object_id, ([], {}))
+        if before is not places:
             held = {place: held[place] for place in places if place in held}
             missing = [place for place in places if place not in held]
             held |= self._project.references(track.object_id, self._predictor.checksum, missing)
-            self._references[track.object_id] = held
+            self._references[track.object_id] = places, held
         return [held[place] for place in places]
 
     def _learn_batch(self, frame: int, step: int, rows: Iterable[Row]) -> None:
