@@ -850,7 +850,7 @@ def test_ctrl_c_while_the_program_loads_is_one_line(module, folder):
 def test_a_closed_pipe_is_no_traceback(folder):
     """Whoever reads only the first line of the output gets no traceback."""
     done = subprocess.run(
-        f"{sys.executable} -m napari_ivos.cli info movie.tif | true",
+        f"{sys.executable} -m napari_ivos info movie.tif | true",
         shell=True,
         cwd=folder,
         capture_output=True,
