@@ -35,12 +35,16 @@ class Interaction:
         The object's mask on this frame so far, 0..1, over the region; None: not known yet.
     positive, negative : (S, S) float32 array
         Strokes of the object, and of the background and all other objects: 1 on a stroke, else 0.
+    appearance : bool
+        Whether the reference is to say what the object looks like, for a `Propagation` with `appearance`. Of a request
+        without any strokes, `previous` is the mask that this is learned from.
     """
 
     image: Float
     previous: Float | None
     positive: Float
     negative: Float
+    appearance: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,8 @@ class Propagation:
     change : (S, S) float32 array or None
         Of a predictor that `follows_motion`: how much the picture differs from the neighbouring frame's, moved along
         with it as `neighbour` then is, 0..1 (`napari_ivos.motion`); None: not known.
+    appearance : bool
+        Whether the object is told from its surroundings by what it looks like, too, where the references say that.
     """
 
     image: Float
@@ -75,6 +81,7 @@ class Propagation:
     previous: Float | None
     references: Sequence[Reference]
     change: Float | None = None
+    appearance: bool = False
 
 
 @runtime_checkable

@@ -65,6 +65,7 @@ class _Look:
     object_id: int
     region: Box
     previous: Patch | None
+    appearance: bool = False
     growths: int = 0
     result: Segmentation | None = None
 
@@ -76,6 +77,7 @@ def segment(
     strokes: Sequence[Stroke],
     patches: Mapping[int, Patch],
     object_ids: Collection[int],
+    appearance: bool = False,
 ) -> dict[int, Found]:
     """Segment objects on one frame from all its strokes: look wide, then close.
 
@@ -93,6 +95,8 @@ def segment(
         The objects' masks on this frame so far.
     object_ids : collection of int
         The objects to segment.
+    appearance : bool
+        Whether the references are to say what the objects look like.
 
     Returns
     -------
@@ -106,15 +110,16 @@ def segment(
         extent = known.extent if known is not None else None
         if extent is not None:
             around = extent if drawn is None else extent.union(drawn)
-            looks.append(_Look(object_id, regions.region_around(around, regions.CLOSE, image_shape), known))
+            looks.append(_Look(object_id, regions.region_around(around, regions.CLOSE, image_shape), known, appearance))
         elif drawn is not None:
             looks.append(_Look(object_id, regions.region_around(drawn, regions.WIDE, image_shape), None))
             fresh.add(object_id)
     _see(read, image_shape, predictor, drawing, looks)
-    for _ in range(CLOSE_LOOKS):
+    for k in range(CLOSE_LOOKS):
         again = [look for look in looks if look.object_id in fresh]
         for look in again:
             _close_in(look, drawing, image_shape)
+            look.appearance = appearance and k == CLOSE_LOOKS - 1
         _see(read, image_shape, predictor, drawing, again)
     return {look.object_id: _found(look) for look in looks}
 
@@ -202,7 +207,11 @@ def _interaction(read: Reader, look: _Look, drawing: _Drawing, predictor: Predic
     own, others = drawing.of(look.object_id), drawing.against(look.object_id, look.region, shape)
     previous = None if look.previous is None else sample(look.previous, look.region, shape)
     return Interaction(
-        read(look.region), previous, rasterise(own, look.region, shape), rasterise(others, look.region, shape)
+        read(look.region),
+        previous,
+        rasterise(own, look.region, shape),
+        rasterise(others, look.region, shape),
+        look.appearance,
     )
 
 
@@ -214,19 +223,23 @@ def _found(look: _Look) -> Found:
 
 
 def learn(
-    read: Reader, image_shape: tuple[int, int], predictor: Predictor, painted: Mapping[int, Patch]
+    read: Reader,
+    image_shape: tuple[int, int],
+    predictor: Predictor,
+    painted: Mapping[int, Patch],
+    appearance: bool = False,
 ) -> dict[int, Reference]:
     """References of objects whose masks on a frame were painted or imported: the network looks, the mask stays.
 
     Parameters
     ----------
-    read, image_shape, predictor
+    read, image_shape, predictor, appearance
         As for `segment`.
     painted : mapping of int to Patch
         The exact masks; empty ones teach nothing and are left out of the result.
     """
     looks = [
-        _Look(i, regions.region_around(patch.extent, regions.CLOSE, image_shape), patch)
+        _Look(i, regions.region_around(patch.extent, regions.CLOSE, image_shape), patch, appearance)
         for i, patch in painted.items()
         if patch.extent is not None
     ]
@@ -284,6 +297,7 @@ def propagate(
     references: Mapping[int, Sequence[Reference]],
     read_near: Reader | None = None,
     firm: Collection[int] = (),
+    appearance: bool = False,
 ) -> dict[int, Patch]:
     """Carry objects from a neighbouring frame to this one, `AT_ONCE` in a batch.
 
@@ -309,6 +323,9 @@ def propagate(
     firm : collection of int, optional
         Objects whose masks are held on to firmly where the picture does not change, such as those that come from a
         painted mask. Those of objects with several references, which were corrected, are held on to loosely.
+    appearance : bool
+        Whether objects are told from their surroundings by what they look like, too: in films of the world, in colour.
+        Under a microscope one object looks like the next.
 
     Returns
     -------
@@ -327,7 +344,14 @@ def propagate(
         for some in _at_once(list(todo.items())):
             requests = [
                 _propagation(
-                    read(region), region, i, near[i], previous.get(i), references[i], side_of(predictor, region)
+                    read(region),
+                    region,
+                    i,
+                    near[i],
+                    previous.get(i),
+                    references[i],
+                    side_of(predictor, region),
+                    appearance,
                 )
                 for i, region in some
             ]
@@ -379,6 +403,7 @@ def _propagation(
     previous: Patch | None,
     references: Sequence[Reference],
     size: int,
+    appearance: bool,
 ) -> Propagation:
     shape = (size, size)
     return Propagation(
@@ -386,4 +411,5 @@ def _propagation(
         merged(neighbours, object_id, region, shape),
         None if previous is None else sample(previous, region, shape),
         references,
+        appearance=appearance,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_ivos import steps
 from napari_ivos.merging import Origin, overlap
+from napari_ivos.session.stacks import told_by_looks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -84,7 +85,7 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
 
 
 def _learn(frame: int, masks: Mapping[int, Patch], predictor: Predictor, stack: Stack) -> dict[int, list[np.ndarray]]:
-    learned = steps.learn(lambda box: stack.read(frame, box), stack.shape[1:], predictor, masks)
+    learned = steps.learn(lambda box: stack.read(frame, box), stack.shape[1:], predictor, masks, told_by_looks(stack))
     return {i: [reference] for i, reference in learned.items()}
 
 
@@ -106,4 +107,5 @@ def _carry(
         references,
         lambda box: stack.read(near, box),
         firm,
+        told_by_looks(stack),
     )

@@ -186,6 +186,11 @@ class FrameStack:
                 self._colourless = len(self.channels) == 1 or (self._layout.coloured and self._all_grey())
             return self._colourless
 
+    @property
+    def pictured(self) -> bool:
+        """Whether what is shown is in a camera's colours: red, green and blue of the same picture, and not grey."""
+        return self._layout.coloured and len(self.channels) == 3 and not self.colourless
+
     def _all_grey(self) -> bool:
         """Whether no sample is in colour, though some show something; reading ends at the first that is."""
         shows = False

@@ -116,6 +116,16 @@ class MobileNetV2Encoder(nn.Module):
                 taps.append(x)
         return taps
 
+    def plain(self, image: Tensor) -> list[Tensor]:
+        """Image (B, 3, S, S) in 0..1, of which nothing is said, to features at strides 2, 4, 8 and 16."""
+        x = F.relu6(self.features[0](image * 2 - 1), inplace=True)
+        taps = []
+        for k, block in enumerate(self.features[1 : self._taps[3] + 1], start=1):
+            x = block(x)
+            if k in self._taps:
+                taps.append(x)
+        return taps
+
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
         """Take ImageNet weights with BatchNorm folded in, in torchvision's names plus biases; the rest stays."""
         own = dict(self.named_parameters())

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from napari_ivos.errors import OutOfMemory, WeightsError
 from napari_ivos.motion import resampled
+from napari_ivos.networks.appearance import Appearance
+from napari_ivos.networks.blocks import MobileNetV2Encoder
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
 from napari_ivos.networks.planes import Float, mask_plane, propagation_planes, stroke_plane
 from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
@@ -85,6 +87,11 @@ class TorchPredictor:
         self.propagation = self._ready(propagation)
         for decoder in (self.interaction.decoder, self.propagation.decoder):
             decoder.in_bfloat16 = self._device.type == "cpu" and multiplies_bfloat16()
+        encoder = self.interaction.encoder
+        self._appearance: Appearance | None = None
+        if isinstance(encoder, MobileNetV2Encoder):  # a ResNet's features are ten times as many
+            plain = [_values(reference_shapes(self.architecture, side)) for side in sides_of(self.architecture)]
+            self._appearance = Appearance(encoder, plain)
         self._lock = threading.Lock()
         self._amp = self._device.type == "cuda"
         self._batch = _batch_on(self._device)
@@ -202,10 +209,32 @@ class TorchPredictor:
             ],
             1,
         )
+        images = self._images(requests, side)
         with self._autocast():
-            logits, reference = self.interaction(self._images(requests, side), self._to(planes))
-        probabilities = self._probabilities(logits, side)
-        return [Segmentation(p, pack(reference, k)) for k, p in enumerate(probabilities)]
+            logits, reference = self.interaction(images, self._to(planes))
+        probabilities = self._probabilities(logits[0].float(), side)
+        packed = [pack(reference, k) for k in range(len(requests))]
+        for k, features in self._seen(images, [r.appearance for r in requests]).items():
+            r = requests[k]
+            given = r.previous is not None and not r.positive.any() and not r.negative.any()
+            packed[k] = self._with_sample(packed[k], features, r.previous if given else probabilities[k])
+        return [Segmentation(p, one) for p, one in zip(probabilities, packed, strict=True)]
+
+    def _with_sample(self, reference: Reference, features: Tensor, mask: Float | None) -> Reference:
+        if self._appearance is None or mask is None:
+            return reference
+        return np.concatenate([reference, self._appearance.sample(features, mask)])
+
+    def _without_sample(self, reference: Reference) -> Reference:
+        return reference if self._appearance is None else self._appearance.without_sample(reference)
+
+    def _seen(self, images: Tensor, wanted: Sequence[bool]) -> dict[int, Tensor]:
+        """Features (C, h, h) of those of the images (B, 3, S, S) of which they are wanted."""
+        chosen = [k for k, one in enumerate(wanted) if one]
+        if self._appearance is None or not chosen:
+            return {}
+        with self._autocast():
+            return dict(zip(chosen, self._appearance.features(images[chosen]), strict=True))
 
     def _propagate(self, requests: Sequence[Propagation]) -> list[Float]:
         side = len(requests[0].neighbour)
@@ -219,13 +248,30 @@ class TorchPredictor:
         valid = torch.tensor([[k < len(r.references) for k in range(most)] for r in requests], device=self._device)
         references = [
             unpack(
-                [r.references[min(k, len(r.references) - 1)] for r in requests], self.architecture, side, self._device
+                [self._without_sample(r.references[min(k, len(r.references) - 1)]) for r in requests],
+                self.architecture,
+                side,
+                self._device,
             )
             for k in range(most)
         ]
+        images = self._images(requests, side)
         with self._autocast():
-            logits = self.propagation(self._images(requests, side), self._to(planes), references, valid)
-        return self._probabilities(logits, side)
+            logits = self.propagation(images, self._to(planes), references, valid)
+        return self._probabilities(logits[0].float(), side, self._odds(requests, images, side))
+
+    def _odds(self, requests: Sequence[Propagation], images: Tensor, side: int) -> Tensor | None:
+        """What the objects' looks add to the logits (B, 1, S, S); None: nothing."""
+        if self._appearance is None:
+            return None
+        looks = [self._appearance.of(r.references) if r.appearance else None for r in requests]
+        seen = self._seen(images, [x is not None for x in looks])
+        if not seen:
+            return None
+        odds = torch.zeros((len(requests), 1, side, side), device=self._device)
+        chosen = list(seen)
+        odds[chosen] = self._appearance.odds(torch.stack(list(seen.values())), [looks[k] for k in chosen], side)
+        return odds
 
     def _images(self, requests: Sequence[Interaction] | Sequence[Propagation], side: int) -> Tensor:
         images = np.stack([resampled(request.image, (side, side)) for request in requests])  # (B, S, S, 3)
@@ -234,8 +280,11 @@ class TorchPredictor:
     def _to(self, planes: Tensor) -> Tensor:
         return planes.to(self._device).contiguous(memory_format=torch.channels_last)
 
-    def _probabilities(self, logits: Sequence[Tensor], side: int) -> list[Float]:
-        full = F.interpolate(logits[0].float(), side, mode="bilinear", align_corners=False)
+    def _probabilities(self, logits: Tensor, side: int, odds: Tensor | None = None) -> list[Float]:
+        """Logits (B, 1, s, s), and `odds` (B, 1, S, S) in their favour, to probabilities (S, S)."""
+        full = F.interpolate(logits, side, mode="bilinear", align_corners=False)
+        if odds is not None:
+            full = full + odds
         return list(torch.sigmoid(full)[:, 0].cpu().numpy())
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -336,7 +385,7 @@ def unpack(
     WeightsError
         A reference that another architecture made.
     """
-    known = {sum(int(np.prod(s)) for s in reference_shapes(architecture, S)): S for S in sides_of(architecture)}
+    known = {_values(reference_shapes(architecture, S)): S for S in sides_of(architecture)}
     wrong = next((r for r in references if r.size not in known), None)
     if wrong is not None:
         raise WeightsError(
@@ -361,6 +410,10 @@ def _tensors(reference: Reference, shapes: Sequence[tuple[int, int, int]], devic
 def _at(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Features (1, C, h, w) at another (h, w)."""
     return F.interpolate(features, shape[1:], mode="bilinear", align_corners=False)
+
+
+def _values(shapes: Sequence[tuple[int, int, int]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes)
 
 
 def sides_of(architecture: Architecture) -> tuple[int, ...]:

@@ -89,12 +89,13 @@ def scribble(
     touched: Collection[int],
     owners: Collection[int],
     erased: Collection[int],
+    appearance: bool = False,
 ) -> dict[int, Change]:
     """Segment the touched objects of a frame from its strokes.
 
     Parameters
     ----------
-    read, image_shape, predictor, strokes, patches
+    read, image_shape, predictor, strokes, patches, appearance
         As for `steps.segment`.
     touched : collection of int
         The objects to segment.
@@ -103,7 +104,7 @@ def scribble(
     erased : collection of int
         Those that strokes of the background go over: whatever these change is a correction, and spreads.
     """
-    found = steps.segment(read, image_shape, predictor, strokes, patches, sorted(touched))
+    found = steps.segment(read, image_shape, predictor, strokes, patches, sorted(touched), appearance)
     drawn = {i: covered_pixels(own, image_shape) for i, own in by_object(strokes).items()}
     changes = {}
     for object_id, made in found.items():

@@ -14,6 +14,7 @@ from napari_ivos.session import edits
 from napari_ivos.session.annotating import Change, covered, painted_changes, scribble
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.labels import composed
+from napari_ivos.session.stacks import told_by_looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -117,7 +118,15 @@ class Annotator:
         strokes = [Stroke(s.object_id, s.points) for s in drawn]
         with failing_model(model, frame, "The strokes are kept; their masks are made when you go on."):
             return scribble(
-                lambda box: stack.read(frame, box), self._shape, model, strokes, patches, touched, owners, erased
+                lambda box: stack.read(frame, box),
+                self._shape,
+                model,
+                strokes,
+                patches,
+                touched,
+                owners,
+                erased,
+                told_by_looks(stack),
             )
 
     def _counting(self, strokes: Iterable[StrokeRecord], states: Mapping[int, ObjectState]) -> list[StrokeRecord]:

@@ -22,6 +22,7 @@ from napari_ivos.session.annotator import Annotator
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.lots import Group, Lot, beside, grouped, reach
 from napari_ivos.session.plan import Frames, independent, portion
+from napari_ivos.session.stacks import told_by_looks
 from napari_ivos.session.sweep import Sweep, Task
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def _learn(project: Project, parcel: Parcel, stack: Stack, predictor: Predictor,
     rows = project.rows(parcel.frame, last=parcel.step)
     masks = project.patches(rows[i] for i in parcel.learners)
     with failing_model(predictor, parcel.frame, _KEPT):
-        found = steps.learn(lambda box: stack.read(parcel.frame, box), project.shape[1:], predictor, masks)
+        by_looks = told_by_looks(stack)
+        found = steps.learn(lambda box: stack.read(parcel.frame, box), project.shape[1:], predictor, masks, by_looks)
     with project.transaction() as writer:
         learned = {(i, parcel.step, parcel.frame): reference for i, reference in found.items()}
         writer.put_references(predictor.checksum, learned)

@@ -55,6 +55,14 @@ def doubts_that_end(stack: Stack) -> int:
     return DOUBTS_GREY if grey else 0
 
 
+def told_by_looks(stack: Stack) -> bool:
+    """Whether objects of this stack can be told by what they look like: a film of the world, in the camera's colours.
+
+    Under a microscope, in whatever colours, one object looks like the next.
+    """
+    return bool(getattr(stack, "pictured", False)) and doubts_that_end(stack) == 0
+
+
 OPTIONS = ("axes", "channels", "index", "contrast", "frame_axis")
 """What a project keeps of how its stack was opened."""
 

@@ -14,7 +14,7 @@ from napari_ivos.project import LATEST, Annotation, ObjectState, Project, Row, S
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
-from napari_ivos.session.stacks import doubts_that_end
+from napari_ivos.session.stacks import doubts_that_end, told_by_looks
 from napari_ivos.steps import DOUBTS_SECTION
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Sweep:
         self._written = written
         self._looked = looked
         self._shape = project.shape[1:]
-        self._most_doubts = doubts_that_end(stack)
+        self._most_doubts, self._by_looks = doubts_that_end(stack), told_by_looks(stack)
         self._step: int | None = None
         self._finished = 0
         self._worked = 0
@@ -402,6 +402,7 @@ class Sweep:
                 references,
                 lambda box: self._stack.read(frame - direction, box),
                 self._firm(here),
+                self._by_looks,
             )
 
     def _firm(self, here: Sequence[Track]) -> set[int]:
@@ -527,7 +528,9 @@ class Sweep:
     def _learn_batch(self, frame: int, step: int, rows: Iterable[Row]) -> None:
         masks = self._project.patches(rows)
         with failing_model(self._predictor, frame, self._kept):
-            found = steps.learn(lambda box: self._stack.read(frame, box), self._shape, self._predictor, masks)
+            found = steps.learn(
+                lambda box: self._stack.read(frame, box), self._shape, self._predictor, masks, self._by_looks
+            )
         if self._looked is not None:
             self._looked()
         with self._project.transaction() as writer:
