@@ -5,12 +5,14 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from qtpy.QtGui import QResizeEvent
 
     from napari_ivos.plugin.review import Review
 
@@ -25,7 +27,10 @@ TIPS = (
 )
 BOXES = "QTableView::indicator:unchecked { border: 1px solid #8a8f98; border-radius: 2px; }"
 """napari's dark theme has boxes as dark as the table."""
-ROWS_SHOWN = 8
+ROWS_SHOWN = 3, 8
+"""So many rows there are at least, and so many are in view where there is room."""
+AROUND_TEXT = 8
+"""Pixels that a row is higher than its text."""
 COLOUR_ROLE = Qt.ItemDataRole.UserRole + 1
 FRAMES_AT_MOST = 6
 """So many annotated frames are named; of more, the number is."""
@@ -65,7 +70,6 @@ class ObjectTable(QTableWidget):
         rows = self.verticalHeader()
         if rows is not None:
             rows.hide()
-            rows.setDefaultSectionSize(24)
         self.setStyleSheet(BOXES)
         self.setToolTip("Your objects: choose the one to draw; double-click a colour or a name to change it.")
         self.setEditTriggers(
@@ -73,10 +77,37 @@ class ObjectTable(QTableWidget):
         )  # and not any letter, as Qt has it: those are commands
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setFixedHeight(30 + 3 * 24)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.cellClicked.connect(self._on_click)
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemChanged.connect(self._on_change)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """As many rows as there are objects, up to a limit."""
+        return self._sized(ROWS_SHOWN[1])
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """A few rows; the others scroll."""
+        return self._sized(ROWS_SHOWN[0])
+
+    def _sized(self, most: int) -> QSize:
+        header, rows = self.horizontalHeader(), self.verticalHeader()
+        above = 0 if header is None else header.sizeHint().height()
+        row = 0 if rows is None else rows.defaultSectionSize()
+        height = above + row * min(max(self.rowCount(), ROWS_SHOWN[0]), most) + 2 * self.frameWidth()
+        return QSize(super().minimumSizeHint().width(), height)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Keep the chosen object in view."""
+        super().resizeEvent(event)
+        self.scrollTo(self.currentIndex())
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Make rows as high as the font needs."""
+        super().changeEvent(event)
+        rows, kinds = self.verticalHeader(), (QEvent.Type.FontChange, QEvent.Type.StyleChange)
+        if rows is not None and event is not None and event.type() in kinds:
+            rows.setDefaultSectionSize(self.fontMetrics().height() + AROUND_TEXT)
 
     def show_objects(self, review: Review, hidden: Collection[int], selected: int | None) -> None:
         """Show these; nothing is done where nothing has changed."""
@@ -97,7 +128,7 @@ class ObjectTable(QTableWidget):
         else:
             self.clearSelection()
         self.blockSignals(False)
-        self.setFixedHeight(30 + 24 * min(max(len(rows), 3), ROWS_SHOWN))
+        self.updateGeometry()
 
     def _fill_row(
         self, row: int, object_id: int, name: str, colour: str, unseen: bool, fixed: bool, frames: tuple[int, ...]

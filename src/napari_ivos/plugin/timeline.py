@@ -23,6 +23,8 @@ ROW = 14
 GUTTER = 10
 """Width of the objects' colours on the left."""
 ROWS_AT_MOST = 40
+FEW = 3
+"""So many rows keep their height."""
 GROUND = (30, 30, 30)
 UNKNOWN_COLOUR = (74, 79, 89)
 ABSENT_COLOUR = (12, 12, 14)
@@ -107,7 +109,7 @@ class Timeline(QWidget):
         self._rows = 1
         self._frame = 0
         self._image: Picture | None = None
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setAccessibleName("Quality of each object on each frame")
 
@@ -116,8 +118,8 @@ class Timeline(QWidget):
         return QSize(200, self._rows * ROW + 2)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Never less than all rows."""
-        return QSize(80, self.sizeHint().height())
+        """All rows; where there is little room, many of them at half their height."""
+        return QSize(80, max(min(self._rows, FEW) * ROW, self._rows * ROW // 2) + 2)
 
     def show_review(self, review: Review) -> None:
         """Show this, now or when it has changed."""
@@ -149,6 +151,8 @@ class Timeline(QWidget):
             self._image = np.ascontiguousarray(picture(self._review, width))
         height = self._image.shape[0]
         painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+        painter.scale(1, (self.height() - 2) / height)
         shown = QImage(self._image.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
         painter.drawImage(QPoint(GUTTER, 1), shown)
         for k, info in enumerate(self._review.objects[:ROWS_AT_MOST]):
@@ -176,7 +180,7 @@ class Timeline(QWidget):
 
     def words_at(self, x: int, y: int) -> str:
         """What is said of a place of the widget."""
-        frame, row = self.frame_at(x), y // ROW
+        frame, row = self.frame_at(x), y * self._rows // max(self.height() - 2, 1)
         words = f"frame {frame}"
         if 0 <= row < len(self._review.objects):
             info = self._review.objects[row]
