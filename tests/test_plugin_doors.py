@@ -21,7 +21,6 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_ivos import FakePredictor, Scribbles, Session, Stroke
 from napari_ivos.plugin import docking, reading
 from napari_ivos.plugin.sections import KEYS
-from napari_ivos.plugin.widget import NARROWEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +120,7 @@ def test_the_title_of_the_panel_is_not_cut_off(make_napari_viewer, qtbot):
     viewer = make_napari_viewer(show=True)
     viewer.window.add_plugin_dock_widget("napari-ivos", TITLE)
     (panel,) = viewer.window._wrapped_dock_widgets.values()
-    panel.resize(NARROWEST, panel.height())
+    panel.resize(panel.minimumSizeHint().width(), panel.height())
     QApplication.processEvents()
     label = panel.title.title
     assert label.text() == TITLE

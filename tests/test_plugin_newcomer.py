@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -14,12 +15,12 @@ from plugin_mouse import PATIENCE, drag, draw, press, settle
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QComboBox, QScrollArea
+from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QScrollArea, QTableView
 
 from napari_ivos import FakePredictor
 from napari_ivos.plugin import dock, loading
 from napari_ivos.plugin.fitting import SLACK_BEFORE, whole_in_view
-from napari_ivos.plugin.sections import KEYS
+from napari_ivos.plugin.sections import KEYS, Fold
 
 pytestmark = plugin_mouse.WARNINGS
 
@@ -129,6 +130,102 @@ def test_the_panel_leaves_the_picture_in_view(make_napari_viewer, qtbot, moved):
         viewer.window._qt_window.resize(900, 560)
         QApplication.processEvents()
         assert viewer.scene.camera.zoom == zoom
+
+
+LAPTOPS = {"1080 lines, with its bars": (1500, 940), "768 lines": (1366, 768)}
+
+
+def after_propagating(qtbot, viewer, widget, objects: int) -> None:
+    """Give the work so many objects, and masks on all frames."""
+    for _ in range(objects - 1):
+        widget.add_object()
+    widget.select(1)
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    for _ in range(3):
+        QApplication.processEvents()
+
+
+def in_view(panel, thing) -> bool:
+    """Whether nothing of it is scrolled away."""
+    return thing.isVisible() and panel.viewport().rect().contains(thing.rect().translated(thing.mapTo(panel, QPoint())))
+
+
+@pytest.mark.parametrize("size", LAPTOPS.values(), ids=list(LAPTOPS))
+def test_all_of_the_work_is_in_view_on_a_laptop(window, qtbot, size):
+    """With three objects, masks and a word on them, from the stack to Export nothing has to be scrolled to."""
+    viewer, widget = window(show=True)
+    viewer.window._qt_window.resize(*size)
+    after_propagating(qtbot, viewer, widget, 3)
+    assert widget.banner.isVisible()
+    panel = widget.findChild(QScrollArea)
+    assert [section.accessibleName() for section in widget.sections if not in_view(panel, section)] == []
+    assert in_view(panel, widget.review.buttons["next_frame"].native)
+    assert in_view(panel, widget.save.buttons["export"].native)
+    assert panel.verticalScrollBar().maximum() == 0
+    table = widget.objects.table
+    assert table.verticalScrollBar().maximum() == 0
+    assert table.rowCount() == 3
+
+
+def test_many_objects_scroll_in_their_table_before_the_panel_does(window, qtbot):
+    """The table and the timeline give way, the chosen object stays in view; in a higher window there are more rows."""
+    viewer, widget = window(show=True)
+    viewer.window._qt_window.resize(1440, 860)
+    after_propagating(qtbot, viewer, widget, 12)
+    panel, table, timeline = widget.findChild(QScrollArea), widget.objects.table, widget.objects.timeline
+    assert in_view(panel, widget.save.buttons["export"].native)
+    heights = table.height(), timeline.height()
+    assert table.verticalScrollBar().maximum() > 0
+    widget.select(12)
+    QApplication.processEvents()
+    assert table.viewport().rect().contains(table.visualItemRect(table.item(11, 1)))
+    viewer.window._qt_window.resize(1440, 800)
+    QApplication.processEvents()
+    assert table.height() < heights[0]
+    assert timeline.height() < heights[1]
+    assert table.viewport().rect().contains(table.visualItemRect(table.item(11, 1)))
+    assert timeline.words_at(50, timeline.height() - 5).startswith("object 12")
+
+
+def test_what_is_chosen_once_folds_away_at_the_start(window, qtbot):
+    """Image and Start are there until the work begins; then one click brings them back, for another stack, too."""
+    viewer, widget = window(show=True, start=False)
+    stack = widget.stack
+    image, begin = stack.image.native, stack.buttons["start"].native
+    QApplication.processEvents()
+    assert image.isVisible()
+    assert begin.isVisible()
+    for name in ("movie", "another"):
+        if name not in viewer.layers:
+            viewer.add_image(scene.movie() // 2, name=name)
+        stack.choice.open()
+        stack.image.value = viewer.layers[name]
+        plugin_mouse.start(qtbot, widget)
+        assert not image.isVisible()
+        assert stack.words.isVisible()
+        assert stack.words.text().startswith("8 frames")
+        QTest.mouseClick(stack.choice.button, Qt.MouseButton.LeftButton)
+        assert image.isVisible()
+        assert begin.isVisible()
+
+
+def test_tab_goes_from_top_to_bottom(window):
+    """With every fold open, the next thing to have the focus is beside or below the one before, and never above it."""
+    _viewer, widget = window(show=True)
+    for fold in widget.findChildren(Fold):
+        fold.open()
+    QApplication.processEvents()
+    column = widget.findChild(QScrollArea).widget()
+    tops, thing = [], column.nextInFocusChain()
+    while column.isAncestorOf(thing):
+        if thing.isVisible() and isinstance(thing, (QAbstractButton, QComboBox, QTableView)):
+            tops.append(thing.mapTo(column, thing.rect().center()).y())
+        thing = thing.nextInFocusChain()
+    assert len(tops) > 20
+    beside = 6  # a title's line, where letters are smaller than in a button
+    assert all(after > before - beside for before, after in itertools.pairwise(tops))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the import does it")

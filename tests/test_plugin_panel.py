@@ -27,7 +27,6 @@ from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import desks, dock, preferences, progress
 from napari_ivos.plugin.dialogs import ExportDialog
 from napari_ivos.plugin.sections import KEYS, Fold
-from napari_ivos.plugin.widget import NARROWEST
 
 pytestmark = plugin_mouse.WARNINGS
 USED = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView, QProgressBar)
@@ -155,7 +154,8 @@ def test_the_first_use_is_explained_in_three_lines(window, qtbot):
     """Three lines where the panel is narrowest, until the first propagation shows that they were understood."""
     viewer, widget = window()
     margin = 30  # of the scroll bar and around it
-    lines = widget.help.heightForWidth(NARROWEST - margin) / widget.help.fontMetrics().lineSpacing()
+    lines = widget.help.heightForWidth(widget.minimumSizeHint().width() - margin)
+    lines /= widget.help.fontMetrics().lineSpacing()
     assert lines < 4
     assert widget.help.isVisibleTo(widget)
     draw(qtbot, viewer, widget, 2)

@@ -9,16 +9,18 @@ import plugin_mouse
 import plugin_scene as scene
 import pytest
 from plugin_mouse import PATIENCE, drag, draw, press, settle, start
-from qtpy.QtWidgets import QScrollArea
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QPushButton
 
 from napari_ivos import FakePredictor
 from napari_ivos.errors import OutOfMemory, WeightsError
 from napari_ivos.plugin import dock
-from napari_ivos.plugin.sections import KEYS, Fold
+from napari_ivos.plugin.sections import KEYS, Fold, Panel
 from napari_ivos.plugin.state import COMMANDS, State, reasons
-from napari_ivos.plugin.widget import NARROWEST
 
 pytestmark = plugin_mouse.WARNINGS
+NARROW = 360
+"""Pixels beyond which a dock with letters of the usual size takes too much of a small window."""
 
 
 # --- what can be done when: pure -----------------------------------------------------------------------------------
@@ -297,16 +299,27 @@ def test_table_and_timeline_follow(window, qtbot):
 
 
 def test_nothing_is_cut_off_in_a_narrow_dock(window, qtbot):
-    """With every fold open, long names and a long path, the panel needs no more than the width that it asks for."""
-    viewer, widget = window(name="a layer with a name that " + 8 * "never ends ", start=False)
+    """With every fold open, long names, a long path and larger letters, the dock is never narrower than its text."""
+    viewer, widget = window(name="a layer with a name that " + 8 * "never ends ", show=True)
     viewer.add_labels(np.zeros((scene.FRAMES, 60, 80), np.uint8), name=100 * "long")
     widget.save.words.setText("Saved in /" + 50 * "folder_without_spaces_")
     for fold in widget.findChildren(Fold):
-        fold.button.click()
-        assert fold.inside.isVisibleTo(widget)
-    area = widget.findChild(QScrollArea)
-    bar = area.verticalScrollBar().sizeHint().width()
-    assert area.widget().minimumSizeHint().width() + bar <= widget.minimumWidth() == NARROWEST
+        fold.open()
+        assert fold.isVisibleTo(widget)
+    panel, main = widget.findChild(Panel), viewer.window._qt_window
+    widths = []
+    for size in (None, 16):
+        if size is not None:
+            widget.setStyleSheet(f"* {{ font-size: {size}pt; }}")
+        for _ in range(3):
+            main.resizeDocks([widget.parent()], [10], Qt.Orientation.Horizontal)
+            QApplication.processEvents()
+        buttons = [b for b in panel.findChildren(QPushButton) if b.isVisible()]
+        assert len(buttons) > 20
+        assert not [b.text() for b in buttons if b.width() < b.sizeHint().width()]
+        assert panel.widget().width() <= panel.viewport().width()
+        widths.append(widget.width())
+    assert widths[0] < NARROW < widths[1]
 
 
 def test_a_long_timeline_is_drawn_at_once(qtbot):

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, Select, SpinBox
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSpinBox,
     QComboBox,
-    QGridLayout,
     QGroupBox,
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -38,7 +38,7 @@ from napari_ivos.scribbles import BACKGROUND
 from napari_ivos.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from napari_ivos.plugin.geometry import Layout
     from napari_ivos.session import ObjectInfo
@@ -54,6 +54,8 @@ KEYS = {
     "accept_frame": "H",
 }
 """Command -> key; none of them is one of napari's, for any kind of layer."""
+UNTITLED = "QGroupBox { margin-top: 0px; }"
+"""napari leaves room for a title above the frame of a group; ours is inside."""
 MAIN = "font-weight: bold;"
 """The style of what is to be pressed: Start, then Propagate."""
 ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
@@ -81,8 +83,8 @@ def command_of(event: QKeyEvent) -> str | None:
 
 LEGEND = (
     "<small>"
-    + " &nbsp;".join(
-        f'<span style="background: rgb{ground}; color: rgb{colour}">&nbsp;{sign}&nbsp;</span>&nbsp;{word}'
+    + "&nbsp; ".join(
+        f'<span style="background: rgb{ground}; color: rgb{colour}">{sign}</span>&nbsp;{word}'
         for ground, colour, sign, word in (
             (UNKNOWN_COLOUR, WORST, "■", "unsure"),
             (UNKNOWN_COLOUR, BEST, "■", "sure"),
@@ -98,40 +100,41 @@ LEGEND = (
 
 
 class Section(QGroupBox):
-    """A titled group; `buttons` are its commands by name."""
+    """A titled group; `buttons` are its commands by name.
+
+    What belongs beside the title stands there, for height is scarce: words on how things are, and what folds out below.
+    """
 
     def __init__(self, title: str) -> None:
-        super().__init__(title)
+        super().__init__()
+        self.setAccessibleName(title)
+        self.setStyleSheet(UNTITLED)
         self.buttons: dict[str, PushButton] = {}
         self.tips: dict[str, str] = {}
         self.body = QVBoxLayout(self)
-        self.body.setContentsMargins(8, 6, 8, 8)
-        self.body.setSpacing(5)
+        self.body.setContentsMargins(5, 3, 5, 4)
+        self.body.setSpacing(4)
+        self.head = QHBoxLayout()
+        self.head.setSpacing(6)
+        self.head.addWidget(QLabel(f"<b>{title}</b>"))
+        self.body.addLayout(self.head)
 
     def button(self, name: str, text: str, tip: str) -> PushButton:
         """A command's button; a key is named in its tip and beside its text."""
         made = PushButton(text=labelled(name, text), tooltip=tip)
-        made.native.setMinimumWidth(10)
         self.buttons[name], self.tips[name] = made, tip
         return made
 
     def row(self, *widgets: Any) -> None:
         """Put widgets beside each other."""
-        line = QHBoxLayout()
-        line.setSpacing(5)
-        for widget in widgets:
-            line.addWidget(getattr(widget, "native", widget), 1)
-        self.body.addLayout(line)
+        self.body.addWidget(_beside(*widgets))
 
-    def grid(self, *rows: tuple[Any, ...]) -> None:
-        """Put widgets into columns of equal width."""
-        layout = QGridLayout()
-        layout.setSpacing(5)
-        for r, widgets in enumerate(rows):
-            for c, widget in enumerate(widgets):
-                layout.addWidget(getattr(widget, "native", widget), r, c)
-                layout.setColumnStretch(c, 1)
-        self.body.addLayout(layout)
+    def fold(self, title: str, tip: str, *inside: Any) -> Fold:
+        """Put what is seldom needed below the title, and beside the title what opens and closes it."""
+        made = Fold(title, tip, *inside)
+        self.head.addWidget(made.button, 0, Qt.AlignmentFlag.AlignRight)
+        self.body.insertWidget(1, made)
+        return made
 
 
 def _form(*widgets: Any) -> QWidget:
@@ -145,6 +148,54 @@ def _form(*widgets: Any) -> QWidget:
     native: QWidget = container.native
     native.setProperty("container", container)  # keeps it alive with its widget
     return native
+
+
+class Panel(QScrollArea):
+    """Sections below each other, never narrower than what is in them; they scroll where the height is too small.
+
+    Parameters
+    ----------
+    *inside : QWidget
+    """
+
+    def __init__(self, *inside: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._column = _Column(inside)
+        self.setWidget(self._column)
+        WheelGuard(self._column)
+        KeyGuard(self._column)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """As wide as the sections with a bar beside them, whatever the font."""
+        bar, frame = self.verticalScrollBar(), 2 * self.frameWidth()
+        beside = frame if bar is None else frame + bar.sizeHint().width()
+        return QSize(self._column.minimumSizeHint().width() + beside, super().minimumSizeHint().height())
+
+    def eventFilter(self, column: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Hear when the sections need another width."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(column, event))
+
+
+class _Column(QWidget):
+    """What scrolls."""
+
+    def __init__(self, inside: Iterable[QWidget]) -> None:
+        super().__init__()
+        self._rows = QVBoxLayout(self)
+        self._rows.setContentsMargins(2, 2, 2, 2)
+        self._rows.setSpacing(3)
+        for widget in inside:
+            self._rows.addWidget(widget)
+        self._rows.addStretch(1)
+
+    def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
+        """The least: before anything scrolls, the table of objects and the timeline give way."""
+        return self._rows.minimumHeightForWidth(width)
 
 
 class WheelGuard(QObject):
@@ -198,7 +249,7 @@ class KeyGuard(QObject):
 
 
 class Fold(QWidget):
-    """What is seldom needed, under a title that opens and closes it."""
+    """What is seldom needed; `button` opens and closes it, and has a place of its own."""
 
     def __init__(self, title: str, tip: str, *inside: Any) -> None:
         super().__init__()
@@ -206,34 +257,28 @@ class Fold(QWidget):
         self.button = QPushButton()
         self.button.setToolTip(tip)
         self.button.setCheckable(True)
-        self.button.setStyleSheet("text-align: left; border: none; background: transparent; padding: 3px 1px;")
-        self.inside = QWidget()
-        column = QVBoxLayout(self.inside)
+        self.button.setStyleSheet("text-align: left; border: none; background: transparent; padding: 1px;")
+        column = QVBoxLayout(self)
         column.setContentsMargins(12, 0, 0, 2)
-        column.setSpacing(5)
+        column.setSpacing(4)
         for widget in inside:
             column.addWidget(getattr(widget, "native", widget))
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(2)
-        outer.addWidget(self.button)
-        outer.addWidget(self.inside)
         self.button.toggled.connect(self.open)
         self.open(False)
 
     def open(self, on: bool = True) -> None:
         """Show what is inside, or hide it."""
         self.button.setChecked(on)
-        self.button.setText(f"{'▾' if on else '▸'}  {self._title}")
-        self.inside.setVisible(on)
+        self.button.setText(f"{'▾' if on else '▸'} {self._title}")
+        self.setVisible(on)
 
 
 def _beside(*widgets: Any) -> QWidget:
-    """Widgets beside each other, of equal width."""
+    """Widgets beside each other, of equal width where each has the width that it needs."""
     line = QWidget()
     layout = QHBoxLayout(line)
     layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(5)
+    layout.setSpacing(4)
     for widget in widgets:
         layout.addWidget(getattr(widget, "native", widget), 1)
     return line
@@ -245,7 +290,7 @@ def _words(text: str = "", tip: str = "") -> QLabel:
     label.setToolTip(tip)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setWordWrap(True)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
 
@@ -285,23 +330,24 @@ class StackSection(Section):
         self.shown_device = _words(tip="The trained networks in use, and where they run.")
         load = self.button("load_model", "Load model", "Load this model on this device.")
         open_project = self.button("open_project", "Open project …", "Go on with a project (.ivos) from elsewhere.")
-        self.body.addWidget(_form(self.image))
-        self.body.addWidget(self.words)
-        self.row(start, open_project)
-        self._begun: bool | None = None
-        self.show_begun(False)
-        self.body.addWidget(self.shown_device)
         for file in (self.folder, self.model):
             file.choose_btn.text = "Browse …"
         more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
         tip = "Where the defaults don't fit: another axis, some channels, another folder, model or device."
-        self.body.addWidget(Fold("Advanced: axes, channels, folder, model", tip, more, load))
+        advanced = Fold("Advanced: axes, channels, folder, model", tip, more, load)
+        self.head.addWidget(self.words, 1)
+        tip = "Image, project and model: what is chosen once, and folds away at the start."
+        buttons = _beside(start, open_project)
+        self.choice = self.fold("Choose", tip, _form(self.image), buttons, self.shown_device, advanced.button, advanced)
+        self._begun: bool | None = None
+        self.show_begun(False)
 
     def show_begun(self, begun: bool) -> None:
-        """Let Start stand out until there is a session."""
+        """Let Start stand out until there is a session, and what was chosen for it fold away then."""
         if begun != self._begun:
             self._begun = begun
             self.buttons["start"].native.setStyleSheet("" if begun else MAIN)
+            self.choice.open(not begun)
 
     def show_layout(self, layout: Layout | None, words: str, others: list[tuple[str, Any]], keep: bool = False) -> None:
         """Offer the axes and channels of a layer, and layers like it as channels; `keep` what is chosen of them."""
@@ -328,13 +374,13 @@ class ObjectsSection(Section):
         self.legend = QLabel(LEGEND)
         self.legend.setWordWrap(True)
         self.legend.setToolTip("A row for each object, a column for each frame: click to go there.")
-        self.body.addWidget(self.table)
-        self.body.addWidget(self.timeline)
-        self.body.addWidget(self.legend)
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
         divide = self.button("divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin.")
-        self.row(add, divide, remove)
+        self.head.addWidget(_beside(add, divide, remove), 1)
+        self.body.addWidget(self.table)
+        self.body.addWidget(self.timeline)
+        self.body.addWidget(self.legend)
 
 
 class DrawSection(Section):
@@ -349,10 +395,7 @@ class DrawSection(Section):
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
         self.now = _words(tip="What a drag in the picture does now.")
         self.now.setTextFormat(Qt.TextFormat.RichText)
-        self.body.addWidget(self.now)
-        self.grid((following, ground))
-        self.body.addWidget(paint.native)
-        self.grid((undo, redo))
+        self.head.addWidget(self.now, 1)
         self.labels = ComboBox(
             label="Labels", choices=labels, nullable=True, tooltip="Painted by you, or by another plugin."
         )
@@ -367,7 +410,9 @@ class DrawSection(Section):
         )
         take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
         tip = "Begin with masks of Cellpose, StarDist or another plugin, or with what you painted."
-        self.body.addWidget(Fold("From a Labels layer", tip, _form(self.labels, self.how), take))
+        self.fold("From a Labels layer", tip, _form(self.labels, self.how), take)
+        self.row(following, ground)
+        self.row(paint, undo, redo)
 
     def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool, tool: str) -> None:
         """Say what a drag of the mouse would do, and for whom."""
@@ -398,7 +443,6 @@ class PropagateSection(Section):
         super().__init__("Propagate")
         go = self.button("propagate", "Propagate", "Carry the masks from the frames you drew on to the others.")
         go.native.setStyleSheet(MAIN)
-        self.row(go)
         self.running = self._running()
         self.direction = ComboBox(
             label="Direction",
@@ -424,7 +468,8 @@ class PropagateSection(Section):
             box.native.setMinimumWidth(70)
             box.changed.connect(self._limit)
         tip = "One way only, a range of frames only, or a view that goes along."
-        self.body.addWidget(Fold("Direction, range, view", tip, _form(self.direction), between, self.follow))
+        self.fold("Direction, range, view", tip, _form(self.direction), between, self.follow)
+        self.row(go)
 
     def _limit(self, value: int) -> None:
         """Who sets a range means it."""
@@ -468,14 +513,13 @@ class ReviewSection(Section):
         compare = self.button("compare", "Show before", "Show the result as it was before the last round.")
         undo = self.button("undo_round", "Undo round", "Take back the last round: its strokes and its propagation.")
         redo = self.button("redo_round", "Redo round", "Bring back the round that was undone.")
-        self.grid((go, right))
-        self.body.addWidget(compare.native)
-        self.grid((undo, redo))
         adapt = self.button("adapt", "Adapt", "Train the model on these frames for two minutes at most; Stop ends it.")
         drop = self.button("drop_adapted", "Model as it was", "Forget the weights that were adapted to this stack.")
         self.learned = _words(tip="The more frames you corrected or said are right, the more there is to learn from.")
         tip = "Where the same mistake comes back on every frame: train the model on your corrections."
-        self.body.addWidget(Fold("Adapt the model to this stack", tip, self.learned, _beside(adapt, drop)))
+        self.fold("Adapt the model to this stack", tip, self.learned, _beside(adapt, drop))
+        self.row(go, right)
+        self.row(compare, undo, redo)
 
     def show_learned(self, annotated: int, accepted: Sequence[int]) -> None:
         """Say what adapting would learn from."""
@@ -503,6 +547,6 @@ class SaveSection(Section):
         export = self.button("export", "Export …", "Write labels, tables, videos and tracks for other programs.")
         script = self.button("copy_script", "Copy as script", "The same work as Python, to the clipboard.")
         methods = self.button("copy_methods", "Copy methods text", "Sentences with the numbers, to the clipboard.")
-        self.body.addWidget(self.words)
-        self.row(save, export)
-        self.row(script, methods)
+        self.head.addWidget(self.words, 1)
+        self.body.addWidget(save.native)
+        self.row(export, script, methods)

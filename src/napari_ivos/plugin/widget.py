@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QVBoxLayout, QWidget
 
 from napari_ivos.errors import InputError
 from napari_ivos.plugin import preferences, projects
@@ -21,14 +21,13 @@ from napari_ivos.plugin.sections import (
     HELP,
     KEYS,
     DrawSection,
-    KeyGuard,
     ObjectsSection,
+    Panel,
     PropagateSection,
     ReviewSection,
     SaveSection,
     Section,
     StackSection,
-    WheelGuard,
     command_of,
     labelled,
 )
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from napari_ivos.plugin.progress import Progress
     from napari_ivos.session import Session
 
-NARROWEST = 340
-"""Width in pixels at which nothing is cut off, with every fold open."""
 COLOURS = {"info": "#2f4858", "warning": "#7a5a10", "error": "#7d2630"}
 
 
@@ -104,7 +101,6 @@ class IvosWidget(QWidget):
     # -- making
 
     def _lay_out(self) -> None:
-        self.setMinimumWidth(NARROWEST)
         self.help = QLabel(HELP)
         self.help.setWordWrap(True)
         self.banner = QLabel()
@@ -112,25 +108,10 @@ class IvosWidget(QWidget):
         self.banner.setTextFormat(Qt.TextFormat.PlainText)
         self.banner.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.banner.hide()
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(4, 4, 4, 4)
-        column.setSpacing(6)
-        column.addWidget(self.help)
-        for section in self.sections:
-            column.addWidget(section)
-        column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setWidget(inside)
-        WheelGuard(inside)
-        KeyGuard(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
-        outer.addWidget(area, 1)
+        outer.addWidget(Panel(self.help, *self.sections), 1)
         outer.addWidget(self.going.running)
         outer.addWidget(self.banner)
 
