@@ -187,7 +187,7 @@ class _Column(QWidget):
     def __init__(self, inside: Iterable[QWidget]) -> None:
         super().__init__()
         self._rows = QVBoxLayout(self)
-        self._rows.setContentsMargins(2, 2, 2, 2)
+        self._rows.setContentsMargins(2, 5, 2, 2)  # napari's title of a dock reaches over the uppermost pixels
         self._rows.setSpacing(3)
         for widget in inside:
             self._rows.addWidget(widget)
