@@ -28,6 +28,7 @@ from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read
 from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
 from napari_ivos.regions import CLOSE, FOLLOW, Box, region_around
+from napari_ivos.session.stacks import told_by_looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,7 @@ class Scene:
         self.labels = np.asarray(sequence.labels).astype(np.int32)
         self.stack: FrameStack = open_frames(sequence.frames)
         self.shape = self.stack.shape[1:]
+        self.looks = told_by_looks(self.stack)
 
     def begins(self) -> list[int]:
         """Three frames that have enough frames after them."""
@@ -74,7 +76,8 @@ class Scene:
         patches: dict[int, Patch] = {}
         out = []
         for _ in range(CORRECTIONS + 1):
-            found = steps.segment(partial(self.stack.read, frame), self.shape, self.model, strokes, patches, ids)
+            read = partial(self.stack.read, frame)
+            found = steps.segment(read, self.shape, self.model, strokes, patches, ids, self.looks)
             patches = {i: one.patch for i, one in found.items()}
             drawn = compose(patches, Box(0, 0, *self.shape))
             out.append((self.scores(patches, frame), obeyed(strokes, drawn)))
@@ -85,13 +88,13 @@ class Scene:
         """J on each of the frames after `begin`, from its true masks; `still`: the same frame again and again."""
         ids = self.ids(begin)
         patches = {i: Patch.from_mask(self.labels[begin] == i) for i in ids}
-        learned = steps.learn(partial(self.stack.read, begin), self.shape, self.model, patches)
+        learned = steps.learn(partial(self.stack.read, begin), self.shape, self.model, patches, self.looks)
         references = {i: [learned[i]] for i in learned}
         out = []
         for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
             here, near = (begin, begin) if still else (begin + k, begin + k - 1)
             read, read_near = partial(self.stack.read, here), partial(self.stack.read, near)
-            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near, ids)
+            patches = steps.propagate(read, self.shape, self.model, patches, {}, references, read_near, ids, self.looks)
             out.append(self.scores(patches, here))
         return out + [np.nan] * (AHEAD - len(out))
 

@@ -28,6 +28,7 @@ NAMES = {
 }
 """What the pages call stacks."""
 TRIALS = (
+    "objects are not told by their looks",
     "masks stay where they were",
     "masks move, changes unsaid",
     "moved masks not held on to",
@@ -36,6 +37,7 @@ TRIALS = (
     "two-way: by certainty",
     "mirrored as well",
 )
+LOOKS = ("objects are told by their looks",)
 ENDINGS = ("objects never end", "one doubted mask ends")
 ENDING_STACKS = ("stardist_nuclei3d", "plantseg_ovule", "usiigaci_t98g")
 
@@ -47,6 +49,7 @@ def parts(data: Path) -> dict[str, Part]:
     three = ["--methods", "forest,copy", "--sequences", "blackswan,bmx-trees,camel", *played]
     trials = ["trials", "DEV/video", "--every", "2", "--rounds", "6", "--only", *TRIALS]
     stacks = [f"DEV/microscopy/{name}" for name in ENDING_STACKS]
+    looks = ["trials", "DEV/microscopy", "--every", "2", "--rounds", "3", "--only", *LOOKS]
     ending = ["trials", *stacks, "--every", "1", "--rounds", "1", "--only", *ENDINGS]
 
     def play(title: str, folder: str, *more: str) -> Part:
@@ -76,6 +79,7 @@ def parts(data: Path) -> dict[str, Part]:
             "True masks on some frames", "scripts/drift.py", ["DEV/video", "--true", "1", "3", "8"], _true
         ),
         "trials": script("What needs no training", "scripts/trials.py", trials, _trials),
+        "looks": script("Told by looks under a microscope", "scripts/trials.py", looks, _trials),
         "endings": script("Where objects end", "scripts/trials.py", ending, _endings),
         "adapt": script("Adapting to a stack", "benchmarks/adapt.py", ["DEV/microscopy"], _adapt),
     }

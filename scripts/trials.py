@@ -2,10 +2,11 @@
 
 ``python scripts/trials.py OUTPUT DATA ... [--only NAME ...] [--every 8] [--rounds 3] [--model FILE]``
 
-Each trial plays the benchmark with one thing changed: masks that stay where they were instead of moving along with the
-picture, masks of earlier rounds shown to the network, masks averaged over mirrored input, margins of the regions in
-which an object is followed, how masks from two annotated frames are mixed, and how many doubted masks in a row end an
-object. A trial is a change from outside, to measure it: what pays belongs into the package.
+Each trial plays the benchmark with one thing changed: objects that are never or always told by their looks, masks that
+stay where they were instead of moving along with the picture, masks of earlier rounds shown to the network, masks averaged
+over mirrored input, margins of the regions in which an object is followed, how masks from two annotated frames are mixed,
+and how many doubted masks in a row end an object. A trial is a change from outside, to measure it: what pays belongs into
+the package.
 Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -24,10 +26,10 @@ from napari_ivos import load_model, merging, motion, regions, steps
 from napari_ivos.benchmark import IvosMethod, Settings, find_sequences, read_sequence, run
 from napari_ivos.merging import Patch, certainty
 from napari_ivos.predictor import Following, Interaction, Predictor, Propagation, Segmentation
-from napari_ivos.session import sweep
+from napari_ivos.session import annotator, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -45,7 +47,7 @@ class Mirrored:
 
     def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         """Both looks' mean; the reference holds those of both, one after the other."""
-        turned = [Interaction(*(_turn(x) for x in _parts(r))) for r in requests]
+        turned = [Interaction(*(_turn(x) for x in _parts(r)), appearance=r.appearance) for r in requests]
         both = zip(self._inner.segment(requests), self._inner.segment(turned), strict=True)
         return [
             Segmentation(_mean(a.probability, b.probability), np.concatenate([a.reference, b.reference]))
@@ -57,9 +59,9 @@ class Mirrored:
         plain, turned = [], []
         for r in requests:
             halves = [np.split(reference, 2) for reference in r.references]
-            plain.append(Propagation(r.image, r.neighbour, r.previous, [a for a, _ in halves], r.change))
+            plain.append(replace(r, references=[a for a, _ in halves]))
             mirrored = (_turn(r.image), _turn(r.neighbour), _turn(r.previous))
-            turned.append(Propagation(*mirrored, [b for _, b in halves], _turn(r.change)))
+            turned.append(Propagation(*mirrored, [b for _, b in halves], _turn(r.change), r.appearance))
         both = zip(self._inner.propagate(plain), self._inner.propagate(turned), strict=True)
         return [_mean(a, b) for a, b in both]
 
@@ -140,21 +142,19 @@ def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours
     """A sweep's look at a frame in which the network sees what earlier rounds left there, as in the papers."""
     previous = self._previous(frame, here)
 
-    def shown(
-        read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, beside: Any, firm: Any
-    ) -> dict[int, Patch]:
+    def shown(read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, *more: Any) -> dict[int, Patch]:
         own = {i: p for i, p in previous.items() if i in references}
-        return _PROPAGATE(read, shape, model, near, own, references, beside, firm)
+        return _PROPAGATE(read, shape, model, near, own, references, *more)
 
     with mock.patch.object(steps, "propagate", shown):
         return _LOOK(self, frame, direction, here, neighbours)
 
 
 def holding(
-    read: Any, shape: Any, model: Any, near: Any, previous: Any, references: Any, beside: Any, _: Any
+    read: Any, shape: Any, model: Any, near: Any, previous: Any, references: Any, beside: Any, _: Any, looks: bool
 ) -> dict[int, Patch]:
     """Carry masks as if all of them were to be held on to firmly."""
-    return _PROPAGATE(read, shape, model, near, previous, references, beside, references)
+    return _PROPAGATE(read, shape, model, near, previous, references, beside, references, looks)
 
 
 def let_go(found: npt.NDArray[np.float32], moved: object, hold: object) -> npt.NDArray[np.float32]:
@@ -185,8 +185,20 @@ def _trials() -> dict[str, Trial]:
     def ending(doubts: int) -> Callable[[], contextlib.AbstractContextManager[Any]]:
         return lambda: mock.patch.object(sweep, "doubts_that_end", return_value=doubts)
 
+    def looking(wanted: bool) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        @contextlib.contextmanager
+        def patched() -> Iterator[None]:
+            with contextlib.ExitStack() as both:
+                for module in (annotator, sweep):
+                    both.enter_context(mock.patch.object(module, "told_by_looks", return_value=wanted))
+                yield
+
+        return patched
+
     return {
         "as shipped": (_same, none),
+        "objects are not told by their looks": (_same, looking(wanted=False)),
+        "objects are told by their looks": (_same, looking(wanted=True)),
         "masks stay where they were": (_same, moving(still)),
         "masks move, changes unsaid": (_same, moving(unsaid)),
         "masks of earlier rounds shown": (_same, lambda: mock.patch.object(sweep.Sweep, "_look", showing_earlier)),

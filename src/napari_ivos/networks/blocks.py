@@ -179,6 +179,20 @@ def _halved(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.conv2d(F.pad(x, (0, 1, 0, 1)), conv.weight, conv.bias, 2, 0, 1, conv.groups)
 
 
+def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution.
+
+    On a CPU as a product of matrices: the same sums, in three quarters of the encoder's time with two threads, because
+    the weights are not laid out anew for each frame.
+    """
+    if x.device.type == "cpu" and conv.bias is not None and not torch.is_grad_enabled():
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C); a view where channels lie last
+        found = torch.addmm(conv.bias, rows, conv.weight.flatten(1).T)
+        return found.view(x.shape[0], x.shape[2], x.shape[3], -1).permute(0, 3, 1, 2)
+    out: Tensor = conv(x)
+    return out
+
+
 class _InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -189,8 +203,8 @@ class _InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        y = x if self.expand is None else F.relu6(_pointwise(x, self.expand), inplace=True)
+        y = _pointwise(F.relu6(self.depthwise(y), inplace=True), self.project)
         out: Tensor = x + y if self.residual else y
         return out
 
