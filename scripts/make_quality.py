@@ -79,7 +79,7 @@ def parts(data: Path) -> dict[str, Part]:
             "True masks on some frames", "scripts/drift.py", ["DEV/video", "--true", "1", "3", "8"], _true
         ),
         "trials": script("What needs no training", "scripts/trials.py", trials, _trials),
-        "looks": script("Told by looks under a microscope", "scripts/trials.py", looks, _trials),
+        "looks": script("Told by looks under a microscope", "scripts/trials.py", looks, _looks),
         "endings": script("Where objects end", "scripts/trials.py", ending, _endings),
         "adapt": script("Adapting to a stack", "benchmarks/adapt.py", ["DEV/microscopy"], _adapt),
     }
@@ -185,6 +185,10 @@ def _tried(folder: Path) -> list[list[str]]:
 
 def _trials(said: str, folder: Path) -> str:
     return table(["trial", "J, round 1", "J, round 6"], [row[:3] for row in _tried(folder)])
+
+
+def _looks(said: str, folder: Path) -> str:
+    return table(["trial", "J, round 1", "J, round 3"], [row[:3] for row in _tried(folder)])
 
 
 def _endings(said: str, folder: Path) -> str:

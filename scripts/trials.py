@@ -2,11 +2,11 @@
 
 ``python scripts/trials.py OUTPUT DATA ... [--only NAME ...] [--every 8] [--rounds 3] [--model FILE]``
 
-Each trial plays the benchmark with one thing changed: objects that are never or always told by their looks, masks that
-stay where they were instead of moving along with the picture, masks of earlier rounds shown to the network, masks averaged
-over mirrored input, margins of the regions in which an object is followed, how masks from two annotated frames are mixed,
-and how many doubted masks in a row end an object. A trial is a change from outside, to measure it: what pays belongs into
-the package.
+Each trial plays the benchmark with one thing changed: objects that are never or always told by their looks, masks
+that stay where they were instead of moving along with the picture, masks of earlier rounds shown to the network, masks
+averaged over mirrored input, margins of the regions in which an object is followed, how masks from two annotated frames
+are mixed, and how many doubted masks in a row end an object. A trial is a change from outside, to measure it: what pays
+belongs into the package.
 Call it again to go on; ``OUTPUT/trials.txt`` has the table.
 """
 
@@ -47,7 +47,7 @@ class Mirrored:
 
     def segment(self, requests: Sequence[Interaction]) -> list[Segmentation]:
         """Both looks' mean; the reference holds those of both, one after the other."""
-        turned = [Interaction(*(_turn(x) for x in _parts(r)), appearance=r.appearance) for r in requests]
+        turned = [replace(r, **{name: _turn(x) for name, x in _parts(r).items()}) for r in requests]
         both = zip(self._inner.segment(requests), self._inner.segment(turned), strict=True)
         return [
             Segmentation(_mean(a.probability, b.probability), np.concatenate([a.reference, b.reference]))
@@ -70,8 +70,8 @@ def _mean(plain: npt.NDArray[np.float32], turned: npt.NDArray[np.float32]) -> np
     return np.asarray((plain + turned[:, ::-1]) / 2, np.float32)
 
 
-def _parts(r: Interaction) -> tuple[Any, ...]:
-    return r.image, r.previous, r.positive, r.negative
+def _parts(r: Interaction) -> dict[str, Any]:
+    return {"image": r.image, "previous": r.previous, "positive": r.positive, "negative": r.negative}
 
 
 def _turn(x: Any) -> Any:
