@@ -47,9 +47,10 @@ OUTSIDE, INSIDE = 0.2, 0.8
 PENALTY = 0.025
 """Half the squared coefficients count so much beside the mean cross-entropies of all references."""
 NEWTON_STEPS = 12
-WORTH = 0.6
-"""How much the classifier's log-odds count beside the network's."""
-MOST_ODDS = 5.0
+WORTH = 0.4
+"""How much the classifier's log-odds count beside the network's. They are added on every frame, and the mask goes on to
+the next one: more of them would move edges that the network has right."""
+MOST_ODDS = 3.0
 """The largest log-odds of the classifier, either way."""
 CLEAR, BLURRED = 0.04, 0.08
 """Cross-entropy of the samples up to which the classifier counts in full, and from which it does not count: there the
