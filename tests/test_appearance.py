@@ -103,7 +103,7 @@ def test_a_mask_that_went_over_to_another_object_comes_back(model: TorchPredicto
             [mask] = model.propagate([Propagation(image, mask, None, [reference], NOTHING, appearance=wanted)])
         assert share(mask, disc(90)) > 0.95
         left[wanted] = share(mask, disc(170))
-    assert left[True] < left[False] - 0.15
+    assert left[True] < left[False] - 0.05
 
 
 def test_a_mask_that_was_cut_off_grows_again(model: TorchPredictor) -> None:
