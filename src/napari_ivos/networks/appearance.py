@@ -100,7 +100,7 @@ class Appearance:
 
     def sample(self, features: Tensor, mask: Float) -> Sample:
         """Features (C, h, h) on the object and around it, `mask` (S, S) in 0..1, as the end of a reference."""
-        share = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None, None], features.shape[-1]).flatten().numpy()
+        share = F.adaptive_avg_pool2d(torch.tensor(mask)[None, None], features.shape[-1]).flatten().numpy()
         cells = features.flatten(1).T.cpu().numpy()  # (h h, C)
         steps = np.clip(np.rint(np.nan_to_num(cells) * STEPS_PER_UNIT), -MOST_STEPS, MOST_STEPS)
         kept = np.zeros((2, CELLS, self.channels), np.float16)
