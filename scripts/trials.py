@@ -140,7 +140,7 @@ _MOVE_ALONG, _LOOK, _PROPAGATE = motion.move_along, sweep.Sweep._look, steps.pro
 
 def showing_earlier(self: Any, frame: int, direction: int, here: Any, neighbours: Any) -> dict[int, Patch]:
     """A sweep's look at a frame in which the network sees what earlier rounds left there, as in the papers."""
-    previous = self._previous(frame, here)
+    previous = self._previous(frame, direction, here)
 
     def shown(read: Any, shape: Any, model: Any, near: Any, _: Any, references: Any, *more: Any) -> dict[int, Patch]:
         own = {i: p for i, p in previous.items() if i in references}
