@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from napari_ivos.plugin.progress import Progress
 
 
+DOING = {
+    "open": "opening the stack",
+    "model": "loading the model",
+    "propagate": "propagating",
+    "export": "exporting",
+    "tracks": "making tracks",
+    "adapt": "adapting the model",
+}
+"""Kinds of jobs that take long, as the bar says them."""
+
+
 class Activity:
     """Shows progress.
 
@@ -36,12 +47,13 @@ class Activity:
             self._fill(0, 1, "")
             self.end()
             return
+        told = progress.done, max(progress.total, 1), _told(progress)
+        if not self._bar.format():  # as it comes into view: what follows may take seconds where a library is read in
+            self._fill(*told)
         self._in_dock(progress)  # first, because napari's lets Qt paint what waits, and do what else waits
         if mine != self._words:
             return  # by now there is a later word
-        left = "" if progress.seconds_left is None else f", {words(progress.seconds_left)} left"
-        text = f"{progress.kind} {progress.done}/{progress.total}{left}" if progress.total else f"{progress.kind} …"
-        self._fill(progress.done, max(progress.total, 1), text)
+        self._fill(*told)
 
     def _fill(self, value: int, total: int, text: str) -> None:
         """Change the bar in one painting: where the window is drawn in software, each composes all of it again."""
@@ -63,7 +75,7 @@ class Activity:
         if self._shown is None:
             mine = self._words
             # words come seldom enough: each is to show, with the time left
-            made = activity(total=progress.total or None, desc=progress.kind, mininterval=0, miniters=1)
+            made = activity(total=progress.total or None, desc=_doing(progress), mininterval=0, miniters=1)
             if mine != self._words:
                 made.close()
                 return
@@ -89,6 +101,15 @@ class Activity:
         if self._shown is not None:
             self._shown.close()
             self._shown = None
+
+
+def _doing(progress: Progress) -> str:
+    return DOING.get(progress.kind, progress.kind)
+
+
+def _told(progress: Progress) -> str:
+    left = "" if progress.seconds_left is None else f", {words(progress.seconds_left)} left"
+    return f"{_doing(progress)} {progress.done}/{progress.total}{left}" if progress.total else f"{_doing(progress)} …"
 
 
 def words(seconds: float) -> str:
