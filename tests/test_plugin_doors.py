@@ -212,6 +212,7 @@ def test_a_session_worked_by_commands_alone(viewer, qtbot, project):
     do("accept_frame")
     assert widget.session.accepted == {5}
     assert "Not right" in widget.review.buttons["accept_frame"].text
+    assert "take that back" in widget.review.buttons["accept_frame"].tooltip
     assert "(5)" in widget.review.learned.text()
     do("accept_frame")
     assert widget.session.accepted == frozenset()

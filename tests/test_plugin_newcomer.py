@@ -15,10 +15,10 @@ from plugin_mouse import PATIENCE, drag, draw, press, settle
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QScrollArea, QTableView
+from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QFileDialog, QScrollArea, QTableView
 
 from napari_ivos import FakePredictor
-from napari_ivos.plugin import dock, loading
+from napari_ivos.plugin import dock, loading, projects
 from napari_ivos.plugin.fitting import SLACK_BEFORE, whole_in_view
 from napari_ivos.plugin.sections import KEYS, Fold
 
@@ -216,6 +216,161 @@ def test_what_is_chosen_once_folds_away_at_the_start(window, qtbot):
         QTest.mouseClick(stack.choice.button, Qt.MouseButton.LeftButton)
         assert image.isVisible()
         assert begin.isVisible()
+
+
+def test_what_a_drag_does_is_said_on_one_line(window):
+    """Between object, background, brush and another layer no button moves under the mouse, on a laptop either."""
+    viewer, widget = window(show=True)
+    viewer.window._qt_window.resize(*LAPTOPS["768 lines"])
+    button = widget.draw.buttons["next_object"].native
+    tops, lines, said = [], [], set()
+
+    def look() -> None:
+        lay_out()
+        now = widget.draw.now
+        tops.append(button.mapTo(widget, QPoint()).y())
+        lines.append(now.heightForWidth(now.width()) / now.fontMetrics().lineSpacing())
+        said.add(now.text())
+
+    widget.desk.unsay()
+    look()
+    for command in ("draw_background", "paint_mask"):
+        widget.run(command)
+        look()
+    viewer.layers.selection.active = viewer.layers["movie"]
+    look()
+    assert len(said) == 4
+    assert len(set(tops)) == 1
+    assert max(lines) < 2
+
+
+def test_the_legend_stands_on_one_line(window):
+    """Also where a scroll bar stands beside it."""
+    viewer, widget = window(show=True)
+    viewer.window._qt_window.resize(1000, 500)
+    lay_out()
+    legend = widget.objects.legend
+    assert widget.findChild(QScrollArea).verticalScrollBar().isVisible()
+    assert legend.heightForWidth(legend.width()) <= legend.fontMetrics().lineSpacing()
+
+
+def test_the_key_of_the_background_leads_back_to_the_object(window):
+    """Pressed once more, it gives the pen of the object before, and the button says so meanwhile."""
+    viewer, widget = window()
+    button = widget.draw.buttons["draw_background"]
+    widget.add_object()
+    assert widget.desk.selected == 2
+    press(viewer, KEYS["draw_background"])
+    assert widget.desk.selected == 0
+    assert button.text.startswith("Back to object")
+    assert "before the background" in button.tooltip
+    press(viewer, KEYS["draw_background"])
+    assert widget.desk.selected == 2
+    assert viewer.layers.selection.active.name == "object 2 (strokes)"
+    assert button.text.startswith("Background")
+    widget.run("draw_background")
+    widget.run("paint_mask")
+    widget.run("draw_background")  # with the brush in hand, it is the background that is wanted
+    assert widget.desk.selected == 0
+
+
+def test_the_background_leads_back_to_an_object_that_is_there(window):
+    """Where the one before is gone, to the first; where there is none, to a new one."""
+    _viewer, widget = window()
+    widget.add_object()
+    widget.run("draw_background")
+    widget.desk.remove_object(2)
+    widget.run("draw_background")
+    assert widget.desk.selected == 1
+    widget.run("draw_background")
+    widget.desk.remove_object(1)
+    widget.run("draw_background")
+    assert [o.id for o in widget.session.objects] == [widget.desk.selected]
+
+
+@pytest.mark.parametrize("tool", ["paint", "erase", "pan_zoom"])
+def test_the_brush_is_in_hand_again_after_a_propagation(window, qtbot, tool):
+    """Nothing is painted while frames come out; then napari's tool is the one that it was before."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    widget.run("paint_mask")
+    paper = widget.desk.binding.paper
+    paper.mode = tool
+    widget.run("propagate")
+    assert not paper.editable
+    settle(qtbot, widget)
+    assert paper.editable
+    assert paper.mode == tool
+
+
+def test_a_frame_that_is_right_is_said_to_be(window, qtbot):
+    """With what comes next; taken back, nothing is said."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    widget.go_to(5)
+    widget.run("accept_frame")
+    settle(qtbot, widget)
+    assert widget.banner.text() == "Frame 5 counts as right. Worst frame goes to the next."
+    widget.run("accept_frame")
+    settle(qtbot, widget)
+    assert not widget.banner.isVisibleTo(widget)
+
+
+def test_a_project_that_is_there_is_named_before_the_start(window, tmp_path):
+    """Until then nobody knows that Start goes on with it; another folder or a new project are heard."""
+    _viewer, widget = window(start=False)
+    words = widget.save.words
+    assert words.text().startswith("Nothing is saved yet")
+    (tmp_path / "movie.ivos").touch()
+    widget.refresh()
+    assert words.text() == "movie.ivos is there: Start goes on with it."
+    widget.stack.fresh.value = True
+    assert words.text().startswith("Nothing is saved yet")
+    widget.stack.fresh.value = False
+    assert words.text().startswith("movie.ivos is there")
+    widget.stack.folder.value = tmp_path / "elsewhere"
+    assert words.text().startswith("Nothing is saved yet")
+
+
+def test_a_project_is_looked_for_where_it_would_be(window, tmp_path, monkeypatch):
+    """Beside the stack that is chosen; without one here, and where there is none in the folder of samples."""
+    import tifffile
+
+    asked = []
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *given, **more: (asked.append(given[2]), ("", ""))[1])
+    here, ours, films = (tmp_path / name for name in ("here", "ours", "films"))
+    for folder in (here, ours, films):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(projects, "default_folder", lambda: ours)
+    tifffile.imwrite(films / "cells.tif", scene.movie())
+    viewer, widget = window(start=False)
+    (layer,) = viewer.open(str(films / "cells.tif"))
+    widget.stack.image.value = layer
+    widget.run("open_project")
+    viewer.layers.clear()
+    widget.run("open_project")
+    (ours / "cells.ivos").touch()
+    widget.run("open_project")
+    (here / "other.ivos").touch()
+    widget.run("open_project")
+    assert asked == [str(films), str(here), str(ours), str(here)]
+
+
+def test_where_a_project_will_be_is_said_in_full(window, qtbot, tmp_path, monkeypatch):
+    """Also where napari was started with the name of a file in the folder that it was started in."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "cells.tif", scene.movie())
+    monkeypatch.chdir(tmp_path)
+    viewer, widget = window(start=False)
+    widget.stack.folder.value = None
+    (widget.stack.image.value,) = viewer.open("cells.tif")
+    plugin_mouse.start(qtbot, widget)
+    assert widget.save.words.text().endswith(f"\n{tmp_path / 'cells.ivos'}")
+    assert str(tmp_path / "cells.ivos") in widget.banner.text()
 
 
 def test_tab_goes_from_top_to_bottom(window):

@@ -27,6 +27,7 @@ from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import desks, dock, preferences, progress
 from napari_ivos.plugin.dialogs import ExportDialog
 from napari_ivos.plugin.sections import KEYS, Fold
+from napari_ivos.plugin.work import LONG
 
 pytestmark = plugin_mouse.WARNINGS
 USED = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView, QProgressBar)
@@ -291,7 +292,8 @@ def test_the_panel_says_what_a_drag_does(window):
     widget.run("paint_mask")
     assert "You paint" in said.text()
     viewer.layers.selection.active = viewer.layers["movie"]
-    assert "Another layer is active" in said.text()
+    assert "Click an object" in said.text()
+    assert "Another layer is active" in said.toolTip()
     table = widget.objects.table
     QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualItemRect(table.item(0, 1)).center())
     assert "You draw" in said.text()
@@ -443,10 +445,10 @@ def test_progress_and_time_left_are_in_the_panel_and_in_naparis_activity_dock(wi
         model.gate.release()
         qtbot.waitUntil(lambda count=count: widget.going.bar.value() == count, timeout=PATIENCE)
     assert widget.going.bar.maximum() == scene.FRAMES - 1
-    assert widget.going.bar.text().startswith(f"propagate 3/{scene.FRAMES - 1}, ")
+    assert widget.going.bar.text().startswith(f"propagating 3/{scene.FRAMES - 1}, ")
     assert widget.going.bar.text().endswith(" s left")
     (bar,) = bars()
-    assert bar.description_label.text().startswith("propagate")
+    assert bar.description_label.text().startswith("propagating")
     assert bar.qt_progress_bar.value() == 3
     assert bar.qt_progress_bar.maximum() == scene.FRAMES - 1
     assert "<" in bar.eta_label.text()
@@ -454,6 +456,34 @@ def test_progress_and_time_left_are_in_the_panel_and_in_naparis_activity_dock(wi
     settle(qtbot, widget)
     assert not widget.going.bar.isVisible()
     qtbot.waitUntil(lambda: not any(bar.isVisible() for bar in bars()), timeout=PATIENCE)
+
+
+def test_a_bar_says_what_is_done_as_soon_as_it_is_there(window, monkeypatch):
+    """Before napari is told, which may draw the window or wait for Python's lock meanwhile."""
+    import napari.utils
+
+    _viewer, widget = window()
+    seen = []
+
+    class Told:
+        total = 0
+        n = 0
+
+        def __init__(self, **_options):
+            seen.append(widget.going.bar.text())
+
+        def close(self):
+            """Nothing to close."""
+
+    monkeypatch.setattr(napari.utils, "progress", Told)
+    for kind in LONG:
+        widget.desk.progressed.emit(progress.Progress(kind))
+        assert widget.going.bar.text().endswith(" …")
+        widget.desk.progressed.emit(None)
+    # of a propagation napari is told with its first frame
+    assert seen == [
+        *("opening the stack …", "loading the model …", "exporting …", "making tracks …", "adapting the model …")
+    ]
 
 
 # --- from outside ----------------------------------------------------------------------------------------------------

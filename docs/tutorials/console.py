@@ -36,7 +36,7 @@ print(session)
 # ## Seed all objects from another program
 #
 # Say another plugin has segmented one frame, here frame 22, and its result is a Labels layer. A threshold and a
-# watershed play its part. In the window it is *Draw > From a Labels layer*.
+# watershed play its part. In the window it is *Draw > From labels*.
 
 # %% [folded] The part of the other plugin
 import numpy as np

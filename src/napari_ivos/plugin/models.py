@@ -88,7 +88,13 @@ class Models(Work):
         """
         session, binding = self._live()
         at = binding.seen if frame is None else frame
-        self._edit(lambda: session.accept(at, accepted), self._objects_changed)
+
+        def then(value: object) -> None:
+            self._objects_changed()
+            if accepted:
+                self.notice(f"Frame {at} counts as right. Worst frame goes to the next.")
+
+        self._edit(lambda: session.accept(at, accepted), then)
 
     def adapt(self) -> None:
         """Fine-tune the model on what is annotated here, for two minutes at most; `stop` leaves it as it was."""

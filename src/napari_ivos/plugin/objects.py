@@ -23,6 +23,15 @@ class Objects(Work):
         """Draw what belongs to no object."""
         self.select(BACKGROUND)
 
+    def draw_object(self) -> None:
+        """Draw for the object that was drawn before the background."""
+        session, _ = self._live()
+        ids = [o.id for o in session.objects]
+        if ids:
+            self.select(self.before if self.before in ids else ids[0])
+        else:
+            self.add_object()
+
     def paint_mask(self) -> None:
         """Paint the chosen object's mask by hand: napari's brush, in the result layer or the part of it in view."""
         session, binding = self._live()

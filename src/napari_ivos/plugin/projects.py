@@ -75,8 +75,16 @@ def project_path(image: Image, folder: Path | None = None) -> Path:
         return Path(str(hints["project"]))
     name = _stem(Path(source).name if source else image.name) + SUFFIX
     if folder is None and source and os.access(Path(source).parent, os.W_OK):
-        return Path(source).with_name(name)
+        return Path(source).absolute().with_name(name)
     return (folder or default_folder()) / name
+
+
+def folder_to_open(image: Image | None) -> Path:
+    """Where a project is looked for first: where that of a layer belongs; else where one is, here or in our folder."""
+    if image is not None:
+        return project_path(image).parent
+    here, ours = Path.cwd(), default_folder()
+    return next((folder for folder in (here, ours) if any(folder.glob(f"*{SUFFIX}"))), here)
 
 
 def _stem(name: str) -> str:

@@ -181,6 +181,17 @@ class Result:
         if paper.editable:
             paper.mode = "paint"
 
+    def let_paint(self, on: bool) -> None:
+        """Let masks be painted, or not for now: the tool that was in hand before is so again."""
+        paper = self.paper
+        if paper.editable == on:
+            return
+        if not on:
+            self._mode = str(paper.mode)
+        paper.editable = on
+        if on and paper.mode == "pan_zoom":  # which napari has put it into
+            paper.mode = self._mode
+
     # -- events, which only ring
 
     def _on_paint(self, event: object = None) -> None:

@@ -58,7 +58,12 @@ UNTITLED = "QGroupBox { margin-top: 0px; }"
 """napari leaves room for a title above the frame of a group; ours is inside."""
 MAIN = "font-weight: bold;"
 """The style of what is to be pressed: Start, then Propagate."""
-ACCEPT, ACCEPTED = "Frame is right", "Not right after all"
+OTHERWISE = {
+    "draw_background": ("Back to object", "Draw for the object that was drawn before the background."),
+    "compare": ("Show after", "Show the result as it is now."),
+    "accept_frame": ("Not right after all", "You said that all masks of this frame are right: take that back."),
+}
+"""Text and tip of the buttons that, pressed once more, take back what they did."""
 FRAMES_NAMED = 8
 """So many frames that were accepted are named; of more, these and the number."""
 HELP = (
@@ -83,20 +88,20 @@ def command_of(event: QKeyEvent) -> str | None:
 
 LEGEND = (
     "<small>"
-    + "&nbsp; ".join(
+    + " ".join(
         f'<span style="background: rgb{ground}; color: rgb{colour}">{sign}</span>&nbsp;{word}'
         for ground, colour, sign, word in (
             (UNKNOWN_COLOUR, WORST, "■", "unsure"),
             (UNKNOWN_COLOUR, BEST, "■", "sure"),
             (ABSENT_COLOUR, BEST, "━", "no&nbsp;mask"),
-            (UNKNOWN_COLOUR, UNKNOWN_COLOUR, "■", "not&nbsp;reached"),
+            (UNKNOWN_COLOUR, UNKNOWN_COLOUR, "■", "not&nbsp;yet"),
             (UNKNOWN_COLOUR, ANNOTATED, "■", "yours"),
-            (UNKNOWN_COLOUR, ACCEPTED_COLOUR, "■", "accepted"),
+            (UNKNOWN_COLOUR, ACCEPTED_COLOUR, "■", "right"),
         )
     )
     + "</small>"
 )
-"""The colours of the timeline, in words."""
+"""The colours of the timeline, in words that stand on one line."""
 
 
 class Section(QGroupBox):
@@ -111,6 +116,7 @@ class Section(QGroupBox):
         self.setStyleSheet(UNTITLED)
         self.buttons: dict[str, PushButton] = {}
         self.tips: dict[str, str] = {}
+        self._plain: dict[str, tuple[str, str]] = {}
         self.body = QVBoxLayout(self)
         self.body.setContentsMargins(5, 3, 5, 4)
         self.body.setSpacing(4)
@@ -122,8 +128,13 @@ class Section(QGroupBox):
     def button(self, name: str, text: str, tip: str) -> PushButton:
         """A command's button; a key is named in its tip and beside its text."""
         made = PushButton(text=labelled(name, text), tooltip=tip)
-        self.buttons[name], self.tips[name] = made, tip
+        self.buttons[name], self.tips[name], self._plain[name] = made, tip, (text, tip)
         return made
+
+    def turn(self, name: str, on: bool) -> None:
+        """Let a button say that it takes back what it did, or again what it does; before its tip is shown."""
+        text, tip = OTHERWISE[name] if on else self._plain[name]
+        self.buttons[name].text, self.tips[name] = labelled(name, text), tip
 
     def row(self, *widgets: Any) -> None:
         """Put widgets beside each other."""
@@ -332,6 +343,7 @@ class StackSection(Section):
         open_project = self.button("open_project", "Open project …", "Go on with a project (.ivos) from elsewhere.")
         for file in (self.folder, self.model):
             file.choose_btn.text = "Browse …"
+            file.line_edit.native.setPlaceholderText("automatic")
         more = _form(self.frames, self.channels, self.folder, self.fresh, self.model, self.device)
         tip = "Where the defaults don't fit: another axis, some channels, another folder, model or device."
         advanced = Fold("Advanced: axes, channels, folder, model", tip, more, load)
@@ -389,11 +401,12 @@ class DrawSection(Section):
     def __init__(self, labels: Callable[[Any], list[tuple[str, Any]]]) -> None:
         super().__init__("Draw")
         following = self.button("next_object", "Next object", "Draw for the next object; after the last, a new one.")
-        ground = self.button("draw_background", "Background", "Draw what belongs to no object: where masks spill over.")
+        tip = "Draw what belongs to no object: where masks spill over. Once more: back to the object."
+        ground = self.button("draw_background", "Background", tip)
         undo = self.button("undo", "Undo", "Take back the last stroke, edit or propagation.")
         redo = self.button("redo", "Redo", "Bring back what was undone.")
         paint = self.button("paint_mask", "Paint mask", "Correct the chosen object's mask with napari's brush.")
-        self.now = _words(tip="What a drag in the picture does now.")
+        self.now = _words()
         self.now.setTextFormat(Qt.TextFormat.RichText)
         self.head.addWidget(self.now, 1)
         self.labels = ComboBox(
@@ -410,24 +423,27 @@ class DrawSection(Section):
         )
         take = self.button("import_labels", "Take labels of this frame", "Use what the Labels layer has on this frame.")
         tip = "Begin with masks of Cellpose, StarDist or another plugin, or with what you painted."
-        self.fold("From a Labels layer", tip, _form(self.labels, self.how), take)
+        self.fold("From labels", tip, _form(self.labels, self.how), take)
         self.row(following, ground)
         self.row(paint, undo, redo)
 
     def show_now(self, chosen: ObjectInfo | None, selected: int | None, began: bool, tool: str) -> None:
-        """Say what a drag of the mouse would do, and for whom."""
+        """Say what a drag of the mouse would do, and for whom; one line, so that nothing below it moves."""
+        tip = "What a drag in the picture does now."
         if tool == "paint":
-            said = "You paint masks, in the colour of napari's brush."
+            said, tip = "You paint <b>masks</b>.", "In the colour of napari's brush; its eraser takes away."
         elif began and not tool:
-            said = "Another layer is active: click an object in the table to draw it."
+            said, tip = "Click an object above.", "Another layer is active: click an object in the table to draw it."
         elif chosen is not None:
             swatch = f'<span style="color: {escape(chosen.colour)}">■</span>&nbsp;<b>{escape(chosen.name)}</b>'
-            said = f"{swatch} is locked: nothing changes it." if chosen.locked else f"You draw {swatch}."
+            said = f"{swatch} is locked." if chosen.locked else f"You draw {swatch}."
+            tip = "Nothing changes it: untick Lock in the table to draw it." if chosen.locked else tip
         elif selected == BACKGROUND:
-            said = "You draw <b>background</b>: what belongs to no object."
+            said, tip = "You draw <b>background</b>.", "What belongs to no object: where masks spill over."
         else:
-            said = "Choose an object in the table, or add one." if began else "Press Start first."
+            said = "Add an object first." if began else "Press Start first."
         self.now.setText(said)
+        self.now.setToolTip(tip)
 
 
 class PropagateSection(Section):
@@ -506,7 +522,7 @@ class ReviewSection(Section):
         go = self.button("next_frame", "Worst frame", "Go to the frame whose masks are the least certain.")
         right = self.button(
             "accept_frame",
-            ACCEPT,
+            "Frame is right",
             "All masks of this frame are right although you drew nothing on it: until a round changes it, it is not "
             "suggested again, and adapting learns from it.",
         )
@@ -538,9 +554,8 @@ class SaveSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Save")
-        self.words = _words(
-            "Nothing is saved yet: a project is made with your first stroke.", "Strokes, masks and history: all of it."
-        )
+        self.unsaved = "Nothing is saved yet: a project is made with your first stroke."
+        self.words = _words(self.unsaved, "Strokes, masks and history: all of it.")
         save = self.button(
             "save_project", "Save project …", "Keep the work in a file, which is then always up to date."
         )

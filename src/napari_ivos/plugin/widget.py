@@ -16,8 +16,6 @@ from napari_ivos.plugin.choosing import Choosing
 from napari_ivos.plugin.desks import desk_of
 from napari_ivos.plugin.dialogs import TRACKS, ExportDialog
 from napari_ivos.plugin.sections import (
-    ACCEPT,
-    ACCEPTED,
     HELP,
     KEYS,
     DrawSection,
@@ -29,9 +27,9 @@ from napari_ivos.plugin.sections import (
     Section,
     StackSection,
     command_of,
-    labelled,
 )
 from napari_ivos.plugin.state import reasons
+from napari_ivos.scribbles import BACKGROUND
 
 if TYPE_CHECKING:
     import napari
@@ -123,6 +121,8 @@ class IvosWidget(QWidget):
         desk.progressed.connect(self._progress)
         self.stack.image.changed.connect(self._image_changed)
         self.stack.frames.changed.connect(self._axis_changed)
+        for choice in (self.stack.folder, self.stack.fresh):
+            choice.changed.connect(_calling(self, "_show_session"))
         for section in self.sections:
             for name, button in section.buttons.items():
                 button.changed.connect(_calling(self, "_pressed", name))
@@ -197,7 +197,8 @@ class IvosWidget(QWidget):
         self.desk.start(choice, path, fresh=bool(stack.fresh.value))
 
     def _do_open_project(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a project", filter="Projects (*.ivos)")
+        start = str(projects.folder_to_open(self.stack.image.value))
+        path, _ = QFileDialog.getOpenFileName(self, "Open a project", start, filter="Projects (*.ivos)")
         if path:
             self.desk.open_project(path)
 
@@ -225,6 +226,18 @@ class IvosWidget(QWidget):
         if not self.desk.selected:
             raise InputError("Choose an object in the table first.")
         return self.desk.selected
+
+    @property
+    def _on_background(self) -> bool:
+        """Whether a drag draws background."""
+        binding = self.desk.binding
+        return self.desk.selected == BACKGROUND and binding is not None and binding.tool == "draw"
+
+    def _do_draw_background(self) -> None:
+        if self._on_background:
+            self.desk.draw_object()
+        else:
+            self.desk.draw_background()
 
     def _do_undo_round(self) -> None:
         self.desk.undo("round")
@@ -304,27 +317,28 @@ class IvosWidget(QWidget):
         """Let buttons be usable, or say why they aren't."""
         state = self.desk.state(self.stack.image.value is not None)
         self._shown_for = state.on_annotated, state.on_accepted
+        self.draw.turn("draw_background", self._on_background)
+        self.review.turn("compare", state.comparing)
+        self.review.turn("accept_frame", state.on_accepted)
         said = reasons(state)
         for section in self.sections:
             for name, button in section.buttons.items():
                 reason = said.get(name, "")
                 button.enabled = not reason
                 button.tooltip = f"{section.tips[name]}\n{reason}" if reason else section.tips[name]
-        buttons = self.review.buttons
-        buttons["compare"].text = "Show after" if state.comparing else "Show before"
-        buttons["accept_frame"].text = labelled("accept_frame", ACCEPTED if state.on_accepted else ACCEPT)
         self.help.setVisible(not state.propagated)
 
-    def _show_session(self) -> None:
+    def _show_session(self, event: object = None) -> None:
         desk, session = self.desk, self.desk.session
         self.stack.show_begun(session is not None)
         loaded = desk.model
-        words = {"": "The model is loaded at the start.", "loading": "The model is being loaded …"}
+        words = {"": "The model is loaded when you press Start.", "loading": "The model is being loaded …"}
         if loaded is not None:
             self.stack.shown_device.setText(f"Model {loaded.name} on {loaded.device}")
         else:
             self.stack.shown_device.setText(words.get(desk.model_state, f"No model: {desk.model_state}"))
         if session is None:
+            self._show_found()
             return
         if self._shown_session is None or self._shown_session() is not session:
             self._shown_session = weakref.ref(session)
@@ -332,6 +346,14 @@ class IvosWidget(QWidget):
         self.going.show_frames(session.shape[0] - 1)
         self.save.words.setText(desk.where)
         self.save.buttons["save_project"].visible = session.path is None
+
+    def _show_found(self) -> None:
+        """Say before the start whether a project is there to go on with."""
+        image, folder, words = self.stack.image.value, self.stack.folder.value, self.save.unsaved
+        if image is not None and not self.stack.fresh.value:
+            path = projects.project_path(image, Path(str(folder)) if folder else None)
+            words = f"{path.name} is there: Start goes on with it." if projects.free_name(path) != path else words
+        self.save.words.setText(words)
 
     def _show_image(self) -> None:
         """Choose the layer of the work that has begun: that of a project may be another one than was chosen."""
@@ -362,6 +384,7 @@ class IvosWidget(QWidget):
             if object_id is not None and object_id != self.desk.selected:
                 self.desk.safely(self.desk.select, object_id)
             self._show_tool()
+            self._show_commands()
 
     def _notice(self, text: str, kind: str) -> None:
         self.banner.setText(text)

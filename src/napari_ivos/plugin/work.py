@@ -76,6 +76,8 @@ class Work:
         The live session; None before a stack is chosen.
     selected : int or None
         The object that is drawn; 0: background.
+    before : int or None
+        The object that was drawn before the background.
     comparing : bool
         The result layer shows what was before the last round.
     model_source : str, path or None
@@ -101,6 +103,7 @@ class Work:
         self.review = Review()
         self._readings: weakref.WeakSet[Reading] = weakref.WeakSet()
         self.selected: int | None = None
+        self.before: int | None = None
         self.comparing = False
         self.model: Predictor | None = None
         self.model_state = ""
@@ -262,7 +265,7 @@ class Work:
         if self.session.path is not None:
             return f"Saved in {self.session.path}"
         if self._target is not None:
-            return f"A project is made with your first stroke: {self._target}"
+            return f"A project is made with your first stroke:\n{self._target}"
         return f"{projects.UNSAVED}: the project is only in memory."
 
     def _live(self) -> tuple[Session, Binding]:
@@ -379,6 +382,8 @@ class Work:
     def select(self, object_id: int) -> None:
         """Draw for this object (0: background) from now on."""
         _, binding = self._live()
+        if object_id == BACKGROUND and self.selected:
+            self.before = self.selected
         self.selected = object_id
         binding.draw_for(object_id)
         self.changed.emit()
@@ -457,8 +462,8 @@ class Work:
     def _lock_result(self, running: bool) -> None:
         """Let the result be painted, unless that would be refused: napari shows errors of its brush as crashes."""
         locked = running or self.comparing or (self.session is not None and self.session.read_only is not None)
-        if self.binding is not None and self.binding.paper.editable == locked:
-            self.binding.paper.editable = not locked
+        if self.binding is not None:
+            self.binding.result.let_paint(not locked)
 
     def _by_key(self, command: str) -> None:
         """Ctrl-Z or Ctrl-Shift-Z in one of our layers: there is one history, whatever layer is asked."""
