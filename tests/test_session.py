@@ -831,6 +831,22 @@ def test_only_relative_paths_of_a_project_are_tried(tmp_path: Path, path) -> Non
     assert stacks.find({"path": path}, tmp_path / "a.ivos") is None
 
 
+def test_the_path_of_a_stack_that_is_found_again_is_short(clip, tmp_path: Path) -> None:
+    """No ".." is in it, unless a link makes the short path another file."""
+    from napari_ivos.session import stacks
+
+    for folder in ("films", "elsewhere/deep", "work"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "films" / "a.tif").touch()
+    assert stacks.find({"path": "../films/a.tif"}, tmp_path / "work" / "a.ivos") == tmp_path / "films" / "a.tif"
+    (tmp_path / "elsewhere" / "films").mkdir()
+    (tmp_path / "elsewhere" / "films" / "a.tif").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep", target_is_directory=True)
+    found = stacks.find({"path": "../films/a.tif"}, tmp_path / "link" / "a.ivos")
+    assert found is not None
+    assert found.samefile(tmp_path / "elsewhere" / "films" / "a.tif")
+
+
 def test_the_contrast_of_a_stack_is_kept(clip, tmp_path: Path) -> None:
     """The contrast measured at first use is in the project and used again."""
     dim = (clip.video[..., 0].astype(np.uint16) * 16) + 300

@@ -124,7 +124,10 @@ def find(kept: Mapping[str, Any], project: Path | None) -> Path | None:
     if PurePosixPath(path).is_absolute() or windows.drive or windows.root or "://" in path or "\0" in path:
         return None
     place = project.parent / path
-    return place if place.exists() else None
+    if not place.exists():
+        return None
+    short = Path(os.path.normpath(place))  # without "..", as people read it; behind a link that may be another file
+    return short if short.exists() and short.samefile(place) else place
 
 
 def check_same(stack: Stack, shape: tuple[int, int, int], kept: Mapping[str, Any], force: bool) -> None:
