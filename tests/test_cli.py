@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from PIL import Image
 
 import napari_ivos
 from napari_ivos import FakePredictor, Scribbles, Session, Stroke, WeightsError
+from napari_ivos.cli import arguments as typed
 from napari_ivos.cli import main
 from napari_ivos.cli.arguments import FORMATS
 from napari_ivos.cli.demo import SAMPLES, sample_folder
@@ -607,6 +610,58 @@ def test_wrong_usage_is_2(arguments, run):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2
+
+
+def test_wrong_usage_says_how_it_is_right(run, capsys):
+    """In three lines: what is wrong, an example, where the rest is; a command that is nearly one is named."""
+
+    def wrong(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            run(*arguments)
+        return capsys.readouterr().err
+
+    assert wrong("export", "p.ivos").splitlines() == [
+        "napari-ivos export: error: the following arguments are required: --output",
+        "An example: napari-ivos export cells.ivos --output labels.ome.tif",
+        "All arguments: napari-ivos export --help",
+    ]
+    assert "did you mean segment?" in wrong("segmnet")
+    assert "did you mean" not in wrong("zebra")
+    assert "did you mean info?" in wrong("ifno", "cells.tif")
+
+
+def test_the_examples_of_the_help_are_arguments():
+    """Each is one that the program itself can read."""
+    for command in ("segment", "export", "info", "suggest"):
+        with pytest.raises(SystemExit), mock.patch("sys.stdout", io.StringIO()) as said:
+            typed.parse([command, "--help"])
+        given = " ".join(said.getvalue().rpartition("An example: napari-ivos ")[2].split())
+        assert given.startswith(command)
+        assert typed.parse(given.split()).run
+
+
+def test_what_is_not_there_is_said_to_be_misspelt(run):
+    """Of a project and of scribbles as of a stack, with what makes one where nothing does."""
+    code, _, error = run("info", "toyy.ivos")
+    assert code == 1
+    assert "There is no project toyy.ivos. Check the spelling" in error
+    assert "segment --project" in error
+    code, _, error = run("segment", "movie.tif", "--scribbles", "strokess.json", "--output", "a.tif")
+    assert (code, error.strip()) == (
+        1,
+        "napari-ivos: error: There is no file of scribbles strokess.json. Check the spelling.",
+    )
+
+
+def test_spacing_is_told_for_people(run, folder):
+    """Each axis with its step, in a few digits, and its unit."""
+    metadata = {"axes": "ZYX", "unit": "um", "spacing": 0.3}
+    planes = np.zeros((3, 8, 8), np.uint8)
+    tifffile.imwrite(folder / "z.tif", planes, imagej=True, resolution=(3.0, 3.0), metadata=metadata)
+    _, said, _ = run("info", "z.tif")
+    (line,) = [line for line in said.splitlines() if line.startswith("spacing")]
+    assert "Z 0.3 " in line
+    assert "Y 0.333333 " in line
 
 
 def test_a_missing_model_is_an_error(run, monkeypatch):

@@ -437,6 +437,8 @@ def _load_json(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
     try:
         check_text_size(path)
         return path.name, parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file of scribbles {path}. Check the spelling.") from error
     except OSError as error:
         raise InputError(f"Scribbles file {path} can't be read: {error.strerror or error}.") from error
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import napari_ivos
 from napari_ivos.cli import commands
@@ -19,28 +19,69 @@ FORMATS = ("ome-tiff", "ome-zarr", "davis", "coco", "ctc", "video", "contact-she
 """As in `napari_ivos.export`, which is not loaded to print help; a test holds them together."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Says on wrong usage what is wrong and how it is right, and not every argument that there is.
+
+    Attributes
+    ----------
+    example : str
+        A command that can be typed, without the program's name; the end of its help, too.
+    """
+
+    example = ""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2."""
+        said = f"{self.prog}: error: {_corrected(message)}\n"
+        said += f"An example: napari-ivos {self.example}\n" if self.example else self.format_usage()
+        self.exit(2, f"{said}All arguments: {self.prog} --help\n")
+
+
+def _corrected(message: str) -> str:
+    """What argparse says of a command that isn't there, with the one that was probably meant."""
+    found = re.search(r"invalid choice: '([^']+)' \((?:choose|maybe)[^(]* from (.*)\)$", message)
+    if found is None:
+        return message
+    from difflib import get_close_matches
+
+    near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
+    return message + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _shown(parser: Parser, example: str) -> Parser:
+    """The parser, with an example at the end of its help."""
+    parser.example, parser.epilog = example, f"An example: napari-ivos {example}"
+    return parser
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; `run` of what comes back is the command: ``run(options, output)`` gives the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="napari-ivos",
         description="Scribbles on one frame in, masks on all frames out: videos, time-lapses and volumes.",
         epilog="Exit codes: 0 done, 1 something can't be used or done, 2 wrong usage, 130 stopped with Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"napari-ivos {napari_ivos.__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
     common.add_argument("--quiet", action="store_true", help="no progress on stderr")
     _telling(common)
-    _segment(parsers.add_parser("segment", parents=[common], help="segment a stack from scribbles or masks"))
+    segment = parsers.add_parser("segment", parents=[common], help="segment a stack from scribbles or masks")
+    _segment(_shown(segment, "segment cells.tif --scribbles strokes.json --project cells.ivos --output labels.ome.tif"))
     _demo(parsers.add_parser("demo", parents=[common], help="segment the two simulated stacks that ship with this"))
-    _export(parsers.add_parser("export", parents=[common], help="write a project's labels for other programs"))
+    export = parsers.add_parser("export", parents=[common], help="write a project's labels for other programs")
+    _export(_shown(export, "export cells.ivos --output labels.ome.tif"))
     info = parsers.add_parser("info", parents=[common], help="what a stack, a project or a model is")
+    info.description = "Says what a stack, a project or a model is, without reading all of it."
+    _shown(info, "info cells.tif")
     info.add_argument("what", metavar="INPUT|PROJECT|MODEL", help="a file or folder, or a shipped model's name")
     _reading(info)
     info.set_defaults(run=commands.info)
     suggest = parsers.add_parser("suggest", parents=[common], help="which frame of a project to correct next")
-    suggest.add_argument("project", type=Path, metavar="PROJECT")
+    suggest.description = "Names the frame and the object that most likely need a correction."
+    _shown(suggest, "suggest cells.ivos")
+    _project(suggest)
     suggest.set_defaults(run=commands.suggest)
     _adapt(parsers.add_parser("adapt", parents=[common], help="fine-tune the model on a project's annotated frames"))
     _batch(parsers.add_parser("batch", parents=[common], help="segment many stacks, on many machines if need be"))
@@ -121,7 +162,11 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("project", type=Path, metavar="PROJECT")
+    parser.description = (
+        "Writes the labels of a project, pictures of them and a table of its objects, for other programs. OUT's ending "
+        "says in which format: .ome.tif, .zarr, .json, .mp4, .png, .csv."
+    )
+    _project(parser)
     parser.add_argument("--frames", metavar="INPUT", help="the project's stack, where it isn't found beside it")
     _forcing(parser)
     _writing(parser)
@@ -134,7 +179,7 @@ def _adapt(parser: argparse.ArgumentParser) -> None:
         "result in the project. One annotated frame is kept back at first: if masks carried there are not better than "
         "before, nothing is kept. Ctrl-C leaves the project as it was."
     )
-    parser.add_argument("project", type=Path, metavar="PROJECT")
+    _project(parser)
     parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="time limit (120)")
     parser.add_argument("--accept", metavar="N,N-N", help="frames that are right although nobody annotated them")
     parser.add_argument("--drop", action="store_true", help="drop the project's adapted weights again")
@@ -172,6 +217,12 @@ def _batch(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=commands.batch)
 
 
+def _project(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "project", type=Path, metavar="PROJECT", help="a file (.ivos) that the window, Python or segment made"
+    )
+
+
 def _forcing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="take a stack of other pixels than those that the project was made from"
@@ -205,7 +256,7 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--frame-axis", metavar="LETTER", help="axis along which frames lie (T, else Z)")
 
 
-def _others(parsers: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
+def _others(parsers: argparse._SubParsersAction[Parser], arguments: Sequence[str]) -> None:
     """Commands of other parts of the package, whose arguments are loaded only if one of them is meant."""
     played = parsers.add_parser("benchmark", help="measure on data with known masks (extra: benchmark)")
     _telling(played)

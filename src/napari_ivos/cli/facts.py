@@ -116,7 +116,9 @@ def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
         if value is None or value == [] or value == {}:
             continue
         name = f"{indent}{key.replace('_', ' ')}:"
-        if isinstance(value, dict):
+        if key == "spacing":
+            lines.append(f"{name} {', '.join(f'{axis} {step:g} {unit}' for axis, (step, unit) in value.items())}")
+        elif isinstance(value, dict):
             lines += [name, as_text(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [name, *("\n".join(_item(entry, indent)) for entry in value)]
@@ -141,6 +143,8 @@ def _said(key: str, value: Any) -> str:
         return "annotated " + "; ".join(
             f"frame {frame} (object{'s' * (len(ids) != 1)} {_short(ids)})" for frame, ids in value.items()
         )
+    if key == "models":
+        value = [checksum[:12] for checksum in value]
     return f"{key.replace('_', ' ')} {_short(value)}"
 
 

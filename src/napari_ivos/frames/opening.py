@@ -107,7 +107,8 @@ def _stack(
     if assumed and base.path is not None and "Z" not in letters:
         notes.append(
             f"nothing says whether its {layout.stack_shape[0]} frames are times or sections of a volume; they are "
-            f'taken as times. For sections, say so with axes="{letters.replace("T", "Z")}".'
+            f'taken as times. For sections, say so with axes="{letters.replace("T", "Z")}" '
+            f"(on the command line: --axes {letters.replace('T', 'Z')})."
         )
     return FrameStack(base, layout, notes, ranges, owns=owns, assumed=assumed)
 

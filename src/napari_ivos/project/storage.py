@@ -450,7 +450,10 @@ def _check_there(path: Path) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError as error:
-        raise ProjectError(f"There is no project {path}. Session(stack, model, project=...) makes one.") from error
+        raise ProjectError(
+            f"There is no project {path}. Check the spelling; a new one is made by Session(stack, model, project=...), "
+            "on the command line by segment --project."
+        ) from error
     except OSError as error:
         raise ProjectError(f"{path} can't be read ({error.strerror}).") from error
     if path.is_dir():
