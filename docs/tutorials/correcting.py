@@ -104,9 +104,9 @@ show("correcting_2", worst, 47)
 #
 # ## 3. Paint where strokes don't help
 #
-# For a mask that has to be exact, paint it: choose the result layer in napari and use its brush, eraser or fill. When
-# you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a mask from another program
-# (Cellpose, StarDist, ilastik) comes in the same way.
+# For a mask that has to be exact, paint it: **Paint mask** gives you napari's brush in the result layer, with its eraser
+# and fill beside it. When you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a
+# mask from another program (Cellpose, StarDist, ilastik) comes in the same way.
 
 # %%
 frame = session.suggest_frame()

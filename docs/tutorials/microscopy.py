@@ -50,8 +50,8 @@ picture("window_open")
 #
 # ## 2. Start, and draw on a nucleus
 #
-# Press **Start**. With your first stroke a project file is made beside the movie (of a sample, in a folder of your
-# home), and from then on nothing is lost, whatever happens.
+# Press **Start**. The box *Stack* folds to one line; *Choose* opens it again. With your first stroke a project file is
+# made beside the movie (of a sample, in a folder of your home), and from then on nothing is lost, whatever happens.
 #
 # Go to a frame on which the nuclei are well apart (here 22) and draw a line along a nucleus. The pen is already in
 # your hand: the layer of object 1 is in path mode. When you let go of the mouse, the mask appears. A short line along
@@ -67,8 +67,8 @@ picture("window_stroke")
 # %% [markdown]
 # ![The first stroke and its mask](window_stroke.png)
 #
-# Wrong mask? Draw another line where it is missing, or press ++k++ and draw **background** where there is too much.
-# ++u++ takes back the last stroke.
+# Wrong mask? Draw another line where it is missing, or press ++k++ and draw **background** where there is too much;
+# ++k++ again goes back to the nucleus. ++u++ takes back the last stroke.
 #
 # ## 3. The other nuclei
 #
