@@ -303,6 +303,17 @@ def test_the_brush_is_in_hand_again_after_a_propagation(window, qtbot, tool):
     assert paper.mode == tool
 
 
+def test_an_image_of_one_frame_has_nowhere_to_propagate_to(window, qtbot):
+    """That is said, rather than that something were left to draw."""
+    viewer, widget = window(data=scene.movie()[2])
+    drag(viewer, scene.line(2))
+    settle(qtbot, widget)
+    widget.run("propagate")
+    settle(qtbot, widget)
+    assert widget.banner.text().startswith("There is no other frame")
+    assert np.asarray(widget.session.labels[0]).any()
+
+
 def test_a_frame_that_is_right_is_said_to_be(window, qtbot):
     """With what comes next; taken back, nothing is said."""
     viewer, widget = window()

@@ -104,8 +104,8 @@ show("correcting_2", worst, 47)
 #
 # ## 3. Paint where strokes don't help
 #
-# For a mask that has to be exact, paint it: **Paint mask** gives you napari's brush in the result layer, with its eraser
-# and fill beside it. When you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a
+# For a mask that has to be exact, paint it: **Paint mask** gives you napari's brush in the result layer, its eraser and
+# fill are beside it. When you let go, the frame is annotated with just these pixels. In a script that is `annotate`; a
 # mask from another program (Cellpose, StarDist, ilastik) comes in the same way.
 
 # %%

@@ -50,7 +50,7 @@ picture("window_open")
 #
 # ## 2. Start, and draw on a nucleus
 #
-# Press **Start**. The box *Stack* folds to one line; *Choose* opens it again. With your first stroke a project file is
+# Press **Start**. The box *Stack* folds up; *Choose* opens it again. With your first stroke a project file is
 # made beside the movie (of a sample, in a folder of your home), and from then on nothing is lost, whatever happens.
 #
 # Go to a frame on which the nuclei are well apart (here 22) and draw a line along a nucleus. The pen is already in

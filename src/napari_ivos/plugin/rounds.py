@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_ivos.session import FrameResult
 
 Direction = Literal["both", "forward", "backward"]
+ALONE = "There is no other frame to carry masks to: this image is one frame. Correct it, or export its masks."
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ class Rounds(Work):
                 yield from patiently(lambda: session.propagate(direction, start, stop))
 
         def then(value: object) -> None:
-            self.notice(_told(task.meter.done, task.stop.is_set()))
+            self.notice(_told(task.meter.done, task.stop.is_set()) if session.shape[0] > 1 else ALONE)
 
         task = Run("propagate", run, session, then=then)
         task.again = lambda: self.propagate(direction, start, stop)
