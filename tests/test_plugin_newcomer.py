@@ -257,6 +257,7 @@ def test_the_legend_stands_on_one_line(window):
 def test_the_key_of_the_background_leads_back_to_the_object(window):
     """Pressed once more, it gives the pen of the object before, and the button says so meanwhile."""
     viewer, widget = window()
+    widget._bind(True)
     button = widget.draw.buttons["draw_background"]
     widget.add_object()
     assert widget.desk.selected == 2
