@@ -72,20 +72,22 @@ def _trial(material: Material, frame: int) -> Trial:
 
 def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
     """Mean J of the trial's objects on its frame, carried there by a model, mask by mask."""
-    found = []
+    found, by_looks = [], told_by_looks(stack)
     for start, way in sorted(trial.ways.items()):
         carried = {i: patch for i, (patch, _) in way.items()}
-        references = _learn(start, carried, predictor, stack)
+        references = _learn(start, carried, predictor, stack, by_looks)
         direction = 1 if trial.frame > start else -1
         firm = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
         for frame in range(start + direction, trial.frame + direction, direction):
-            carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm)
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm, by_looks)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
 
-def _learn(frame: int, masks: Mapping[int, Patch], predictor: Predictor, stack: Stack) -> dict[int, list[np.ndarray]]:
-    learned = steps.learn(lambda box: stack.read(frame, box), stack.shape[1:], predictor, masks, told_by_looks(stack))
+def _learn(
+    frame: int, masks: Mapping[int, Patch], predictor: Predictor, stack: Stack, by_looks: bool
+) -> dict[int, list[np.ndarray]]:
+    learned = steps.learn(lambda box: stack.read(frame, box), stack.shape[1:], predictor, masks, by_looks)
     return {i: [reference] for i, reference in learned.items()}
 
 
@@ -97,6 +99,7 @@ def _carry(
     predictor: Predictor,
     stack: Stack,
     firm: Collection[int],
+    by_looks: bool,
 ) -> dict[int, Patch]:
     return steps.propagate(
         lambda box: stack.read(frame, box),
@@ -107,5 +110,5 @@ def _carry(
         references,
         lambda box: stack.read(near, box),
         firm,
-        told_by_looks(stack),
+        by_looks,
     )

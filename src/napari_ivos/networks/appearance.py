@@ -114,12 +114,11 @@ class Appearance:
         """What else a reference holds."""
         return reference[: -self.values] if self._has_sample(reference) else reference
 
-    def odds(self, features: Tensor, looks: Sequence[Looks | None], side: int) -> Tensor:
-        """What features (B, C, h, h) add to logits (B, 1, S, S), S = `side`; nothing where there are no looks."""
-        none = torch.zeros(self.channels)
-        weights = torch.stack([none if x is None else x.weights for x in looks]).to(features.device)
-        bias = torch.tensor([0.0 if x is None else x.bias for x in looks], device=features.device)
-        worth = torch.tensor([0.0 if x is None else x.worth for x in looks], device=features.device)
+    def odds(self, features: Tensor, looks: Sequence[Looks], side: int) -> Tensor:
+        """What features (B, C, h, h) of objects with these looks add to their logits (B, 1, S, S), S = `side`."""
+        weights = torch.stack([x.weights for x in looks]).to(features.device)
+        bias = torch.tensor([x.bias for x in looks], device=features.device)
+        worth = torch.tensor([x.worth for x in looks], device=features.device)
         found = torch.einsum("bchw,bc->bhw", features, weights) + bias[:, None, None]  # (B, h, h)
         whole = F.interpolate(found[:, None], side, mode="bilinear", align_corners=False)
         return whole.clamp(-MOST_ODDS, MOST_ODDS) * worth[:, None, None, None]

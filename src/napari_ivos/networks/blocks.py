@@ -107,24 +107,21 @@ class MobileNetV2Encoder(nn.Module):
 
     def forward(self, image: Tensor, planes: Tensor) -> list[Tensor]:
         """Image (B, 3, S, S) in 0..1 and planes (B, E, S, S) to features at strides 2, 4, 8, 16, 32."""
-        x = self.features[0](image * 2 - 1) + _halved(planes, self.planes)
-        x = F.relu6(x, inplace=True)
-        taps = []
-        for k, block in enumerate(self.features[1:], start=1):
-            x = block(x)
-            if k in self._taps:
-                taps.append(x)
-        return taps
+        return self._taken(self.features[0](image * 2 - 1) + _halved(planes, self.planes), self._taps)
 
     def plain(self, image: Tensor) -> list[Tensor]:
         """Image (B, 3, S, S) in 0..1, of which nothing is said, to features at strides 2, 4, 8 and 16."""
-        x = F.relu6(self.features[0](image * 2 - 1), inplace=True)
-        taps = []
-        for k, block in enumerate(self.features[1 : self._taps[3] + 1], start=1):
+        return self._taken(self.features[0](image * 2 - 1), self._taps[:4])
+
+    def _taken(self, x: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """What comes out of the blocks `taps`, given what the first convolution gave."""
+        x = F.relu6(x, inplace=True)
+        taken = []
+        for k, block in enumerate(self.features[1 : taps[-1] + 1], start=1):
             x = block(x)
-            if k in self._taps:
-                taps.append(x)
-        return taps
+            if k in taps:
+                taken.append(x)
+        return taken
 
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
         """Take ImageNet weights with BatchNorm folded in, in torchvision's names plus biases; the rest stays."""

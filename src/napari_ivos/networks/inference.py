@@ -214,27 +214,21 @@ class TorchPredictor:
             logits, reference = self.interaction(images, self._to(planes))
         probabilities = self._probabilities(logits[0].float(), side)
         packed = [pack(reference, k) for k in range(len(requests))]
-        for k, features in self._seen(images, [r.appearance for r in requests]).items():
-            r = requests[k]
-            given = r.previous is not None and not r.positive.any() and not r.negative.any()
-            packed[k] = self._with_sample(packed[k], features, r.previous if given else probabilities[k])
+        seen = [k for k, r in enumerate(requests) if r.appearance]
+        if self._appearance is not None and seen:
+            for k, features in zip(seen, self._features(self._appearance, images[seen]), strict=True):
+                r = requests[k]
+                drawn = r.positive.any() or r.negative.any()
+                mask = probabilities[k] if drawn or r.previous is None else r.previous
+                packed[k] = np.concatenate([packed[k], self._appearance.sample(features, mask)])
         return [Segmentation(p, one) for p, one in zip(probabilities, packed, strict=True)]
 
-    def _with_sample(self, reference: Reference, features: Tensor, mask: Float | None) -> Reference:
-        if self._appearance is None or mask is None:
-            return reference
-        return np.concatenate([reference, self._appearance.sample(features, mask)])
+    def _features(self, appearance: Appearance, images: Tensor) -> Tensor:
+        with self._autocast():
+            return appearance.features(images)
 
     def _without_sample(self, reference: Reference) -> Reference:
         return reference if self._appearance is None else self._appearance.without_sample(reference)
-
-    def _seen(self, images: Tensor, wanted: Sequence[bool]) -> dict[int, Tensor]:
-        """Features (C, h, h) of those of the images (B, 3, S, S) of which they are wanted."""
-        chosen = [k for k, one in enumerate(wanted) if one]
-        if self._appearance is None or not chosen:
-            return {}
-        with self._autocast():
-            return dict(zip(chosen, self._appearance.features(images[chosen]), strict=True))
 
     def _propagate(self, requests: Sequence[Propagation]) -> list[Float]:
         side = len(requests[0].neighbour)
@@ -264,13 +258,14 @@ class TorchPredictor:
         """What the objects' looks add to the logits (B, 1, S, S); None: nothing."""
         if self._appearance is None:
             return None
-        looks = [self._appearance.of(r.references) if r.appearance else None for r in requests]
-        seen = self._seen(images, [x is not None for x in looks])
-        if not seen:
+        found = {k: self._appearance.of(r.references) for k, r in enumerate(requests) if r.appearance}
+        looks = {k: one for k, one in found.items() if one is not None}
+        if not looks:
             return None
+        told = list(looks)
         odds = torch.zeros((len(requests), 1, side, side), device=self._device)
-        chosen = list(seen)
-        odds[chosen] = self._appearance.odds(torch.stack(list(seen.values())), [looks[k] for k in chosen], side)
+        features = self._features(self._appearance, images[told])
+        odds[told] = self._appearance.odds(features, list(looks.values()), side)
         return odds
 
     def _images(self, requests: Sequence[Interaction] | Sequence[Propagation], side: int) -> Tensor:
