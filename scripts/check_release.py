@@ -141,11 +141,11 @@ def conda_recipe(sdist: Path) -> Path:
     version = sdist.name.removesuffix(".tar.gz").split("-")[1]
     name = os.environ.get("GITHUB_REPOSITORY")
     home = f"https://github.com/{name}" if name else "https://pypi.org/project/napari-ivos/"
-    text = (TOP / "packaging" / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    text = (TOP / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
     for mark, value in (("VERSION", version), ("HOME", home)):
         text = text.replace(mark, value)
     text = text.replace("SHA256", hashlib.sha256(sdist.read_bytes()).hexdigest())
-    target = sdist.parent / "conda" / "meta.yaml"
+    target = sdist.parent / "conda" / "recipe.yaml"
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -11,11 +12,12 @@ import sys
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
+from rattler_build import RenderConfig, SingleOutputRecipe, VariantConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -238,15 +240,37 @@ def requirements(lines: list[str]) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def test_the_conda_recipe_has_the_same_requirements():
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> dict[str, Any]:
+    """The conda recipe of a source archive, as it is rendered to be built."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/napari-ivos")
+    archive = tmp_path / "napari_ivos-1.2.3.tar.gz"
+    archive.write_bytes(b"archive")
+    written = load("scripts/check_release.py").conda_recipe(archive)
+    (variant,) = SingleOutputRecipe.from_file(written).render(VariantConfig(), RenderConfig())
+    return variant.recipe.to_dict()
+
+
+def test_the_conda_recipe_is_rendered_for_an_archive(recipe):
+    """The recipe that is written beside a source archive can be rendered, and builds that archive, for every system."""
+    (source,) = recipe["source"]
+    assert source["url"].endswith("/napari_ivos-1.2.3.tar.gz")
+    assert source["sha256"] == hashlib.sha256(b"archive").hexdigest()
+    assert (recipe["package"]["name"], recipe["package"]["version"]) == ("napari-ivos", "1.2.3")
+    assert recipe["build"]["noarch"] == "python"
+    (entry,) = PROJECT["scripts"].items()
+    assert recipe["build"]["python"]["entry_points"] == [" = ".join(entry)]
+    assert recipe["about"]["homepage"] == HOME
+    assert recipe["about"]["license"] == PROJECT["license"]
+
+
+def test_the_conda_recipe_has_the_same_requirements(recipe):
     """The conda recipe asks for the packages of pyproject.toml with their bounds, by their names there."""
-    text = (TOP / "packaging/conda/meta.yaml").read_text(encoding="utf-8")
-    asked = re.findall(r"^ {4}- (.+)$", text.split("\n  run:\n")[1].split("\n  run_constrained:")[0], re.MULTILINE)
     names = {"dask": "dask-core", "torch": "pytorch", "opencv-python-headless": "py-opencv"}
     wanted = {names.get(name, name): bound for name, bound in requirements(PROJECT["dependencies"]).items()}
-    assert requirements(asked) == wanted
-    (python,) = re.findall(r'set python_min = "([\d.]+)"', text)
-    assert PROJECT["requires-python"] == f">={python}"
+    asked = requirements(recipe["requirements"]["run"])
+    assert asked.pop("python") == PROJECT["requires-python"].removeprefix(">=")
+    assert asked == wanted
 
 
 def test_the_oldest_versions_are_those_of_the_project():
@@ -263,6 +287,18 @@ def test_workflows_are_yaml_and_call_what_is_there(path):
     text = path.read_text(encoding="utf-8")
     assert yaml.safe_load(text)
     assert [script for script in re.findall(r"scripts/\w+\.py", text) if not (TOP / script).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "paths"),
+    [("github-workflows", WORKFLOWS), ("dependabot", [TOP / ".github" / "dependabot.yml"])],
+    ids=["workflows", "dependabot"],
+)
+def test_workflows_are_of_the_published_schema(kind, paths):
+    """GitHub's own schema has nothing against the workflows."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{kind}", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_workflows_try_each_python_that_is_declared():
