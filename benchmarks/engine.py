@@ -1,10 +1,10 @@
 """Measure the engine and print tables: ``python benchmarks/engine.py [PART ...]``.
 
-Parts: import, sparse, frame-size, film, memory, interaction, sizes, batches, dev, raw. Each runs in a process of its
-own with one thread (a film with as many as it says), so that none sees another's memory or caches. The last two need
-a folder of data (``--data``) with ``dev`` and ``raw`` in it, and the extra ``benchmark``; they go through the command
-line, as a user does, with simulated first scribbles and one round. Nothing is trained here, and nothing is tuned to
-what comes out.
+Parts: import, sparse, frame-size, film, busy, memory, interaction, sizes, batches, dev, raw. Each runs in a process of
+its own with one thread (a film with as many as it says), so that none sees another's memory or caches. The last two
+need a folder of data (``--data``) with ``dev`` and ``raw`` in it, and the extra ``benchmark``; they go through the
+command line, as a user does, with simulated first scribbles and one round. Nothing is trained here, and nothing is
+tuned to what comes out.
 """
 
 from __future__ import annotations
@@ -190,9 +190,9 @@ FILM_STROKES = {"": 60, ", strokes on eight frames": 8}
 
 def measure_film(options: argparse.Namespace) -> Rows:
     """A large object in a film, in a first round and in a late one, with one thread and with one a core."""
+    model, frames, cores = the_model(options), film(), os.cpu_count() or 1
     import torch
 
-    model, frames, cores = the_model(options), film(), os.cpu_count() or 1
     rows: Rows = []
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
@@ -200,6 +200,41 @@ def measure_film(options: argparse.Namespace) -> Rows:
             took = np.median([_play_film(frames, model, apart) for _ in range(3)])
             name = "one thread" if threads == 1 else f"{threads} threads, one a core"
             rows.append((f"240 px object in 480 x 854 px, a frame, {name}{words}", f"{took * 1e3:.1f} ms", "<= 40 ms"))
+    return rows
+
+
+BUSY = """
+import os
+if hasattr(os, "sched_setscheduler"):
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+print(flush=True)
+while True:
+    pass
+"""
+
+
+def measure_busy(options: argparse.Namespace) -> Rows:
+    """The same film with other programs on no core, and on one."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # this is about sharing: no priority
+    model, frames, cores = the_model(options), film(20), os.cpu_count() or 1
+    import torch
+
+    rows: Rows = []
+    for threads in sorted({1, max(1, cores - 1), cores}):
+        torch.set_num_threads(threads)
+        for words, others in (("", 0), (" beside a program that uses one core", 1)):
+            with contextlib.ExitStack() as running:
+                for _ in range(others):
+                    other = running.enter_context(
+                        subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
+                    )
+                    running.callback(other.kill)
+                    assert other.stdout is not None
+                    other.stdout.readline()
+                took = np.median([_play_film(frames, model, 60) for _ in range(3)])
+            name = "one thread" if threads == 1 else f"{threads} threads"
+            rows.append((f"240 px object in 480 x 854 px, a frame, {name}{words}", f"{took * 1e3:.0f} ms", ""))
     return rows
 
 
@@ -523,6 +558,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Rows]]] = {
     "sparse": ("A stack of 100 GB", measure_sparse),
     "frame-size": ("Cost and the size of frames", measure_frame_size),
     "film": ("A large object in a film", measure_film),
+    "busy": ("A film beside another program", measure_busy),
     "memory": ("Memory", measure_memory),
     "interaction": ("One interaction on one core (480 x 640 px)", measure_interaction),
     "sizes": ("Two sizes of networks on one core", measure_sizes),
@@ -572,7 +608,12 @@ def main() -> int:
             value = getattr(options, name)
             command += [] if value is None else [f"--{name}", str(value)]
         unset = {name: value for name, value in os.environ.items() if name not in THREADS}
-        if subprocess.run(command, env=unset if part == "film" else os.environ | THREADS, check=False).returncode != 0:
+        if (
+            subprocess.run(
+                command, env=unset if part in ("film", "busy") else os.environ | THREADS, check=False
+            ).returncode
+            != 0
+        ):
             failed.append(part)
     if failed:
         say(f"failed: {', '.join(failed)}")

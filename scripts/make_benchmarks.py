@@ -137,6 +137,7 @@ PARTS = {
     "interaction": _engine("interaction", "One interaction"),
     "frame-size": _engine("frame-size", "Cost and the size of frames"),
     "film": _engine("film", "A film"),
+    "busy": _engine("busy", "A film beside another program"),
     "sizes": _engine("sizes", "Two sizes of networks"),
     "memory": _engine("memory", "Memory over a long stack"),
     "scaling": Part(

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def load(name: str | Path | None, device: str | None) -> Predictor:
     """`napari_ivos.load_model`, with one thread less than there are cores unless ``OMP_NUM_THREADS`` says how many.
 
-    Threads of PyTorch wait for each other, and where another program has one of the cores they mostly wait: on two
-    cores with two other programs two threads took 280 to 340 ms for a large object and frame, one thread 65 to 80. On
-    two idle ones they take 25 instead of 32 (`benchmarks/engine.py film`).
+    Threads of PyTorch wait for each other, and where another program has one of the cores they mostly wait: beside one
+    on two cores two threads take several times as long as one does, and on idle ones they gain less than a third
+    (`benchmarks/engine.py busy`).
     """
     from napari_ivos.networks.inference import leave_a_core
 
