@@ -54,7 +54,9 @@ def make(folder: Path) -> tuple[Path, Path]:
     sdist = Path(build.ProjectBuilder(TOP, runner=quiet_subprocess_runner).build("sdist", folder))
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(sdist) as archive:
-            archive.extractall(scratch, filter="data")
+            # Debian's Python 3.11 is older than filters, and does not ask for one
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(scratch)
         source = Path(scratch) / sdist.name.removesuffix(".tar.gz")
         wheel = Path(build.ProjectBuilder(source, runner=quiet_subprocess_runner).build("wheel", folder))
     for path in (sdist, wheel):

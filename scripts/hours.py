@@ -2,8 +2,9 @@
 
 ``python scripts/hours.py OUTPUT --data DEV ... MODEL ... [--every 8] [--rounds 3]``
 
-A MODEL is an exported file, a run's checkpoint (its averaged weights are measured), or ``FILE@HOURS`` where the hours
-of earlier runs are to be added or the file does not say. ``keep_hours`` in a run's settings keeps files on the way.
+A MODEL is an exported file, a run's checkpoint (its averaged weights are measured), or ``COMMIT:NAME``, weights that
+once shipped as NAME, from the repository's history. ``MODEL@HOURS`` where the hours of earlier runs are to be added or
+the file does not say. ``keep_hours`` in a run's settings keeps files on the way.
 ``OUTPUT/hours.txt``, ``.csv`` and ``.png`` have the table and the curves; what was measured is not measured again.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from napari_ivos.predictor import Predictor
 
+TOP = Path(__file__).parent.parent
+
 
 @dataclass(frozen=True)
 class Point:
@@ -44,15 +48,20 @@ class Point:
         return f"{self.path.resolve().parent.name}/{self.path.stem}"
 
     @classmethod
-    def of(cls, text: str) -> Point:
-        """From what stands on the command line.
+    def of(cls, text: str, output: Path) -> Point:
+        """From what stands on the command line; weights from the repository's history are put into `output`.
 
         Raises
         ------
         InputError
             Weights that do not say their hours, and no hours given.
+        subprocess.CalledProcessError
+            Weights that the repository's history does not have.
         """
         name, _, hours = text.partition("@")
+        if ":" in name and not Path(name).exists():
+            commit, _, kind = name.partition(":")
+            name = str(shipped(commit, kind, output))
         with safe_open(name, "pt") as file:
             notes = file.metadata() or {}
         if not hours and "hours" not in notes:
@@ -73,6 +82,14 @@ class Point:
             network.load_state_dict(state)
         blob = to_bytes(networks["interaction"], networks["propagation"], architecture)
         return load_bytes(blob, self.path.stem)
+
+
+def shipped(commit: str, name: str, output: Path) -> Path:
+    """Weights that the repository had under this name in that commit, as a file in `output`."""
+    path = output / f"{name}-{commit}.safetensors"
+    there = f"{commit}:src/napari_ivos/networks/models/{name}.safetensors"
+    path.write_bytes(subprocess.run(["git", "show", there], cwd=TOP, check=True, stdout=subprocess.PIPE).stdout)
+    return path
 
 
 def measure(point: Point, options: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for point in (Point.of(text) for text in options.models):
+    for point in (Point.of(text, options.output) for text in options.models):
         played = f"every{options.every}_rounds{options.rounds}"
         done = options.output / f"{point.name.replace('/', '_')}_{point.hours:.3g}h_{played}.json"
         if not done.exists():

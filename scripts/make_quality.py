@@ -6,6 +6,7 @@ run.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -36,6 +37,19 @@ TRIALS = (
 )
 LOOKS = ("objects are told by their looks",)
 ENDINGS = ("objects never end", "one doubted mask ends")
+GROUPS = ("video", "microscopy")
+HISTORY = {
+    "7a89e28:compact@1.2": ("1, 2", "192 px", "20,000"),
+    "1904ac9:compact@4.6": ("to 5", "192 px", "42,000"),
+    "7957cf5:compact@6.5": ("to 7, one on a GPU", "192 px", "105,000"),
+    "0dadf23:compact@7.4": ("to 8", "192 px", "111,000"),
+    "f53f3ce:fine@8.5": ("to 9", "256 px", "114,000"),
+    "80fe3b6:fine@9.7": ("to 10", "256 px", "119,000"),
+    "8409922:compact@10.8": ("to 11", "both", "124,000"),
+    "6e232d3:compact@12.3": ("to 12, as shipped", "both", "128,000"),
+}
+"""Weights that shipped, with the hours of one core that went into them: the recipes they went through, the regions they
+see, and clips so far."""
 ENDING_STACKS = ("stardist_nuclei3d", "plantseg_ovule", "usiigaci_t98g")
 
 
@@ -78,13 +92,24 @@ def parts(data: Path) -> dict[str, Part]:
         "trials": script("What needs no training", "scripts/trials.py", trials, _trials),
         "looks": script("Told by looks under a microscope", "scripts/trials.py", looks, _looks),
         "endings": script("Where objects end", "scripts/trials.py", ending, _endings),
+        "hours": replace(
+            script(
+                "Would more time help", "scripts/hours.py", ["OUT", *HISTORY, "--every", "4", "--data", "DEV"], _hours
+            ),
+            plot="OUT/hours.png",
+        ),
+        "training-speed": script("Training on a CPU", "benchmarks/training.py", ["TRAIN", "steps"], _training),
         "adapt": script("Adapting to a stack", "benchmarks/adapt.py", ["DEV/microscopy"], _adapt),
     }
 
 
 def _there(words: Sequence[str], data: Path) -> list[str]:
-    """A command's words with the real folder for ``DEV``."""
-    return [str(data / word[4:]) if word == "DEV" or word.startswith("DEV/") else word for word in words]
+    """A command's words with the real folders for ``DEV``, and for ``TRAIN`` beside it."""
+    there = {"DEV": data, "TRAIN": data.parent / "train"}
+    return [
+        str(there[word.split("/")[0]] / word.partition("/")[2]) if word.split("/")[0] in there else word
+        for word in words
+    ]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -198,6 +223,34 @@ def _endings(said: str, folder: Path) -> str:
         found.append({name.split("/")[1]: play["j"][0] for name, play in plays.items()})
     rows = [[_named(stack), *(_digits(trial[stack]) for trial in found)] for stack in ENDING_STACKS]
     return table(["J after one round; ended by doubted masks:", *columns], rows)
+
+
+def _hours(said: str, folder: Path) -> str:
+    """What the weights went through, and J of both groups after the first round and the third."""
+    measured = csv.DictReader((folder / "OUT" / "hours.csv").read_text(encoding="utf-8").splitlines())
+    found = {row["weights"].split("/")[1]: row for row in measured}
+    rows = []
+    for weights, what in HISTORY.items():
+        commit, name, hours = re.split("[:@]", weights)
+        row = found[f"{name}-{commit}"]
+        scores = [f"{_digits(float(row[f'{group} J1']))}, {_digits(float(row[f'{group} J3']))}" for group in GROUPS]
+        rows.append([commit, *what, hours, *scores])
+    return table(
+        ["commit", "parts", "regions", "clips so far", "hours of one core", *(f"{g}, rounds 1, 3" for g in GROUPS)],
+        rows,
+    )
+
+
+def _training(said: str, folder: Path) -> str:
+    """Seconds a step by region and number type, and how many processes then keep up with it."""
+    lines = re.findall(r"steps, (\d+ px), (\w+), \w+: ([\d.]+) s .* keep ([\d.]+) processes busy", said)
+    clip = re.search(r"clips, as they come: (\d+) ms", said)
+    if clip is None or not lines:
+        raise RuntimeError(f"benchmarks/training.py said nothing of clips or steps:\n{said}")
+    rows = [[region, kind, f"{seconds} s", busy] for region, kind, seconds, busy in lines]
+    return f"A clip takes {clip[1]} ms of one core.\n\n" + table(
+        ["regions", "numbers", "a step of 8 clips", "processes that make its clips meanwhile"], rows
+    )
 
 
 def _adapt(said: str, folder: Path) -> str:

@@ -139,7 +139,8 @@ def distributions(tmp_path_factory) -> dict[str, Path]:
 
     sdist = make(TOP, "sdist")
     with tarfile.open(sdist) as archive:
-        archive.extractall(out, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian's Python 3.11 is older than filters
+        archive.extractall(out)
     wheel = make(out / sdist.name.removesuffix(".tar.gz"), "wheel")
     return {"sdist": sdist, "wheel": wheel} | ({} if UNPACKED else {"editable": make(TOP, "editable")})
 

@@ -182,9 +182,12 @@ def measured() -> str:
 
 
 def quality(name: str) -> str:
-    """A part of `scripts/make_quality.py`, the command and the day with it, without its heading."""
+    """A part of `scripts/make_quality.py`, the command and the day with it, without its heading and its picture.
+
+    From which folder a page shows that, the page knows.
+    """
     kept = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-    return kept.split("\n", 1)[1].strip()
+    return re.sub(r"^!\[.*\n\n", "", kept.split("\n", 1)[1].strip(), flags=re.MULTILINE)
 
 
 def bytes_read() -> str:
