@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
 
-import make_quality  # noqa: E402 - from the folder of scripts
+import hours  # noqa: E402 - from the folder of scripts
+import make_quality  # noqa: E402
 import trials  # noqa: E402
+from pages import fill  # noqa: E402
 
 DRIFT = """J of first strokes, corrections | strokes obeyed | true: coarse, stays, moved by flow | still | moving
 usiigaci_t98g 0.11 0.12 0.13 0.14 | 0.21 0.22 0.23 0.24 | 0.31 0.32 0.33 0.34 0.35 | 0.4 0.5 0.6 | 0.7 0.8 nan
@@ -24,10 +29,10 @@ def cells(table: str) -> list[list[str]]:
 
 def test_every_part_runs_a_program_that_is_there_on_the_given_stacks():
     """Commands name existing scripts, hold no placeholder, and are shown as people type them; trials are known ones."""
-    for part in make_quality.parts(Path("/stacks")).values():
-        assert not [word for word in part.command if word.startswith("DEV")]
-        assert any(word.startswith("/stacks") for word in part.command)
-        assert "DEV" in part.shown
+    for part in make_quality.parts(Path("/data/dev")).values():
+        assert not [word for word in part.command if word.startswith(("DEV", "TRAIN"))]
+        assert any(word.startswith(("/data/dev", "/data/train")) for word in part.command)
+        assert "DEV" in part.shown or "TRAIN" in part.shown
         assert all(Path(word).exists() for word in part.command if word.endswith(".py"))
     assert {*make_quality.TRIALS, *make_quality.ENDINGS} <= set(trials._trials())
 
@@ -92,3 +97,47 @@ def test_trials_and_adapting_become_tables(tmp_path):
     rows = cells(make_quality._adapt(said, tmp_path))
     assert rows[2] == ["neurites in EM", "0.500", "0.600", "kept", "44 s"]
     assert rows[3][:3] == ["**mean**", "0.500", "0.600"]
+
+
+def test_weights_of_the_past_become_rows_with_what_they_went_through(tmp_path):
+    """Each weights' scores stand beside the recipes and hours that the list has of them, in the list's order."""
+    (tmp_path / "OUT").mkdir()
+    lines = ["weights,hours,steps,microscopy J1,microscopy J3,video J1,video J3"]
+    for k, weights in enumerate(reversed(make_quality.HISTORY)):
+        commit, _, kind = weights.partition("@")[0].partition(":")
+        lines.append(f"OUT/{kind}-{commit},1.0,7,0.1,0.2,0.3,{k / 10}")
+    (tmp_path / "OUT" / "hours.csv").write_text("\n".join(lines) + "\n")
+    rows = cells(make_quality._hours("", tmp_path))[2:]
+    assert len(rows) == len(make_quality.HISTORY)
+    assert rows[0] == ["7a89e28", "1, 2", "192 px", "20,000", "1.2", "0.300, 0.700", "0.100, 0.200"]
+    assert rows[-1][-2] == "0.300, 0.000"
+
+
+def test_weights_of_the_past_are_in_the_history(tmp_path):
+    """All weights that are measured again are files of the repository's history that can be loaded."""
+    commits = [weights.partition(":")[0] + "^{commit}" for weights in make_quality.HISTORY]
+    if any(subprocess.run(["git", "cat-file", "-e", one], cwd=TOP, check=False).returncode for one in commits):
+        pytest.skip("the repository's history is not here")
+    points = [hours.Point.of(weights, tmp_path) for weights in make_quality.HISTORY]
+    assert [point.hours for point in points] == [float(weights.split("@")[1]) for weights in make_quality.HISTORY]
+    assert {point.model().size for point in points} == {192, 256}
+
+
+def test_the_speed_of_training_is_taken_from_what_is_printed(tmp_path):
+    """Steps of each region and number type become rows; a program that said nothing of them is an error."""
+    said = (
+        "clips, as they come: 61 ms of one core each\nclips, stills: 50 ms of one core each\n"
+        "steps, 128 px, bfloat16, cpu: 1.37 s (1.36 s of one core); 8 clips a step keep 0.36 processes busy\n"
+    )
+    made = make_quality._training(said, tmp_path)
+    assert "61 ms" in made
+    assert cells(made)[2:] == [["128 px", "bfloat16", "1.37 s", "0.36"]]
+    with pytest.raises(RuntimeError, match="nothing"):
+        make_quality._training("", tmp_path)
+
+
+def test_a_page_shows_the_picture_of_a_part_itself(tmp_path, monkeypatch):
+    """What is filled in has command, table and day, and no picture: its address depends on the page's folder."""
+    (tmp_path / "hours.md").write_text("### Hours\n\n`do`\n\n| a |\n\n![Hours](measured/hours.png)\n\n*Today.*\n")
+    monkeypatch.setattr(fill, "FOLDER", tmp_path)
+    assert fill.quality("hours") == "`do`\n\n| a |\n\n*Today.*"
