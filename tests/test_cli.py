@@ -630,6 +630,22 @@ def test_wrong_usage_says_how_it_is_right(run, capsys):
     assert "did you mean info?" in wrong("ifno", "cells.tif")
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("--overwirte", "; did you mean --overwrite?"), ("--zebra", ""), ("further.tif", "")],
+    ids=["nearly an option", "no option", "one file too many"],
+)
+def test_what_a_command_does_not_know_is_its_own_error(typed, told, run, capsys):
+    """The command itself says so, with its example and where its arguments are; what is nearly an option is named."""
+    with pytest.raises(SystemExit):
+        run("export", "p.ivos", "--output", "o.tif", typed)
+    assert capsys.readouterr().err.splitlines() == [
+        f"napari-ivos export: error: unrecognized arguments: {typed}{told}",
+        "An example: napari-ivos export cells.ivos --output labels.ome.tif",
+        "All arguments: napari-ivos export --help",
+    ]
+
+
 def test_the_examples_of_the_help_are_arguments():
     """Each is one that the program itself can read."""
     for command in ("segment", "export", "info", "suggest"):

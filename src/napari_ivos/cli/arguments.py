@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import napari_ivos
 from napari_ivos.cli import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 LEVELS = ("debug", "info", "warning", "error")
 """As in `napari_ivos.diagnostics`."""
@@ -36,16 +36,26 @@ class Parser(argparse.ArgumentParser):
         said += f"An example: napari-ivos {self.example}\n" if self.example else self.format_usage()
         self.exit(2, f"{said}All arguments: {self.prog} --help\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse, but what a command does not know is an error of that command: its help has what it knows."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0], self._option_string_actions)}")
+        return known, rest
+
 
 def _corrected(message: str) -> str:
     """What argparse says of a command that isn't there, with the one that was probably meant."""
     found = re.search(r"invalid choice: '([^']+)' \((?:choose|maybe)[^(]* from (.*)\)$", message)
-    if found is None:
-        return message
+    return message if found is None else message + _meant(found[1], re.findall(r"[\w-]+", found[2]))
+
+
+def _meant(typed: str, known: Iterable[str]) -> str:
+    """What was probably meant, at the end of a message."""
     from difflib import get_close_matches
 
-    near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
-    return message + (f"; did you mean {near[0]}?" if near else "")
+    near = get_close_matches(typed, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _shown(parser: Parser, example: str) -> Parser:
