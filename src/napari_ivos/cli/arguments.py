@@ -32,6 +32,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with 2."""
+        self._end(message)
+
+    def _end(self, message: str) -> NoReturn:
         said = f"{self.prog}: error: {_corrected(message)}\n"
         said += f"An example: napari-ivos {self.example}\n" if self.example else self.format_usage()
         self.exit(2, f"{said}All arguments: {self.prog} --help\n")
@@ -40,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         """As in argparse, but what a command does not know is an error of that command: its help has what it knows."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0], self._option_string_actions)}")
+            self._end(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0], self._option_string_actions)}")
         return known, rest
 
 
