@@ -51,7 +51,10 @@ def translated(name: str) -> Iterator[None]:
                 "kept. Make room and go on."
             ) from error
         if code == sqlite3.SQLITE_NOTADB:
-            raise ProjectError(f"{name} is not a project: it is not an SQLite file.") from error
+            raise ProjectError(
+                f"{name} is not a project: it is not an SQLite file. A project is what the window keeps beside "
+                "a stack, or `segment --project` wrote; its name mostly ends in .ivos."
+            ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise ProjectError(f"{name} can't be opened or written there ({error}): check the folder.") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
