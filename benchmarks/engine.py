@@ -26,11 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Rows = list[tuple[str, str, str]]
 """What, measured, wanted."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+OWN_THREADS = ("film", "busy")
+"""Parts that say themselves how many threads compute."""
 
 
 def say(text: str) -> None:
@@ -190,9 +192,9 @@ FILM_STROKES = {"": 60, ", strokes on eight frames": 8}
 
 def measure_film(options: argparse.Namespace) -> Rows:
     """A large object in a film, in a first round and in a late one, with one thread and with one a core."""
-    model, frames, cores = the_model(options), film(), os.cpu_count() or 1
     import torch
 
+    model, frames, cores = the_model(options), film(), os.cpu_count() or 1
     rows: Rows = []
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
@@ -203,39 +205,32 @@ def measure_film(options: argparse.Namespace) -> Rows:
     return rows
 
 
-BUSY = """
-import os
-if hasattr(os, "sched_setscheduler"):
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-print(flush=True)
-while True:
-    pass
-"""
-
-
 def measure_busy(options: argparse.Namespace) -> Rows:
-    """The same film with other programs on no core, and on one."""
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # this is about sharing: no priority
-    model, frames, cores = the_model(options), film(20), os.cpu_count() or 1
+    """The same film by itself, and beside a program that uses one core."""
     import torch
 
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # this is about sharing: no priority, for neither
+    model, frames, cores = the_model(options), film(20), os.cpu_count() or 1
     rows: Rows = []
     for threads in sorted({1, max(1, cores - 1), cores}):
         torch.set_num_threads(threads)
-        for words, others in (("", 0), (" beside a program that uses one core", 1)):
-            with contextlib.ExitStack() as running:
-                for _ in range(others):
-                    other = running.enter_context(
-                        subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
-                    )
-                    running.callback(other.kill)
-                    assert other.stdout is not None
-                    other.stdout.readline()
+        for words, beside in (("", contextlib.nullcontext), (" beside a program that uses one core", _busy)):
+            with beside():
                 took = np.median([_play_film(frames, model, 60) for _ in range(3)])
             name = "one thread" if threads == 1 else f"{threads} threads"
             rows.append((f"240 px object in 480 x 854 px, a frame, {name}{words}", f"{took * 1e3:.0f} ms", ""))
     return rows
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    """A program that uses one core meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
 
 
 def _play_film(frames: npt.NDArray[np.uint8], model: Any, apart: int) -> float:
@@ -607,13 +602,10 @@ def main() -> int:
         for name in ("model", "device", "data", "output"):
             value = getattr(options, name)
             command += [] if value is None else [f"--{name}", str(value)]
-        unset = {name: value for name, value in os.environ.items() if name not in THREADS}
-        if (
-            subprocess.run(
-                command, env=unset if part in ("film", "busy") else os.environ | THREADS, check=False
-            ).returncode
-            != 0
-        ):
+        environment = os.environ | THREADS
+        if part in OWN_THREADS:
+            environment = {name: value for name, value in os.environ.items() if name not in THREADS}
+        if subprocess.run(command, env=environment, check=False).returncode != 0:
             failed.append(part)
     if failed:
         say(f"failed: {', '.join(failed)}")

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
     example = ""
 
     def error(self, message: str) -> NoReturn:
-        """End with 2."""
+        """What argparse found wrong ends with 2."""
         self._end(message)
 
     def _end(self, message: str) -> NoReturn:
