@@ -147,6 +147,15 @@ def test_of_many_references_parcels_get_those_that_a_session_reads(lay_out, tmp_
         np.testing.assert_array_equal(here, there)
 
 
+def test_strokes_of_another_stack_are_noted_in_the_summary(lay_out, client):
+    """Strokes whose file names another sequence than their stack are used, and the stack's row says so."""
+    (stack,) = run(lay_out(), client).stacks
+    assert stack.state == "done"
+    assert any(
+        "s0.json says that its strokes were drawn on 'clip', and this stack is 's0.tif'" in n for n in stack.notes
+    )
+
+
 def crowd(folder: Path, frames: int) -> Path:
     """Twelve squares on a wide picture, some of which run into each other; scribbles on a frame in the middle."""
     shape = (frames, 260, 380)

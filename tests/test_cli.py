@@ -432,6 +432,33 @@ def test_a_finished_project_is_not_segmented_again(run, monkeypatch):
     assert np.array_equal(tifffile.imread("labels.tif"), first)
 
 
+def test_a_run_without_work_shows_no_bar(run):
+    """A bar says how much is done of what there is to do; a project that is finished has none, and its run says so."""
+    words = tuple(word for word in SEGMENT if word != "--quiet")
+    _, _, said = run(*words, "--output", "a.tif", "--project", "p.ivos")
+    assert "segmenting" in said
+    code, told, said = run(*words, "--output", "b.tif", "--project", "p.ivos")
+    assert code == 0
+    assert "nothing was left to do" in told
+    assert "segmenting" not in said
+    assert "writing ome-tiff" in said
+
+
+@pytest.mark.parametrize(
+    ("drawn_on", "told"),
+    [("rider", True), ("", False), ("movie", False), ("Movie 2", False), ("mov", False), (7, False), (None, False)],
+)
+def test_strokes_of_another_stack_are_noted(drawn_on, told, run, folder):
+    """Strokes of another sequence are taken, with a note; one name within the other, or none, is no other sequence."""
+    data = json.loads((folder / "strokes.json").read_text())
+    data["sequence"] = drawn_on
+    (folder / "strokes.json").write_text(json.dumps(data))
+    code, _, said = run(*SEGMENT, "--output", "labels.tif")
+    assert code == 0
+    assert ("strokes.json says that its strokes were drawn on 'rider', and this stack is 'movie.tif'" in said) == told
+    assert ("drawn on" in said) == told
+
+
 def test_masks_are_not_taken_twice(run):
     """A finished project that began with masks is left as it is by the same command."""
     tifffile.imwrite("masks.tif", movie()[1][4])

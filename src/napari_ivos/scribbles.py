@@ -403,6 +403,24 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
     return found
 
 
+def davis_sequence(source: str | Path | Mapping[str, Any]) -> str:
+    """The name of the sequence that scribbles were drawn on, as their file says; empty where it says none.
+
+    Parameters
+    ----------
+    source : path or mapping
+        As for `read_davis`.
+
+    Raises
+    ------
+    InputError
+        A file that can't be read, or is not JSON.
+    """
+    _, data = _load_json(source)
+    found = data.get("sequence") if isinstance(data, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
 def _read_stroke(line: Any, image_shape: tuple[int, int], place: str) -> Stroke:
     """A stroke of the file; `place`: where in it, for messages."""
     if not isinstance(line, Mapping):

@@ -409,7 +409,9 @@ class Job:
         targets = targets_of(entry, self._overwrite)
         with self._open(begun, origin) as session:
             self._check_model(session)
-            starts = read_starts(session.shape, entry.scribbles, entry.masks, entry.frame, entry.background)
+            about = (entry.scribbles, entry.masks, entry.frame, entry.background)
+            starts = read_starts(session.shape, *about, "" if session.stack is None else session.stack.name)
+            self._notes += starts.notes
             with as_own(session):
                 for frame, image in new_masks(session, starts.masks).items():
                     session.annotate(frame, image)

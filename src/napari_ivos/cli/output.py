@@ -91,7 +91,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str = "frame") -> Iterator[Step]:
-        """Show a bar with the time left on stderr; yields what is called with the number done."""
+        """Show a bar with the time left on stderr, none of nothing; yields what is called with the number done."""
         from tqdm import tqdm
 
         watched = sys.stderr.isatty()
@@ -100,7 +100,7 @@ class Output:
             total=total,
             unit=unit,
             file=sys.stderr,
-            disable=self.quiet,
+            disable=self.quiet or total == 0,
             mininterval=0.1 if watched else SLOW,
             miniters=0,  # words may change where the number does not
             ascii=not watched,

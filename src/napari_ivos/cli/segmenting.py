@@ -127,10 +127,12 @@ def segment(job: Job, output: Output) -> dict[str, Any]:
         told = [*stack.notes]
         for note in [*told, *([stack.hint] if stack.hint else [])]:
             output.note(note)
-        strokes, masks = read_starts(stack.shape, job.scribbles, job.masks, job.frame, job.background)
+        starts = read_starts(stack.shape, job.scribbles, job.masks, job.frame, job.background, stack.name)
+        for note in starts.notes:
+            output.note(note)
         model = load(job.model, job.device)
         with _project(job, stack, model, output) as session:
-            tally = run(session, strokes, masks, output)
+            tally = run(session, starts.strokes, starts.masks, output)
             for note in stack.notes[len(told) :]:  # what was seen of the frames only as they were read
                 output.note(note)
             written = write(session, targets, job.overwrite, output)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_ivos.errors import InputError
 from napari_ivos.frames.painted import label_images
 from napari_ivos.project import Project, StepState
-from napari_ivos.scribbles import Scribbles, Stroke, read_davis
+from napari_ivos.scribbles import Scribbles, Stroke, davis_sequence, read_davis
 from napari_ivos.session import stacks
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ _MARK = "made_by"
 
 
 class Starts(NamedTuple):
-    """Strokes, a frame each, and finished masks (H, W) by frame."""
+    """Strokes, a frame each, and finished masks (H, W) by frame; what a user should know of them."""
 
     strokes: list[Scribbles]
     masks: dict[int, npt.NDArray[np.integer[Any]]]
+    notes: list[str]
 
 
 def read_starts(
@@ -41,6 +42,7 @@ def read_starts(
     masks: Path | None = None,
     frame: int | None = None,
     background: int | None = None,
+    name: str = "",
 ) -> Starts:
     """Read what a session starts from.
 
@@ -56,6 +58,8 @@ def read_starts(
         The frame that a label image belongs to (0).
     background : int, optional
         Value of painted strokes that means background.
+    name : str
+        The stack's, to which the strokes' own word of what they were drawn on is held; empty: it has none.
 
     Raises
     ------
@@ -63,8 +67,15 @@ def read_starts(
         A file that can't be read, that doesn't fit the stack, or that holds nothing.
     """
     strokes: list[Scribbles] = []
+    notes: list[str] = []
     if scribbles is not None and scribbles.suffix.lower() == ".json":
         strokes = read_davis(scribbles, shape)
+        drawn_on = davis_sequence(scribbles)
+        if _other_name(drawn_on, name):
+            notes.append(
+                f"{scribbles.name} says that its strokes were drawn on {drawn_on!r}, and this stack is {name!r}; if "
+                "that is another stack, its objects lie elsewhere"
+            )
     elif scribbles is not None:
         drawn = label_images(scribbles, shape, frame)
         for at, image in drawn.items():
@@ -74,7 +85,13 @@ def read_starts(
                     "strokes, which leave most pixels 0. (Whole masks go with --masks.)"
                 )
         strokes = [Scribbles.from_labels(at, image, background) for at, image in drawn.items()]
-    return Starts(strokes, {} if masks is None else label_images(masks, shape, frame))
+    return Starts(strokes, {} if masks is None else label_images(masks, shape, frame), notes)
+
+
+def _other_name(a: str, b: str) -> bool:
+    """Whether two names, endings aside, are surely of different things: a longer one may be a copy's, or a part's."""
+    plain, other = ("".join(filter(str.isalnum, x.split(".")[0].casefold())) for x in (a, b))
+    return bool(plain and other) and plain not in other and other not in plain
 
 
 def new_strokes(session: Session, scribbles: Scribbles) -> list[Stroke]:
