@@ -215,6 +215,38 @@ def test_divide_ends_the_mother_and_begins_daughters(desks):
     assert not (np.asarray(desk.session.labels[5]) == 1).any()
 
 
+def test_an_object_ends_and_goes_on(desks):
+    """It has no mask from the frame on screen on, which is said; then it can go on, and its masks come back."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.propagate()
+    desk.wait()
+    masks = np.array(desk.session.labels)
+    desk.go_to(5)
+    assert not desk.on_ended
+    desk.end_object(1)
+    assert desk.said[-1] == ("info", "object 1 is gone from this frame on: frame 4 is its last.")
+    assert desk.session.objects[0].lifetime == range(5)
+    assert desk.on_ended
+    assert not np.asarray(desk.session.labels)[5:].any()
+    np.testing.assert_array_equal(np.asarray(desk.session.labels)[:5], masks[:5])
+    desk.go_to(4)
+    assert not desk.on_ended
+    desk.end_object(1, ended=False)
+    assert desk.said[-1][1].startswith("object 1 goes on to the last frame.")
+    np.testing.assert_array_equal(np.asarray(desk.session.labels), masks)
+
+
+def test_an_object_does_not_end_before_it_begins(desks):
+    """On the first frame of all, an object that is gone would never have been: it is refused, and nothing changes."""
+    desk = desks()
+    scene.drawn_at(desk, 2)
+    desk.go_to(0)
+    with pytest.raises(InputError, match="frame 0"):
+        desk.end_object(1)
+    assert desk.session.objects[0].lifetime == range(8)
+
+
 @pytest.mark.parametrize("how", ["objects", "masks", "scribbles"])
 def test_labels_of_another_layer_are_taken(desks, how):
     """A Labels layer starts its objects: as exact masks, or as scribbles."""

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from napari_ivos import FakePredictor, Session
 from napari_ivos.plugin import desks, dock, preferences, progress
 from napari_ivos.plugin.dialogs import ExportDialog
-from napari_ivos.plugin.sections import KEYS, Fold
+from napari_ivos.plugin.sections import HELP_AGAIN, KEYS, Fold
 from napari_ivos.plugin.work import LONG
 
 pytestmark = plugin_mouse.WARNINGS
@@ -152,7 +152,7 @@ def test_an_export_is_not_proposed_where_the_stack_lies(window, qtbot, tmp_path,
 
 
 def test_the_first_use_is_explained_in_three_lines(window, qtbot):
-    """Three lines where the panel is narrowest, until the first propagation shows that they were understood."""
+    """Three lines where the panel is narrowest; after the first propagation the third alone, until the second one."""
     viewer, widget = window()
     margin = 30  # of the scroll bar and around it
     lines = widget.help.heightForWidth(widget.minimumSizeHint().width() - margin)
@@ -162,7 +162,16 @@ def test_the_first_use_is_explained_in_three_lines(window, qtbot):
     draw(qtbot, viewer, widget, 2)
     widget.run("propagate")
     settle(qtbot, widget)
+    assert widget.help.isVisibleTo(widget)
+    assert widget.help.text() == HELP_AGAIN
+    draw(qtbot, viewer, widget, 6)
+    settle(qtbot, widget)
+    widget.run("propagate")
+    settle(qtbot, widget)
     assert not widget.help.isVisibleTo(widget)
+    widget.run("undo")
+    settle(qtbot, widget)
+    assert widget.help.isVisibleTo(widget)
 
 
 def test_a_propagation_says_how_it_ended(window, qtbot):

@@ -90,8 +90,8 @@ for number in (1, 2, 3):
     session.set_lifetime(number, start=int(real[0]), stop=int(real[-1]) + 1)
 
 # %% [markdown]
-# In napari, paint a mask away in the result layer, or end the object from the console:
-# `dock().session.end_object(1, 28)`.
+# In napari, go to the first section without the object and press **End**; where it begins is said from the console:
+# `dock().session.set_lifetime(1, start=4)`.
 #
 # ## Volumes
 #

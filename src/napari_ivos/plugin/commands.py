@@ -35,6 +35,11 @@ def divide(viewer: napari.viewer.Viewer) -> None:
     open_dock(viewer).run("divide")
 
 
+def end_object(viewer: napari.viewer.Viewer) -> None:
+    """Let the chosen object be gone from the frame on screen on, or go on where it is gone already."""
+    open_dock(viewer).run("end_object")
+
+
 def next_object(viewer: napari.viewer.Viewer) -> None:
     """Draw for the next object."""
     open_dock(viewer).run("next_object")

@@ -1,4 +1,4 @@
-"""What can be done with the objects of a desk: add, choose, rename, hide, lock, remove, divide; no Qt."""
+"""What can be done with the objects of a desk: add, choose, rename, hide, lock, remove, end, divide; no Qt."""
 
 from __future__ import annotations
 
@@ -75,6 +75,21 @@ class Objects(Work):
         """Remove an object with its masks; undo brings it back."""
         session, _ = self._live()
         self._edit(lambda: session.remove_object(object_id), self._all_changed)
+
+    def end_object(self, object_id: int, ended: bool = True) -> None:
+        """Let an object be gone from the frame on screen on, or go on to the stack's last frame."""
+        session, binding = self._live()
+        frame = binding.seen if ended else session.shape[0]
+
+        def then(_: None) -> None:
+            self._all_changed()
+            name = next(o.name for o in session.objects if o.id == object_id)
+            if ended:
+                self.notice(f"{name} is gone from this frame on: frame {frame - 1} is its last.")
+            else:
+                self.notice(f"{name} goes on to the last frame. Where it has no mask yet, propagate.")
+
+        self._edit(lambda: session.end_object(object_id, frame), then)
 
     def divide(self, object_id: int, daughters: int = 2) -> None:
         """End an object before the frame on screen, where its daughters begin: annotate them next."""

@@ -56,9 +56,13 @@ KEYS = {
 """Command -> key; none of them is one of napari's, for any kind of layer."""
 UNTITLED = "QGroupBox { margin-top: 0px; }"
 """napari leaves room for a title above the frame of a group; ours is inside."""
+NARROW = "QPushButton { padding: 4px; }"
+"""What napari's style says, too, but only once the panel is in its window: until then no button is less than 80 px
+wide, and by that the window gives the panel its width."""
 MAIN = "font-weight: bold;"
 """The style of what is to be pressed: Start, then Propagate."""
 OTHERWISE = {
+    "end_object": ("Go on", "The object ended before this frame: let it go on to the last one."),
     "draw_background": ("Back to object", "Draw for the object that was drawn before the background."),
     "compare": ("Show after", "Show the result as it is now."),
     "accept_frame": ("Not right after all", "You said that all masks of this frame are right: take that back."),
@@ -66,12 +70,13 @@ OTHERWISE = {
 """Text and tip of the buttons that, pressed once more, take back what they did."""
 FRAMES_NAMED = 8
 """So many frames that were accepted are named; of more, these and the number."""
+HELP_AGAIN = "<b>3</b>&nbsp; Draw where it is wrong; propagate again."
+"""What is left to be done after the first propagation; one line, also where the panel is as narrow as it gets."""
 HELP = (
     "<b>1</b>&nbsp; <b>Start</b>, then draw a line on an object.<br>"
-    "<b>2</b>&nbsp; <b>Propagate</b>: all frames get its mask.<br>"
-    "<b>3</b>&nbsp; Draw where it is wrong; propagate again."
+    f"<b>2</b>&nbsp; <b>Propagate</b>: all frames get its mask.<br>{HELP_AGAIN}"
 )
-"""Three lines, also where the panel is as narrow as it gets."""
+"""Three lines."""
 
 
 def labelled(name: str, text: str) -> str:
@@ -284,14 +289,16 @@ class Fold(QWidget):
         self.setVisible(on)
 
 
-def _beside(*widgets: Any) -> QWidget:
-    """Widgets beside each other, of equal width where each has the width that it needs."""
+def _beside(*widgets: Any, equal: bool = True) -> QWidget:
+    """Widgets beside each other, of equal width where each has the width that it needs, or as wide as their words."""
     line = QWidget()
     layout = QHBoxLayout(line)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for widget in widgets:
-        layout.addWidget(getattr(widget, "native", widget), 1)
+        layout.addWidget(getattr(widget, "native", widget), int(equal))
+    if not equal:
+        line.setStyleSheet(NARROW)
     return line
 
 
@@ -389,7 +396,8 @@ class ObjectsSection(Section):
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
         divide = self.button("divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin.")
-        self.head.addWidget(_beside(add, divide, remove), 1)
+        end = self.button("end_object", "End", "The object is gone: from this frame on it has no mask.")
+        self.head.addWidget(_beside(add, divide, end, remove, equal=False), 1)
         self.body.addWidget(self.table)
         self.body.addWidget(self.timeline)
         self.body.addWidget(self.legend)

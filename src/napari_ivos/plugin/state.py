@@ -41,8 +41,8 @@ class State:
         The chosen object is locked.
     annotated : bool
         There is something to propagate.
-    propagated : bool
-        Something was propagated.
+    propagated, corrected : bool
+        Something was propagated; and again in another round.
     can_undo, can_redo : bool
     comparing : bool
         The result before the last round is shown.
@@ -54,6 +54,8 @@ class State:
         The frame on screen is annotated.
     on_accepted : bool
         The frame on screen was accepted as right.
+    on_ended : bool
+        The chosen object ended before the frame on screen.
     """
 
     image: bool = False
@@ -67,6 +69,7 @@ class State:
     locked: bool = False
     annotated: bool = False
     propagated: bool = False
+    corrected: bool = False
     can_undo: bool = False
     can_redo: bool = False
     comparing: bool = False
@@ -74,6 +77,7 @@ class State:
     adapted: bool = False
     on_annotated: bool = False
     on_accepted: bool = False
+    on_ended: bool = False
 
 
 def state_of(session: Session | None, selected: int | None, **more: Any) -> State:
@@ -83,6 +87,7 @@ def state_of(session: Session | None, selected: int | None, **more: Any) -> Stat
         return state
     objects, log = session.objects, session.log
     active = [s for s in log if s.state == ACTIVE]
+    rounds = {s.round for s in active if s.kind == "propagate"}
     return replace(
         state,
         session=True,
@@ -92,7 +97,8 @@ def state_of(session: Session | None, selected: int | None, **more: Any) -> Stat
         selected=selected,
         locked=any(o.id == selected and o.locked for o in objects),
         annotated=any(s.kind in ANNOTATING for s in active),
-        propagated=any(s.kind == "propagate" for s in active),
+        propagated=bool(rounds),
+        corrected=len(rounds) > 1,
         can_undo=bool(active),
         can_redo=any(s.state == UNDONE for s in log),
         adapted=session.adapted is not None,
@@ -108,6 +114,7 @@ COMMANDS = (
     "edit_object",
     "remove_object",
     "divide",
+    "end_object",
     "import_labels",
     "propagate",
     "stop",
@@ -146,7 +153,7 @@ def reasons(state: State) -> dict[str, str]:
     said["paint_mask"] = quiet or ("" if state.objects else "Add an object first.")
     said["edit_object"] = quiet or chosen
     said["remove_object"] = quiet or chosen or ("The object is locked." if state.locked else "")
-    said["divide"] = said["remove_object"]
+    said["divide"] = said["end_object"] = said["remove_object"]
     said["import_labels"] = quiet
     said["propagate"] = _propagate(state, quiet)
     said["stop"] = "" if state.running else "Nothing is running."

@@ -17,6 +17,7 @@ from napari_ivos.plugin.desks import desk_of
 from napari_ivos.plugin.dialogs import TRACKS, ExportDialog
 from napari_ivos.plugin.sections import (
     HELP,
+    HELP_AGAIN,
     KEYS,
     DrawSection,
     ObjectsSection,
@@ -65,7 +66,7 @@ class IvosWidget(QWidget):
         self.viewer = self.desk.viewer
         self.choosing = Choosing(self.desk)
         self._bound = False
-        self._shown_for = False, False
+        self._shown_for = False, False, False
         self._shown_session: weakref.ref[Session] | None = None
         self.stack = StackSection(self.choosing.images)
         self.objects = ObjectsSection()
@@ -222,6 +223,9 @@ class IvosWidget(QWidget):
     def _do_divide(self) -> None:
         self.desk.divide(self._chosen())
 
+    def _do_end_object(self) -> None:
+        self.desk.end_object(self._chosen(), ended=not self.desk.on_ended)
+
     def _chosen(self) -> int:
         if not self.desk.selected:
             raise InputError("Choose an object in the table first.")
@@ -316,8 +320,9 @@ class IvosWidget(QWidget):
     def _show_commands(self) -> None:
         """Let buttons be usable, or say why they aren't."""
         state = self.desk.state(self.stack.image.value is not None)
-        self._shown_for = state.on_annotated, state.on_accepted
+        self._shown_for = state.on_annotated, state.on_accepted, state.on_ended
         self.draw.turn("draw_background", self._on_background)
+        self.objects.turn("end_object", state.on_ended)
         self.review.turn("compare", state.comparing)
         self.review.turn("accept_frame", state.on_accepted)
         said = reasons(state)
@@ -326,7 +331,8 @@ class IvosWidget(QWidget):
                 reason = said.get(name, "")
                 button.enabled = not reason
                 button.tooltip = f"{section.tips[name]}\n{reason}" if reason else section.tips[name]
-        self.help.setVisible(not state.propagated)
+        self.help.setText(HELP_AGAIN if state.propagated else HELP)
+        self.help.setVisible(not state.corrected)
 
     def _show_session(self, event: object = None) -> None:
         desk, session = self.desk, self.desk.session
@@ -373,7 +379,7 @@ class IvosWidget(QWidget):
             self.objects.table.frame = frame
             if event is not None:
                 self.desk.safely(self.desk.frame_changed)
-                if (self.desk.on_annotated, self.desk.on_accepted) != self._shown_for:
+                if (self.desk.on_annotated, self.desk.on_accepted, self.desk.on_ended) != self._shown_for:
                     self._show_commands()
 
     def _active_changed(self, event: object = None) -> None:

@@ -238,6 +238,7 @@ class Work:
             comparing=self.comparing,
             on_annotated=self.on_annotated,
             on_accepted=self.on_accepted,
+            on_ended=self.on_ended,
         )
 
     @property
@@ -254,6 +255,11 @@ class Work:
     def on_accepted(self) -> bool:
         """Whether the frame on screen was accepted as right."""
         return self.frame in self.review.accepted
+
+    @property
+    def on_ended(self) -> bool:
+        """Whether the chosen object ended before the frame on screen."""
+        return any(o.id == self.selected and o.lifetime.stop <= self.frame for o in self.review.objects)
 
     @property
     def where(self) -> str:
