@@ -91,7 +91,7 @@ for number in (1, 2, 3):
 
 # %% [markdown]
 # In napari, go to the first section without the object and press **End**; where it begins is said from the console:
-# `dock().session.set_lifetime(1, start=4)`.
+# `dock().session.set_lifetime(1, 4, 28)`.
 #
 # ## Volumes
 #
