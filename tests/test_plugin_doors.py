@@ -221,14 +221,14 @@ def test_a_session_worked_by_commands_alone(viewer, qtbot, project):
     do("undo")
     assert len(widget.session.objects) == 1
     widget.go_to(6)
-    do("end_object")
+    do("object_gone")
     assert widget.session.objects[0].lifetime == range(6)
-    assert widget.objects.buttons["end_object"].text == "Go on"
-    assert "let it go on" in widget.objects.buttons["end_object"].tooltip
+    assert widget.objects.buttons["object_gone"].text == "Not gone"
+    assert "take that back" in widget.objects.buttons["object_gone"].tooltip
     widget.go_to(5)
-    assert widget.objects.buttons["end_object"].text == "End"
+    assert widget.objects.buttons["object_gone"].text == "Gone"
     widget.go_to(7)
-    do("end_object")
+    do("object_gone")
     assert widget.session.objects[0].lifetime == range(8)
     do("copy_methods")
     assert "1 object in a stack of 8 frames" in QApplication.clipboard().text()

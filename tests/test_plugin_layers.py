@@ -215,35 +215,58 @@ def test_divide_ends_the_mother_and_begins_daughters(desks):
     assert not (np.asarray(desk.session.labels[5]) == 1).any()
 
 
-def test_an_object_ends_and_goes_on(desks):
-    """It has no mask from the frame on screen on, which is said; then it can go on, and its masks come back."""
+def test_an_object_ends_where_it_is_gone(desks):
+    """It has no mask from the frame on screen on, which is said; taken back, the masks are there again."""
     desk = desks()
     scene.drawn_at(desk, 2)
     desk.propagate()
     desk.wait()
     masks = np.array(desk.session.labels)
     desk.go_to(5)
-    assert not desk.on_ended
-    desk.end_object(1)
+    assert not desk.on_gone
+    desk.object_gone(1)
     assert desk.said[-1] == ("info", "object 1 is gone from this frame on: frame 4 is its last.")
     assert desk.session.objects[0].lifetime == range(5)
-    assert desk.on_ended
+    assert desk.on_gone
     assert not np.asarray(desk.session.labels)[5:].any()
     np.testing.assert_array_equal(np.asarray(desk.session.labels)[:5], masks[:5])
     desk.go_to(4)
-    assert not desk.on_ended
-    desk.end_object(1, ended=False)
-    assert desk.said[-1][1].startswith("object 1 goes on to the last frame.")
+    assert not desk.on_gone
+    desk.go_to(7)
+    desk.object_gone(1, gone=False)
+    assert desk.said[-1][1].startswith("object 1 may be on frames 0 to 7.")
     np.testing.assert_array_equal(np.asarray(desk.session.labels), masks)
 
 
-def test_an_object_does_not_end_before_it_begins(desks):
-    """On the first frame of all, an object that is gone would never have been: it is refused, and nothing changes."""
+def test_an_object_begins_after_where_it_is_gone(desks):
+    """Before the first frame on which it was drawn, that says when it begins; each end is taken back by itself."""
     desk = desks()
-    scene.drawn_at(desk, 2)
+    scene.drawn_at(desk, 4)
+    desk.propagate()
+    desk.wait()
+    masks = np.array(desk.session.labels)
+    desk.go_to(1)
+    desk.object_gone(1)
+    assert desk.said[-1] == ("info", "object 1 begins after this frame: frame 2 is its first.")
+    desk.go_to(6)
+    desk.object_gone(1)
+    assert desk.session.objects[0].lifetime == range(2, 6)
+    shown = np.asarray(desk.session.labels)
+    np.testing.assert_array_equal(shown[2:6], masks[2:6])
+    assert not shown[:2].any()
+    assert not shown[6:].any()
     desk.go_to(0)
+    desk.object_gone(1, gone=False)
+    assert desk.session.objects[0].lifetime == range(6)
+    np.testing.assert_array_equal(np.asarray(desk.session.labels)[:6], masks[:6])
+
+
+def test_an_object_does_not_end_before_it_begins(desks):
+    """On the first frame of all, where it was drawn, it can't be gone: that is refused, and nothing changes."""
+    desk = desks()
+    scene.drawn_at(desk, 0)
     with pytest.raises(InputError, match="frame 0"):
-        desk.end_object(1)
+        desk.object_gone(1)
     assert desk.session.objects[0].lifetime == range(8)
 
 

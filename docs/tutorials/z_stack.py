@@ -90,8 +90,7 @@ for number in (1, 2, 3):
     session.set_lifetime(number, start=int(real[0]), stop=int(real[-1]) + 1)
 
 # %% [markdown]
-# In napari, go to the first section without the object and press **End**; where it begins is said from the console:
-# `dock().session.set_lifetime(1, 4, 28)`.
+# In napari, go to the first section above the object, and to the last one below it, and press **Gone** on each.
 #
 # ## Volumes
 #

@@ -35,9 +35,9 @@ def divide(viewer: napari.viewer.Viewer) -> None:
     open_dock(viewer).run("divide")
 
 
-def end_object(viewer: napari.viewer.Viewer) -> None:
-    """Let the chosen object be gone from the frame on screen on, or go on where it is gone already."""
-    open_dock(viewer).run("end_object")
+def object_gone(viewer: napari.viewer.Viewer) -> None:
+    """Let the chosen object end, or begin, beside the frame on screen; or be there after all."""
+    open_dock(viewer).run("object_gone")
 
 
 def next_object(viewer: napari.viewer.Viewer) -> None:

@@ -1,4 +1,4 @@
-"""What can be done with the objects of a desk: add, choose, rename, hide, lock, remove, end, divide; no Qt."""
+"""What can be done with the objects of a desk: add, rename, hide, lock, remove, begin, end, divide; no Qt."""
 
 from __future__ import annotations
 
@@ -76,20 +76,31 @@ class Objects(Work):
         session, _ = self._live()
         self._edit(lambda: session.remove_object(object_id), self._all_changed)
 
-    def end_object(self, object_id: int, ended: bool = True) -> None:
-        """Let an object be gone from the frame on screen on, or go on to the stack's last frame."""
+    def object_gone(self, object_id: int, gone: bool = True) -> None:
+        """Let an object not be on the frame on screen, nor behind it as seen from where it was drawn; or be there.
+
+        Before its first annotated frame that says when it begins, else when it ends.
+        """
         session, binding = self._live()
-        frame = binding.seen if ended else session.shape[0]
+        frame, last = binding.seen, session.shape[0] - 1
+        one = next(o for o in session.objects if o.id == object_id)
+        drawn = session.annotated_frames(object_id)
+        start, stop = one.lifetime.start, one.lifetime.stop
+        if gone and drawn and frame < min(drawn):
+            start = frame + 1
+            said = f"{one.name} begins after this frame: frame {start} is its first."
+        elif gone:
+            stop = frame
+            said = f"{one.name} is gone from this frame on: frame {stop - 1} is its last."
+        else:
+            start, stop = (0, stop) if frame < start else (start, last + 1)
+            said = f"{one.name} may be on frames {start} to {stop - 1}. Where it has no mask yet, propagate."
 
         def then(_: None) -> None:
             self._all_changed()
-            name = next(o.name for o in session.objects if o.id == object_id)
-            if ended:
-                self.notice(f"{name} is gone from this frame on: frame {frame - 1} is its last.")
-            else:
-                self.notice(f"{name} goes on to the last frame. Where it has no mask yet, propagate.")
+            self.notice(said)
 
-        self._edit(lambda: session.end_object(object_id, frame), then)
+        self._edit(lambda: session.set_lifetime(object_id, start, stop), then)
 
     def divide(self, object_id: int, daughters: int = 2) -> None:
         """End an object before the frame on screen, where its daughters begin: annotate them next."""

@@ -62,7 +62,7 @@ wide, and by that the window gives the panel its width."""
 MAIN = "font-weight: bold;"
 """The style of what is to be pressed: Start, then Propagate."""
 OTHERWISE = {
-    "end_object": ("Go on", "The object ended before this frame: let it go on to the last one."),
+    "object_gone": ("Not gone", "You said that the object is not on this frame: take that back."),
     "draw_background": ("Back to object", "Draw for the object that was drawn before the background."),
     "compare": ("Show after", "Show the result as it is now."),
     "accept_frame": ("Not right after all", "You said that all masks of this frame are right: take that back."),
@@ -396,8 +396,9 @@ class ObjectsSection(Section):
         add = self.button("add_object", "New object", "Add an object and draw it next.")
         remove = self.button("remove_object", "Delete", "Remove the chosen object with its masks. Undo brings it back.")
         divide = self.button("divide", "Divide", "A cell divides: it ends before this frame; its two daughters begin.")
-        end = self.button("end_object", "End", "The object is gone: from this frame on it has no mask.")
-        self.head.addWidget(_beside(add, divide, end, remove, equal=False), 1)
+        tip = "The object is not on this frame, nor behind it as seen from where you drew it: it ends, or begins, here."
+        gone = self.button("object_gone", "Gone", tip)
+        self.head.addWidget(_beside(add, divide, gone, remove, equal=False), 1)
         self.body.addWidget(self.table)
         self.body.addWidget(self.timeline)
         self.body.addWidget(self.legend)

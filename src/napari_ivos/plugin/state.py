@@ -54,8 +54,8 @@ class State:
         The frame on screen is annotated.
     on_accepted : bool
         The frame on screen was accepted as right.
-    on_ended : bool
-        The chosen object ended before the frame on screen.
+    on_gone : bool
+        The chosen object was said not to be on the frame on screen.
     """
 
     image: bool = False
@@ -77,7 +77,7 @@ class State:
     adapted: bool = False
     on_annotated: bool = False
     on_accepted: bool = False
-    on_ended: bool = False
+    on_gone: bool = False
 
 
 def state_of(session: Session | None, selected: int | None, **more: Any) -> State:
@@ -114,7 +114,7 @@ COMMANDS = (
     "edit_object",
     "remove_object",
     "divide",
-    "end_object",
+    "object_gone",
     "import_labels",
     "propagate",
     "stop",
@@ -153,7 +153,7 @@ def reasons(state: State) -> dict[str, str]:
     said["paint_mask"] = quiet or ("" if state.objects else "Add an object first.")
     said["edit_object"] = quiet or chosen
     said["remove_object"] = quiet or chosen or ("The object is locked." if state.locked else "")
-    said["divide"] = said["end_object"] = said["remove_object"]
+    said["divide"] = said["object_gone"] = said["remove_object"]
     said["import_labels"] = quiet
     said["propagate"] = _propagate(state, quiet)
     said["stop"] = "" if state.running else "Nothing is running."

@@ -223,8 +223,8 @@ class IvosWidget(QWidget):
     def _do_divide(self) -> None:
         self.desk.divide(self._chosen())
 
-    def _do_end_object(self) -> None:
-        self.desk.end_object(self._chosen(), ended=not self.desk.on_ended)
+    def _do_object_gone(self) -> None:
+        self.desk.object_gone(self._chosen(), gone=not self.desk.on_gone)
 
     def _chosen(self) -> int:
         if not self.desk.selected:
@@ -320,9 +320,9 @@ class IvosWidget(QWidget):
     def _show_commands(self) -> None:
         """Let buttons be usable, or say why they aren't."""
         state = self.desk.state(self.stack.image.value is not None)
-        self._shown_for = state.on_annotated, state.on_accepted, state.on_ended
+        self._shown_for = state.on_annotated, state.on_accepted, state.on_gone
         self.draw.turn("draw_background", self._on_background)
-        self.objects.turn("end_object", state.on_ended)
+        self.objects.turn("object_gone", state.on_gone)
         self.review.turn("compare", state.comparing)
         self.review.turn("accept_frame", state.on_accepted)
         said = reasons(state)
@@ -379,7 +379,7 @@ class IvosWidget(QWidget):
             self.objects.table.frame = frame
             if event is not None:
                 self.desk.safely(self.desk.frame_changed)
-                if (self.desk.on_annotated, self.desk.on_accepted, self.desk.on_ended) != self._shown_for:
+                if (self.desk.on_annotated, self.desk.on_accepted, self.desk.on_gone) != self._shown_for:
                     self._show_commands()
 
     def _active_changed(self, event: object = None) -> None:

@@ -238,7 +238,7 @@ class Work:
             comparing=self.comparing,
             on_annotated=self.on_annotated,
             on_accepted=self.on_accepted,
-            on_ended=self.on_ended,
+            on_gone=self.on_gone,
         )
 
     @property
@@ -257,9 +257,9 @@ class Work:
         return self.frame in self.review.accepted
 
     @property
-    def on_ended(self) -> bool:
-        """Whether the chosen object ended before the frame on screen."""
-        return any(o.id == self.selected and o.lifetime.stop <= self.frame for o in self.review.objects)
+    def on_gone(self) -> bool:
+        """Whether the chosen object was said not to be on the frame on screen."""
+        return any(o.id == self.selected and self.frame not in o.lifetime for o in self.review.objects)
 
     @property
     def where(self) -> str:
