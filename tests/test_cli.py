@@ -800,6 +800,7 @@ def test_info_of_a_project(project, run):
     _, said, _ = run("info", project, "--json")
     facts = json.loads(said)
     assert facts["kind"] == "project"
+    assert facts["axes"] == "TYX"
     assert [o["id"] for o in facts["objects"]] == [1, 2]
     assert facts["objects"][0]["annotated_frames"] == [4]
     assert facts["rounds"][0]["annotated"] == {"4": [1, 2]}

@@ -261,6 +261,20 @@ def test_an_object_begins_after_where_it_is_gone(desks):
     np.testing.assert_array_equal(np.asarray(desk.session.labels)[:6], masks[:6])
 
 
+def test_an_object_begins_after_where_it_is_gone_though_a_frame_before_was_emptied(desks):
+    """A frame that a stroke of the background has emptied is not where the object was drawn."""
+    desk = desks()
+    scene.drawn_at(desk, 5)
+    desk.propagate()
+    desk.wait()
+    desk.session.annotate(1, np.zeros((scene.HEIGHT, scene.WIDTH), np.uint16), objects=[1])
+    desk._all_changed()
+    desk.wait()
+    desk.go_to(3)
+    desk.object_gone(1)
+    assert desk.session.objects[0].lifetime == range(4, 8)
+
+
 def test_an_object_does_not_end_before_it_begins(desks):
     """On the first frame of all, where it was drawn, it can't be gone: that is refused, and nothing changes."""
     desk = desks()

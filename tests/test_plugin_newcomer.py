@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import plugin_mouse
@@ -313,6 +314,61 @@ def test_an_image_of_one_frame_has_nowhere_to_propagate_to(window, qtbot):
     settle(qtbot, widget)
     assert widget.banner.text().startswith("There is no other frame")
     assert np.asarray(widget.session.labels[0]).any()
+
+
+def test_a_background_stroke_that_changes_nothing_says_so(window, qtbot):
+    """One beside all masks is heard, and the line says what it takes to be more than a slip."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    settle(qtbot, widget)
+    widget.run("draw_background")
+    drag(viewer, [(57, 70), (57, 76)])
+    settle(qtbot, widget)
+    assert widget.banner.text().startswith(
+        "The stroke changed no mask: one of the background counts where more than 4 "
+    )
+    assert widget.said[-1][0] == "warning"
+
+
+def test_another_stack_is_shown_on_one_of_its_frames(window, qtbot):
+    """Where the slider stands behind the end of the stack that is begun, it goes to its last frame."""
+    viewer, widget = window()
+    widget.go_to(7)
+    short = viewer.add_image(scene.movie()[:3], name="short")
+    widget.stack.image.value = short
+    widget.run("start")
+    settle(qtbot, widget)
+    assert widget.desk.binding.image is short
+    assert viewer.dims.current_step[0] == 2
+
+
+def test_nothing_is_to_be_taken_back_at_the_start(window, qtbot):
+    """The first object is there by itself: Undo takes back what the user did."""
+    viewer, widget = window()
+    assert not widget.draw.buttons["undo"].enabled
+    draw(qtbot, viewer, widget, 2)
+    settle(qtbot, widget)
+    assert widget.draw.buttons["undo"].enabled
+    widget.run("undo")
+    settle(qtbot, widget)
+    assert not widget.draw.buttons["undo"].enabled
+    assert len(widget.session.objects) == 1
+
+
+def test_a_script_names_the_file_that_it_needs(window, qtbot):
+    """Painted masks are written beside the project; the line says where."""
+    viewer, widget = window()
+    draw(qtbot, viewer, widget, 2)
+    settle(qtbot, widget)
+    widget.run("copy_script")
+    assert widget.banner.text() == "The script is on the clipboard."
+    widget.session.annotate(4, scene.square(4).astype(np.uint16))
+    widget.desk._all_changed()
+    settle(qtbot, widget)
+    widget.run("copy_script")
+    said = widget.banner.text()
+    assert "The painted masks that it reads are in " in said
+    assert Path(said.split(" are in ")[1].removesuffix(".")).is_file()
 
 
 def test_a_frame_that_is_right_is_said_to_be(window, qtbot):

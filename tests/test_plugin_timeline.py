@@ -12,8 +12,18 @@ import pytest
 
 from napari_ivos import FakePredictor
 from napari_ivos.plugin.engine import Job
-from napari_ivos.plugin.review import Review, alive
-from napari_ivos.plugin.timeline import BEST, GROUND, LINE, ROW, WORST, Timeline, picture
+from napari_ivos.plugin.review import UNKNOWN, Review, alive
+from napari_ivos.plugin.timeline import (
+    ABSENT_COLOUR,
+    BEST,
+    GROUND,
+    LINE,
+    ROW,
+    UNKNOWN_COLOUR,
+    WORST,
+    Timeline,
+    picture,
+)
 from napari_ivos.project import ObjectInfo
 
 pytestmark = plugin_mouse.WARNINGS
@@ -90,6 +100,23 @@ def test_quality_0_no_mask_not_reached_and_annotated_are_told_apart(desk, opened
     assert drawn[5, COLUMN * 4].tolist() == list(WORST)
     assert drawn[5, COLUMN * 3].tolist() not in (list(WORST), list(BEST))
     assert drawn[2, COLUMN * 7].tolist() == list(GROUND)
+
+
+def test_what_was_over_before_is_told_from_what_is_not_reached(desks):
+    """Behind an object's last, doubted masks nothing is left to do, which shows; until it is drawn on again."""
+    desk = desks(model=Unsure())
+    scene.drawn_at(desk, 2)
+    (info,) = desk.review.objects
+    assert desk.review.words(info, 7) == "not reached yet"
+    desk.propagate()
+    desk.wait()
+    assert desk.review.quality[1][7] == UNKNOWN
+    for review in (desk.review, Review.of(desk.session)):
+        assert review.words(info, 7) == "no mask: it was over before"
+        assert picture(review, COLUMN * scene.FRAMES)[5, COLUMN * 7 + 1].tolist() == list(ABSENT_COLOUR)
+    scene.drawn_at(desk, 6)
+    assert desk.review.words(info, 7) == "not reached yet"
+    assert picture(desk.review, COLUMN * scene.FRAMES)[5, COLUMN * 7 + 1].tolist() == list(UNKNOWN_COLOUR)
 
 
 def test_the_tooltip_says_what_is_under_the_mouse(desk, qtbot):

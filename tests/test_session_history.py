@@ -673,3 +673,31 @@ def test_undo_and_redo_read_the_end_of_the_history_only(session, clip, monkeypat
     assert len(read) == 2 * 32
     assert min(read) == len(steps) - 31 == 9
     assert state(session) == before
+
+
+def test_objects_are_settled_by_a_whole_propagation_until_they_change(session, clip):
+    """Both ways over all frames settle what they carry; strokes, paint or another lifetime unsettle that object."""
+    session.interact(clip.scribbles(2, 1, 2))
+    list(session.propagate("forward"))
+    assert session.settled == frozenset()
+    list(session.propagate())
+    assert session.settled == {1, 2}
+    session.rename(1, "left")
+    session.interact(clip.scribbles(5, 1))
+    assert session.settled == {2}
+    list(session.propagate())
+    assert session.settled == {1, 2}
+    session.end_object(2, 6)
+    assert session.settled == {1}
+    session.undo()
+    assert session.settled == {1, 2}
+    session.annotate(6, clip.truth[6] == 2, objects=[2])
+    assert session.settled == {1}
+
+
+def test_a_propagation_that_stops_settles_nothing(session, clip):
+    """What is left to be done is not over."""
+    session.interact(clip.scribbles(2, 1, 2))
+    for _ in session.propagate():
+        session.cancel()
+    assert session.settled == frozenset()

@@ -54,6 +54,7 @@ def project_facts(path: Path) -> dict[str, Any]:
             "kind": "project",
             "path": str(path),
             "shape": list(session.shape),
+            "axes": None if session.stack is None else session.stack.describe().get("axes"),
             "stack": None if session.stack is None else str(session.stack.source or session.stack.name),
             "read_only": session.read_only,
             "objects": [

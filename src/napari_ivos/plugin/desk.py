@@ -20,6 +20,7 @@ from napari_ivos.plugin.models import Models
 from napari_ivos.plugin.objects import Objects
 from napari_ivos.plugin.review import Review
 from napari_ivos.plugin.rounds import Rounds
+from napari_ivos.session.annotating import TOUCHED_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
     from napari_ivos.plugin.projects import Choice
     from napari_ivos.session import Session
+
+
+IDLE = (
+    "The stroke changed no mask: one of the background counts where more than "
+    f"{TOUCHED_PIXELS} pixels of a mask lie under it. Draw it farther into the mask."
+)
 
 
 class Desk(Models, Objects, Rounds, Exchange):
@@ -113,8 +120,8 @@ class Desk(Models, Objects, Rounds, Exchange):
             self._opening = self._opened = None
             found = choice or projects.found_in(self.viewer, session)
             self._begin(session, found, review)
-            if choice is None:
-                self.go_to(self.frame)  # on the plane that was segmented
+            if choice is None or geometry.beside(self.viewer, found.image, found.layout):
+                self.go_to(self.frame)  # on the plane that was segmented, and on a frame of this stack
             self._target = target if session.path is None else None
             if session.read_only is not None:
                 note += f" It can only be read: {session.read_only}. Nothing can be drawn."
@@ -139,7 +146,9 @@ class Desk(Models, Objects, Rounds, Exchange):
         binding = Binding(self.viewer, choice.image, layout, session, self.ring)
         binding.keys.told, binding.strokes.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
-        self.drawing = Drawing(session, binding, self.engine, self._show_result, lambda: self.loaded)
+        self.drawing = Drawing(
+            session, binding, self.engine, self._show_result, lambda: self.loaded, lambda: self.notice(IDLE, "warning")
+        )
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)
         choice.image.visible = True

@@ -52,6 +52,8 @@ class Drawing:
     loaded : callable
         Asked in the engine's thread for the model that was loaded there last: strokes that were drawn meanwhile come
         next, and may find that the window has not given it to the session yet.
+    idle : callable
+        Called when strokes have changed no mask.
 
     Attributes
     ----------
@@ -66,8 +68,9 @@ class Drawing:
         engine: Engine,
         show: Callable[[FrameResult | None], None],
         loaded: Callable[[], Predictor | None] = lambda: None,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
-        self._loaded = loaded
+        self._loaded, self._idle = loaded, idle
         self.session = session
         self.binding = binding
         self.held: list[Drawn] = []
@@ -92,6 +95,8 @@ class Drawing:
     def _done(self, job: StrokesJob, result: FrameResult | None) -> None:
         self._sent.remove(job)
         self._show(result)
+        if result is not None and not result.objects:
+            self._idle()
 
     def failed(self, job: StrokesJob, error: IvosError) -> bool:
         """Hold what the session doesn't have of a job that failed, unless it refused that; whether anything is held."""

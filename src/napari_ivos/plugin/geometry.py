@@ -274,14 +274,19 @@ def frame_seen(viewer: ViewerModel, image: Image, layout: Layout) -> int:
     InputError
         The sliders are where the layer has no frame, because another one goes on there.
     """
-    if layout.frame is not None:
-        at = round(float(place_shown(viewer, image)[layout.frame]))
-        if not 0 <= at < layout.frames:
-            raise InputError(
-                f"{image.name} has no frame where the slider is: it has frames 0 to {layout.frames - 1}. Go to the "
-                "frame that you mean."
-            )
+    if beside(viewer, image, layout):
+        raise InputError(
+            f"{image.name} has no frame where the slider is: it has frames 0 to {layout.frames - 1}. Go to the "
+            "frame that you mean."
+        )
     return frame_shown(viewer, image, layout)
+
+
+def beside(viewer: ViewerModel, image: Image, layout: Layout) -> bool:
+    """Whether the sliders are where the layer has no frame, because another one goes on there."""
+    if layout.frame is None:
+        return False
+    return not 0 <= round(float(place_shown(viewer, image)[layout.frame])) < layout.frames
 
 
 def show_frame(viewer: ViewerModel, image: Image, layout: Layout, frame: int) -> None:

@@ -44,6 +44,8 @@ class Review:
         Frames that the user said are right, and that have the same masks still.
     absent : dict of int to (T,) bool array
         Where a round came, or the user annotated, and the object is not there: the quality is that of its absence.
+    settled : frozenset of int
+        Objects of which nothing is left to propagate: where no round came, they were over before.
     """
 
     frames: int = 0
@@ -54,6 +56,7 @@ class Review:
     round: int = 0
     accepted: frozenset[int] = frozenset()
     absent: dict[int, Flags] = field(default_factory=dict)
+    settled: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         for object_id, row in self.quality.items():
@@ -78,6 +81,7 @@ class Review:
         """Read the objects, their annotated frames and the accepted ones again; cheap."""
         self.objects = session.objects
         self.accepted = session.accepted
+        self.settled = session.settled
         self.annotated = {o.id: session.annotated_frames(o.id) for o in self.objects}
         for o in self.objects:
             self._row(o.id)
@@ -111,6 +115,7 @@ class Review:
         if propagated_in is not None and propagated_in != self.round:
             self.changed.clear()
             self.round = propagated_in
+        self.settled -= quality.keys()
         for object_id, value in quality.items():
             self._row(object_id)[frame] = value if object_id in found else UNKNOWN
             self.absent[object_id][frame] = not found.get(object_id, True)
@@ -129,7 +134,7 @@ class Review:
         if frame in self.annotated.get(info.id, ()):
             return "yours: it is not there" if absent else "yours: drawn or painted"
         if value < 0:
-            return "not reached yet"
+            return "no mask: it was over before" if info.id in self.settled else "not reached yet"
         said = f"no mask, looked for (sure: {value:.2f})" if absent else f"mask of quality {value:.2f}"
         return f"{said}, accepted as right" if frame in self.accepted else said
 

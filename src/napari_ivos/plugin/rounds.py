@@ -60,6 +60,7 @@ class Rounds(Work):
                 yield from patiently(lambda: session.propagate(direction, start, stop))
 
         def then(value: object) -> None:
+            self.review.mark(session)
             self.notice(_told(task.meter.done, task.stop.is_set()) if session.shape[0] > 1 else ALONE)
 
         task = Run("propagate", run, session, then=then)
@@ -109,7 +110,7 @@ class Rounds(Work):
         session, binding = self._live()
         frame = session.suggest_frame()
         if frame is None:
-            self.notice("Nothing to suggest: every frame is annotated, or nothing was propagated yet.")
+            self.notice("Nothing to suggest: every frame that was propagated is annotated, or right as you said.")
             return
         binding.show_frame(frame)
         alive = {o.id: o.name for o in session.objects if frame in o.lifetime and not o.locked}
@@ -120,7 +121,7 @@ class Rounds(Work):
         if not isinstance(self.viewer.layers.selection.active, Labels):  # in which one paints
             self.select(worst)
         said = f"Frame {frame}: the least sure is {alive[worst]} ({known[worst]:.2f})."
-        self.notice(f"{said} Draw where it is wrong; if all is right, say so (Frame is right).")
+        self.notice(f"{said} Draw where it is wrong. Is it not there at all: Gone. Is all right: Frame is right.")
 
     def undo(self, to: Literal["step", "round"] = "step") -> None:
         """Take back the last step (a stroke, an edit, a propagation), or the last round but for its new objects."""

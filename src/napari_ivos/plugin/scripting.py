@@ -6,7 +6,10 @@ written beside it: painted masks as one compressed .npz, models that only the pr
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +21,6 @@ from napari_ivos.predictor import FakePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from napari_ivos.session import ObjectInfo, Session, Step, StrokeRecord
 
@@ -88,6 +90,12 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
     if masks:
         lines += [f"with np.load({str(stored)!r}) as file:", "    masks = dict(file)", PAINTED]
     return "\n".join([*lines, "", *body, "", 'session.export("labels.tif")', ""])
+
+
+def masks_file(program: str) -> Path | None:
+    """The file of painted masks that was written for a program to read; None where it needs none."""
+    found = re.search(r"^with np\.load\((.+)\) as file:$", program, re.MULTILINE)
+    return None if found is None else Path(ast.literal_eval(found[1]))
 
 
 def _digest(masks: Masks) -> str:

@@ -99,7 +99,7 @@ def state_of(session: Session | None, selected: int | None, **more: Any) -> Stat
         annotated=any(s.kind in ANNOTATING for s in active),
         propagated=bool(rounds),
         corrected=len(rounds) > 1,
-        can_undo=bool(active),
+        can_undo=[s.kind for s in active] not in ([], ["add object"]),  # which Start does by itself
         can_redo=any(s.state == UNDONE for s in log),
         adapted=session.adapted is not None,
     )

@@ -57,9 +57,9 @@ def picture(review: Review, width: int) -> Picture:
     """The rows as an image (rows * ROW, width, 3).
 
     A mask's quality as colour from top to bottom; no mask, where one was looked for, as a line of its quality on black;
-    grey where no round has come yet; nothing where the object has not begun or has ended. Annotated frames are white
-    marks, hollow where the object is not there. Below runs a line for the object's span in the last round, above one
-    where the frame was accepted as right.
+    black alone where the object was over before; grey where no round has come yet; nothing where the object has not
+    begun or has ended. Annotated frames are white marks, hollow where the object is not there. Below runs a line for
+    the object's span in the last round, above one where the frame was accepted as right.
     Costs a few passes over each row, whatever the number of frames.
     """
     objects = review.objects[:ROWS_AT_MOST]
@@ -83,7 +83,8 @@ def _draw_masks(strip: Picture, review: Review, info: ObjectInfo, width: int) ->
     masks, gone = columns(np.where(absent, UNKNOWN, quality), width), columns(np.where(absent, quality, UNKNOWN), width)
     alone = (gone >= 0) & (masks < 0)
     strip[1:-2] = coloured(masks)
-    strip[1:-2, alone] = ABSENT_COLOUR
+    over = alone | ((gone < 0) & (masks < 0) & (info.id in review.settled))
+    strip[1:-2, over] = ABSENT_COLOUR
     strip[LINE, alone] = coloured(gone[alone])
     strip[1:-2, ~alive(info.lifetime, review.frames, width)] = GROUND
     frames = review.annotated.get(info.id, ())

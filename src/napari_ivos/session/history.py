@@ -104,3 +104,23 @@ def painted_by(project: Project, number: int) -> Painted:
     for object_id, patch in project.patches(rows).items():
         labels[patch.box.slices][patch.probability > 0] = object_id
     return Painted(frame, labels, tuple(sorted(spreads)), tuple(sorted(i for i, value in spreads.items() if value > 0)))
+
+
+LIFETIMES = ("set lifetime", "end object", "divide")
+"""Kinds of steps that change on which frames objects may be."""
+
+
+def settled(project: Project) -> frozenset[int]:
+    """Objects of which nothing is left to propagate: see `Session.settled`."""
+    everywhere = [1, -1], [0, project.shape[0]]
+    done: dict[int, int] = {}
+    for step in project.steps():
+        detail = step.detail if step.state is StepState.ACTIVE else {}
+        whole = detail.get("complete") is True and (detail.get("directions"), detail.get("frames")) == everywhere
+        if step.kind in LIFETIMES or (step.kind == "propagate" and whole):
+            for object_id in detail.get("objects", ()):
+                done.pop(object_id, None)
+                if step.kind == "propagate":
+                    done[object_id] = step.number
+    later = {a.object_id for a in project.annotations() if a.step > done.get(a.object_id, a.step)}
+    return frozenset(done) - later

@@ -802,6 +802,14 @@ class Session:
         return self._project.worst_frame(self._project.annotated_frames() | self.accepted)
 
     @property
+    def settled(self) -> frozenset[int]:
+        """Objects that a propagation of the whole stack has carried to their ends, and that were not changed since.
+
+        Where such an object has no mask and none was looked for, it was over before.
+        """
+        return history.settled(self._project)
+
+    @property
     def accepted(self) -> frozenset[int]:
         """Frames that `accept` said are right, and that still have the masks that it said so of."""
         return accepting.accepted(self._project)
