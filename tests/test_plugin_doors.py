@@ -223,7 +223,7 @@ def test_a_session_worked_by_commands_alone(viewer, qtbot, project):
     widget.go_to(6)
     do("object_gone")
     assert widget.session.objects[0].lifetime == range(6)
-    assert widget.objects.buttons["object_gone"].text == "Not gone"
+    assert widget.objects.buttons["object_gone"].text == "There"
     assert "take that back" in widget.objects.buttons["object_gone"].tooltip
     widget.go_to(5)
     assert widget.objects.buttons["object_gone"].text == "Gone"

@@ -358,7 +358,7 @@ def test_who_knows_better_says_that_frames_are_sections(make_napari_viewer, qtbo
         return
     assert offered == ["t (8)", "z (8)"]
     assert words == "8 frames of 60 × 80 px, taken as times (sections: choose z under Advanced)"
-    assert widget.stack.words.text() == "8 frames of 60 × 80 px, sections of a volume"
+    assert widget.stack.words.text() == "8 frames of 60 × 80 px, along z"
     widget.desk.session.add_object("nucleus")
     widget.desk.save(tmp_path / "nuclei.ivos")
     settle(qtbot, widget)
@@ -367,7 +367,7 @@ def test_who_knows_better_says_that_frames_are_sections(make_napari_viewer, qtbo
     again, _, _ = begun()
     assert again.session.path == tmp_path / "nuclei.ivos"
     assert again.session.stack.describe()["open"]["frame_axis"] == "Z"
-    assert again.stack.words.text() == "8 frames of 60 × 80 px, sections of a volume"
+    assert again.stack.words.text() == "8 frames of 60 × 80 px, along z"
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])

@@ -121,8 +121,8 @@ print(f"after round 4: J {overlap():.3f}; frame {frame} is exact: {exact}")
 #
 # A mask on a frame where the object is not costs more strokes than one click: go to the first frame without it and
 # press **Gone**; in a script that is `session.end_object(1, frame)`. Before the frames that you drew on, that button
-# says that it begins later; on a frame where it is gone, that it is **Not gone**. For a cell that divides, **Divide**
-# ends the mother and starts two daughters, and the lineage goes into the exports.
+# says that it begins later; on a frame where it is gone, that it is **There** after all. For a cell that divides,
+# **Divide** ends the mother and starts two daughters, and the lineage goes into the exports.
 #
 # ## 5. Lock what is done
 #

@@ -98,7 +98,7 @@ def _words(layout: Layout) -> str:
     if layout.assumed:
         return f"{layout.words}, taken as times (sections: choose z under Advanced)"
     alone = len(layout.frame_axes) == 1
-    return f"{layout.words}, sections of a volume" if alone and layout.frame_letter == "Z" else layout.words
+    return f"{layout.words}, along z" if alone and layout.frame_letter == "Z" else layout.words
 
 
 def _offer(box: ComboBox, layers: list[Any]) -> None:

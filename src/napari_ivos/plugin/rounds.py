@@ -121,7 +121,7 @@ class Rounds(Work):
         if not isinstance(self.viewer.layers.selection.active, Labels):  # in which one paints
             self.select(worst)
         said = f"Frame {frame}: the least sure is {alive[worst]} ({known[worst]:.2f})."
-        self.notice(f"{said} Draw where it is wrong. Is it not there at all: Gone. Is all right: Frame is right.")
+        self.notice(f"{said} Draw where it is wrong; or press Gone, or Frame is right.")
 
     def undo(self, to: Literal["step", "round"] = "step") -> None:
         """Take back the last step (a stroke, an edit, a propagation), or the last round but for its new objects."""

@@ -62,7 +62,7 @@ wide, and by that the window gives the panel its width."""
 MAIN = "font-weight: bold;"
 """The style of what is to be pressed: Start, then Propagate."""
 OTHERWISE = {
-    "object_gone": ("Not gone", "You said that the object is not on this frame: take that back."),
+    "object_gone": ("There", "You said that the object is not on this frame: take that back."),
     "draw_background": ("Back to object", "Draw for the object that was drawn before the background."),
     "compare": ("Show after", "Show the result as it is now."),
     "accept_frame": ("Not right after all", "You said that all masks of this frame are right: take that back."),

@@ -143,7 +143,7 @@ def check_alive(states: States, object_ids: Collection[int], frame: int) -> None
             end = "the end" if state.stop is None else f"frame {state.stop - 1}"
             raise InputError(
                 f"Object {object_id} ({state.name}) lives from frame {state.start} to {end}, so it can't be annotated "
-                f"on frame {frame}. Let it be there (Not gone in napari, set_lifetime), or add a new object."
+                f"on frame {frame}. Let it be there (There in napari, set_lifetime), or add a new object."
             )
 
 
