@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 IDLE = (
-    "The stroke changed no mask: one of the background counts where more than "
-    f"{TOUCHED_PIXELS} pixels of a mask lie under it. Draw it farther into the mask."
+    f"No mask has changed: more than {TOUCHED_PIXELS} pixels of one must lie under a stroke of the background. "
+    "It counts with the next stroke on this frame."
 )
 
 
@@ -147,7 +147,7 @@ class Desk(Models, Objects, Rounds, Exchange):
         binding.keys.told, binding.strokes.on_stroke = self._by_key, self._at_once
         self.session, self.review, self.binding = session, review, binding
         self.drawing = Drawing(
-            session, binding, self.engine, self._show_result, lambda: self.loaded, lambda: self.notice(IDLE, "warning")
+            session, binding, self.engine, self._show_result, lambda: self.loaded, lambda: self.notice(IDLE)
         )
         if self.model is not None and session.read_only is None:
             session.use_model(self.model)

@@ -115,7 +115,7 @@ class Review:
         if propagated_in is not None and propagated_in != self.round:
             self.changed.clear()
             self.round = propagated_in
-        self.settled -= quality.keys()
+        self.settled -= frozenset(quality)
         for object_id, value in quality.items():
             self._row(object_id)[frame] = value if object_id in found else UNKNOWN
             self.absent[object_id][frame] = not found.get(object_id, True)
