@@ -215,12 +215,17 @@ def test_divide_ends_the_mother_and_begins_daughters(desks):
     assert not (np.asarray(desk.session.labels[5]) == 1).any()
 
 
-def test_an_object_ends_where_it_is_gone(desks):
-    """It has no mask from the frame on screen on, which is said; taken back, the masks are there again."""
-    desk = desks()
-    scene.drawn_at(desk, 2)
+def carried(desk, frame):
+    """The desk, with the bright square drawn on a frame and carried to all."""
+    scene.drawn_at(desk, frame)
     desk.propagate()
     desk.wait()
+    return desk
+
+
+def test_an_object_ends_where_it_is_gone(desks):
+    """It has no mask from the frame on screen on, which is said; taken back, the masks are there again."""
+    desk = carried(desks(), 2)
     masks = np.array(desk.session.labels)
     desk.go_to(5)
     assert not desk.on_gone
@@ -240,10 +245,7 @@ def test_an_object_ends_where_it_is_gone(desks):
 
 def test_an_object_begins_after_where_it_is_gone(desks):
     """Before the first frame on which it was drawn, that says when it begins; each end is taken back by itself."""
-    desk = desks()
-    scene.drawn_at(desk, 4)
-    desk.propagate()
-    desk.wait()
+    desk = carried(desks(), 4)
     masks = np.array(desk.session.labels)
     desk.go_to(1)
     desk.object_gone(1)
@@ -263,10 +265,7 @@ def test_an_object_begins_after_where_it_is_gone(desks):
 
 def test_an_object_begins_after_where_it_is_gone_though_a_frame_before_was_emptied(desks):
     """A frame that a stroke of the background has emptied is not where the object was drawn."""
-    desk = desks()
-    scene.drawn_at(desk, 5)
-    desk.propagate()
-    desk.wait()
+    desk = carried(desks(), 5)
     desk.session.annotate(1, np.zeros((scene.HEIGHT, scene.WIDTH), np.uint16), objects=[1])
     desk._all_changed()
     desk.wait()
@@ -281,6 +280,8 @@ def test_an_object_does_not_end_before_it_begins(desks):
     scene.drawn_at(desk, 0)
     with pytest.raises(InputError, match="frame 0"):
         desk.object_gone(1)
+    with pytest.raises(InputError, match="no object 7"):
+        desk.object_gone(7)
     assert desk.session.objects[0].lifetime == range(8)
 
 

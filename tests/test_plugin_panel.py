@@ -318,7 +318,7 @@ def test_the_plane_that_start_would_take_is_said(window, qtbot):
     assert words.text() == "8 frames of 60 × 80 px, z = 3"
     widget.stack.frames.value = (1, "Z")
     viewer.dims.set_point(0, 6)
-    assert words.text() == "5 frames of 60 × 80 px, t = 6"
+    assert words.text() == "5 sections of 60 × 80 px, t = 6"
     widget.stack.frames.value = (0, "T")
     viewer.dims.set_point(1, 2)
     plugin_mouse.start(qtbot, widget)
@@ -358,7 +358,7 @@ def test_who_knows_better_says_that_frames_are_sections(make_napari_viewer, qtbo
         return
     assert offered == ["t (8)", "z (8)"]
     assert words == "8 frames of 60 × 80 px, taken as times (sections: choose z under Advanced)"
-    assert widget.stack.words.text() == "8 frames of 60 × 80 px, along z"
+    assert widget.stack.words.text() == "8 sections of 60 × 80 px"
     widget.desk.session.add_object("nucleus")
     widget.desk.save(tmp_path / "nuclei.ivos")
     settle(qtbot, widget)
@@ -367,7 +367,7 @@ def test_who_knows_better_says_that_frames_are_sections(make_napari_viewer, qtbo
     again, _, _ = begun()
     assert again.session.path == tmp_path / "nuclei.ivos"
     assert again.session.stack.describe()["open"]["frame_axis"] == "Z"
-    assert again.stack.words.text() == "8 frames of 60 × 80 px, along z"
+    assert again.stack.words.text() == "8 sections of 60 × 80 px"
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])

@@ -467,7 +467,7 @@ def test_models_of_two_scripts_are_two_files(desks, tmp_path):
         model.portable_weights = lambda k=k: b"weights %d" % k
         desk.session.use_model(model)
         scene.drawn_at(desk, 2)
-        text = script(desk.session, tmp_path)
+        text = desk.script(tmp_path)
         name = next(p for p in tmp_path.glob("work_model_*.safetensors") if p.read_bytes() == b"weights %d" % k)
         assert str(name) in text
     assert len(list(tmp_path.glob("work_model_*.safetensors"))) == 2

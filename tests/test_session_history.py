@@ -691,6 +691,10 @@ def test_objects_are_settled_by_a_whole_propagation_until_they_change(session, c
     assert session.settled == {1}
     session.undo()
     assert session.settled == {1, 2}
+    session.set_lifetime(2, 1)
+    assert session.settled == {1}
+    session.set_lifetime(2)
+    assert session.settled == {1, 2}
     session.annotate(6, clip.truth[6] == 2, objects=[2])
     assert session.settled == {1}
 

@@ -382,6 +382,11 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
     InputError
         Not that JSON, strokes on a frame that the stack does not have, or no stroke at all.
     """
+    return read_davis_of(source, shape)[0]
+
+
+def read_davis_of(source: str | Path | Mapping[str, Any], shape: tuple[int, int, int]) -> tuple[list[Scribbles], str]:
+    """Scribbles as by `read_davis`, and the name of the sequence that they were drawn on; empty where none is said."""
     name, data = _load_json(source)
     frames = data.get("scribbles") if isinstance(data, Mapping) else None
     if not isinstance(frames, list):
@@ -400,25 +405,8 @@ def read_davis(source: str | Path | Mapping[str, Any], shape: tuple[int, int, in
         found.append(Scribbles(frame, strokes))
     if not found:
         raise InputError(f"{name}: no stroke on any of {len(frames)} frames.")
-    return found
-
-
-def davis_sequence(source: str | Path | Mapping[str, Any]) -> str:
-    """The name of the sequence that scribbles were drawn on, as their file says; empty where it says none.
-
-    Parameters
-    ----------
-    source : path or mapping
-        As for `read_davis`.
-
-    Raises
-    ------
-    InputError
-        A file that can't be read, or is not JSON.
-    """
-    _, data = _load_json(source)
-    found = data.get("sequence") if isinstance(data, Mapping) else None
-    return found if isinstance(found, str) else ""
+    sequence = data.get("sequence")
+    return found, sequence if isinstance(sequence, str) else ""
 
 
 def _read_stroke(line: Any, image_shape: tuple[int, int], place: str) -> Stroke:

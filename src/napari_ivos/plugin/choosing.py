@@ -94,11 +94,10 @@ class Choosing:
 
 
 def _words(layout: Layout) -> str:
-    """What is segmented, and where nothing else could be meant, whether as times or as sections."""
+    """What is segmented, and whether as times or as sections where nothing says which they are."""
     if layout.assumed:
         return f"{layout.words}, taken as times (sections: choose z under Advanced)"
-    alone = len(layout.frame_axes) == 1
-    return f"{layout.words}, along z" if alone and layout.frame_letter == "Z" else layout.words
+    return layout.words
 
 
 def _offer(box: ComboBox, layers: list[Any]) -> None:

@@ -80,10 +80,14 @@ class Exchange(Work):
         self.exporter.submit(Job("tracks", lambda job: telling.tracks(session), session, then=then))
 
     def script(self, folder: str | Path | None = None) -> str:
+        """The same work as a Python program: see `program`."""
+        return self.program(folder)[0]
+
+    def program(self, folder: str | Path | None = None) -> tuple[str, Path | None]:
         """The same work as a Python program, which gives the same labels to the last bit on the same machine.
 
         What does not fit into text (painted masks, adapted models) is written into `folder` (default: the project's),
-        where the program looks for it.
+        where the program looks for it. The second is the file of the masks; None where there are none.
         """
         session, _ = self._live()
         session.commit_paint()

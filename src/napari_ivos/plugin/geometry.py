@@ -123,10 +123,11 @@ class Layout:
 
     @property
     def words(self) -> str:
-        """For people: "48 frames of 256 x 320 px, z = 3"."""
+        """For people: "48 frames of 256 x 320 px, z = 3"; along Z frames are sections."""
         t, h, w = self.stack_shape
         held = "".join(f", {self.letters[a].lower()} = {at}" for a, at in self.held.items() if self.shape[a] > 1)
-        return f"{counted(t, 'frame')} of {h} × {w} px{held}"
+        what = "section" if self.frame_letter == "Z" else "frame"
+        return f"{counted(t, what)} of {h} × {w} px{held}"
 
 
 def _laid_out(

@@ -83,8 +83,8 @@ class Objects(Work):
         """
         session, binding = self._live()
         frame, last = binding.seen, session.shape[0] - 1
+        drawn = [t for t in session.annotated_frames(object_id) if not self.review.absent[object_id][t]]
         one = next(o for o in session.objects if o.id == object_id)
-        drawn = [t for t in self.review.annotated.get(object_id, ()) if not self.review.absent[object_id][t]]
         start, stop = one.lifetime.start, one.lifetime.stop
         if gone and drawn and frame < min(drawn):
             start = frame + 1

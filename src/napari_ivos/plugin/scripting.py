@@ -6,10 +6,7 @@ written beside it: painted masks as one compressed .npz, models that only the pr
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +18,7 @@ from napari_ivos.predictor import FakePredictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from napari_ivos.session import ObjectInfo, Session, Step, StrokeRecord
 
@@ -44,8 +42,8 @@ def painted(step, row, column):
 '''
 
 
-def script(session: Session, folder: Path, source: str | Path | None = None) -> str:
-    """The program; masks and models that it needs are written into `folder`.
+def script(session: Session, folder: Path, source: str | Path | None = None) -> tuple[str, Path | None]:
+    """The program, and the file of its painted masks, if it has any; these, and models, are written into `folder`.
 
     Parameters
     ----------
@@ -89,13 +87,7 @@ def script(session: Session, folder: Path, source: str | Path | None = None) -> 
         lines += [f"session.contrast = {[tuple(map(float, pair)) for pair in session.contrast]}"]
     if masks:
         lines += [f"with np.load({str(stored)!r}) as file:", "    masks = dict(file)", PAINTED]
-    return "\n".join([*lines, "", *body, "", 'session.export("labels.tif")', ""])
-
-
-def masks_file(program: str) -> Path | None:
-    """The file of painted masks that was written for a program to read; None where it needs none."""
-    found = re.search(r"^with np\.load\((.+)\) as file:$", program, re.MULTILINE)
-    return None if found is None else Path(ast.literal_eval(found[1]))
+    return "\n".join([*lines, "", *body, "", 'session.export("labels.tif")', ""]), stored if masks else None
 
 
 def _digest(masks: Masks) -> str:

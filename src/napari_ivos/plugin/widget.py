@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QVBoxLayout, QWidget
 
 from napari_ivos.errors import InputError
-from napari_ivos.plugin import preferences, projects, scripting
+from napari_ivos.plugin import preferences, projects
 from napari_ivos.plugin.activity import Activity
 from napari_ivos.plugin.choosing import Choosing
 from napari_ivos.plugin.desks import desk_of
@@ -279,8 +279,7 @@ class IvosWidget(QWidget):
                 self.desk.export(path, kind, overwrite)
 
     def _do_copy_script(self) -> None:
-        program = self.desk.script()
-        masks = scripting.masks_file(program)
+        program, masks = self.desk.program()
         beside = "" if masks is None else f" The painted masks that it reads are in {masks}."
         self._copy(program, f"The script is on the clipboard.{beside}")
 

@@ -13,7 +13,7 @@ from napari_ivos.errors import InputError
 from napari_ivos.project import ROUND_KINDS, Project, Step, StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,21 +106,23 @@ def painted_by(project: Project, number: int) -> Painted:
     return Painted(frame, labels, tuple(sorted(spreads)), tuple(sorted(i for i, value in spreads.items() if value > 0)))
 
 
-LIFETIMES = ("set lifetime", "end object", "divide")
-"""Kinds of steps that change on which frames objects may be."""
+def whole_propagations(project: Project) -> Iterator[tuple[Step, list[int]]]:
+    """The steps that carried masks both ways over all frames and came to their ends, and whose masks they carried."""
+    everywhere = [1, -1], [0, project.shape[0]]
+    for step in project.steps():
+        detail = step.detail if step.kind == "propagate" and step.state is StepState.ACTIVE else {}
+        whole = detail.get("complete") is True and (detail.get("directions"), detail.get("frames")) == everywhere
+        if whole and isinstance(detail.get("objects"), list):
+            yield step, [i for i in detail["objects"] if isinstance(i, int)]
 
 
 def settled(project: Project) -> frozenset[int]:
     """Objects of which nothing is left to propagate: see `Session.settled`."""
-    everywhere = [1, -1], [0, project.shape[0]]
-    done: dict[int, int] = {}
-    for step in project.steps():
-        detail = step.detail if step.state is StepState.ACTIVE else {}
-        whole = detail.get("complete") is True and (detail.get("directions"), detail.get("frames")) == everywhere
-        if step.kind in LIFETIMES or (step.kind == "propagate" and whole):
-            for object_id in detail.get("objects", ()):
-                done.pop(object_id, None)
-                if step.kind == "propagate":
-                    done[object_id] = step.number
+    done = {i: step.number for step, objects in whole_propagations(project) for i in objects}
     later = {a.object_id for a in project.annotations() if a.step > done.get(a.object_id, a.step)}
-    return frozenset(done) - later
+    found = []
+    for object_id, now in project.objects().items():
+        then = project.object_at(object_id, done[object_id]) if object_id in done else None
+        if then is not None and (then.start, then.stop) == (now.start, now.stop):
+            found.append(object_id)
+    return frozenset(found) - later

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_ivos.errors import InputError
 from napari_ivos.frames.painted import label_images
 from napari_ivos.project import Project, StepState
-from napari_ivos.scribbles import Scribbles, Stroke, davis_sequence, read_davis
+from napari_ivos.scribbles import Scribbles, Stroke, read_davis_of
 from napari_ivos.session import stacks
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def read_starts(
     strokes: list[Scribbles] = []
     notes: list[str] = []
     if scribbles is not None and scribbles.suffix.lower() == ".json":
-        strokes = read_davis(scribbles, shape)
-        drawn_on = davis_sequence(scribbles)
+        strokes, drawn_on = read_davis_of(scribbles, shape)
         if _other_name(drawn_on, name):
             notes.append(
                 f"{scribbles.name} says that its strokes were drawn on {drawn_on!r}, and this stack is {name!r}; if "

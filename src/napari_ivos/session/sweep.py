@@ -10,9 +10,10 @@ import numpy as np
 
 from napari_ivos import steps
 from napari_ivos.merging import Bound, Origin, Pass, Patch, blend, certainty, overlap, passes
-from napari_ivos.project import LATEST, Annotation, ObjectState, Project, Row, Stage, StepState, Writer, WrittenPatch
+from napari_ivos.project import LATEST, Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
 from napari_ivos.session.guard import failing_model
+from napari_ivos.session.history import whole_propagations
 from napari_ivos.session.plan import Frames, Schedule, Track, pair
 from napari_ivos.session.stacks import doubts_that_end, told_by_looks
 from napari_ivos.steps import DOUBTS_SECTION
@@ -224,14 +225,8 @@ class Sweep:
         if start.round == self._task.round:
             return False
         if self._complete is None:
-            everywhere = [0, self._project.shape[0]]
-            self._complete = {}
-            for step in self._project.steps():
-                detail = step.detail if step.kind == "propagate" and step.state is StepState.ACTIVE else {}
-                whole = (detail.get("directions"), detail.get("frames")) == ([1, -1], everywhere)
-                if whole and detail.get("complete") is True and isinstance(detail.get("objects"), list):
-                    done = ((step.round, i) for i in detail["objects"] if isinstance(i, int))
-                    self._complete.update(dict.fromkeys(done, step.number))
+            whole = whole_propagations(self._project)
+            self._complete = {(step.round, i): step.number for step, objects in whole for i in objects}
         number = self._complete.get((start.round, start.object_id))
         then = None if number is None else self._project.object_at(start.object_id, number)
         return then is not None and (then.start, then.stop) == (state.start, state.stop)
