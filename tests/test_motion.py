@@ -260,6 +260,13 @@ def test_a_mask_is_held_on_to_where_nothing_changed(hold: motion.Hold, share: fl
     assert kept.dtype == np.float32
 
 
+def test_an_exact_mask_is_held_on_to_less_the_further_away_it_is() -> None:
+    """On the next frame by 90 %, after ten by 86 %, after forty by less than half, in the same way where it changes."""
+    holds = [motion.exact_after(k) for k in (1, 10, 40)]
+    assert [h.most for h in holds] == pytest.approx([0.9, 0.8647, 0.4746], abs=1e-3)
+    assert {(h.unsettled, h.power) for h in holds} == {(motion.FIRM.unsettled, motion.FIRM.power)}
+
+
 class Blind(FakePredictor):
     """Finds nothing on any frame to which masks are carried."""
 
@@ -269,8 +276,10 @@ class Blind(FakePredictor):
         return [np.zeros_like(r.neighbour) for r in requests]
 
 
-@pytest.mark.parametrize(("references", "firm", "held"), [(1, (), False), (2, (), True), (1, (1,), True)])
-def test_only_corrected_and_exact_masks_are_held_on_to(references: int, firm: tuple[int, ...], held: bool) -> None:
+@pytest.mark.parametrize(("references", "firm", "held"), [(1, {}, False), (2, {}, True), (1, {1: motion.FIRM}, True)])
+def test_only_corrected_and_exact_masks_are_held_on_to(
+    references: int, firm: dict[int, motion.Hold], held: bool
+) -> None:
     """A network that finds nothing loses an object of first strokes; another one stays where nothing changed."""
     blind = Blind(64)
     frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
@@ -289,6 +298,19 @@ def test_only_corrected_and_exact_masks_are_held_on_to(references: int, firm: tu
         firm,
     )
     assert (found[1].extent is not None) == held
+
+
+def test_a_painted_mask_is_let_go_on_its_way() -> None:
+    """On a still picture where the network finds nothing, a frame keeps as much of the last as its distance says."""
+    picture = (world(side=128) * 255).astype(np.uint8)
+    painted = np.zeros((128, 128), np.uint8)
+    painted[40:90, 30:80] = 1
+    with ivos.Session(ivos.open_frames(np.stack([picture] * 4), axes="TYXC"), Blind(128)) as session:
+        session.annotate(0, painted)
+        list(session.propagate())
+        left = [int(session.masks(t)[1].probability.max()) for t in range(4)]
+    for k in (1, 2, 3):
+        assert left[k] / left[k - 1] == pytest.approx(motion.exact_after(k).most, abs=0.01)
 
 
 @pytest.mark.parametrize(("colour", "share"), [(True, 0.9), (False, 0.7)])

@@ -816,9 +816,39 @@ def test_a_model_from_before_motion_starts_one_that_follows_it(data: Path, tmp_p
     assert len(was) == 4
     for a, b in zip(was, now, strict=True):
         torch.testing.assert_close(a, b)
-    wider = TrainingSettings(str(data), str(tmp_path / "w"), overrides={**overrides, "width": 24}, start_from=str(old))
+
+
+def test_a_narrow_model_starts_a_wider_one(data: Path, tmp_path: Path) -> None:
+    """The wider networks do what the narrow ones did, and learn otherwise from there; a narrower one is refused."""
+    old = tmp_path / "old.safetensors"
+    torch.manual_seed(0)
+    kind = {**TINY, "residual_masks": True, "motion": True}
+    narrow = Architecture(**kind)
+    networks = new_networks(narrow)
+    for p in (q for network in networks for q in network.parameters()):
+        torch.nn.init.normal_(p, std=0.05)  # nothing is 0 by chance
+    old.write_bytes(to_bytes(*networks, narrow))
+    widths = {"width": narrow.width + 8, "fine_width": narrow.fine_width + 4}
+    settings = TrainingSettings(str(data), str(tmp_path / "w"), overrides={**kind, **widths}, start_from=str(old))
+    wide, before = train.Trainer(settings), load_model(old, device="cpu")
+    image, planes = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    valid = torch.ones(2, 1, dtype=torch.bool)
+    was, known = before.interaction(image, planes)
+    now, wider = wide.interaction(image, planes)
+    torch.testing.assert_close(wider.value[:, : narrow.width], known.value[:, :-1])
+    torch.testing.assert_close(wider.value[:, -1], known.value[:, -1])
+    was += before.propagation(image, planes, [known], valid)
+    now += wide.propagation(image, planes, [wider], valid)
+    assert len(was) == 8
+    for a, b in zip(was, now, strict=True):
+        torch.testing.assert_close(a, b)
+    sum(x.sum() for x in now).backward()
+    extra = wide.propagation.decoder.heads[3].weight.grad[:, narrow.fine_width :]
+    assert extra.abs().sum() > 0
+    less = {**kind, "width": narrow.width - 4}
+    settings = TrainingSettings(str(data), str(tmp_path / "n"), overrides=less, start_from=str(old))
     with pytest.raises(WeightsError, match="another architecture"):
-        train.Trainer(wider)
+        train.Trainer(settings)
 
 
 def test_a_spoilt_mask_has_lost_a_side_or_won_a_piece() -> None:

@@ -8,6 +8,7 @@ cell and for an elephant. Training and use call the same function.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,6 +64,9 @@ FIRM, LOOSE = Hold(0.9, 0.06, 2.0), Hold(0.7, 0.05, 1.0)
 """For exact masks, and for corrected ones in films in colour; for corrected ones in grey stacks, in which a picture
 that looks unchanged says less: there a firm hold cost J 0.02 after eight rounds on sections in EM.
 """
+LASTING = 50.0
+"""Frames behind which the hold on a mask that was exact has fallen to 1/e, as a Gaussian does: far away it is exact no
+more, and the network has to repair it."""
 
 
 class Moved(NamedTuple):
@@ -134,6 +138,11 @@ def keep_unchanged(found: Float, moved: Moved, hold: Hold) -> Float:
     """
     weight = hold.most * np.exp(-((moved.change / hold.unsettled) ** hold.power))
     return np.asarray(found + weight * (moved.mask - found), np.float32)
+
+
+def exact_after(frames: int) -> Hold:
+    """How a mask is held on to that was exact so many frames ago."""
+    return FIRM._replace(most=FIRM.most * math.exp(-((frames / LASTING) ** 2)))
 
 
 @functools.cache

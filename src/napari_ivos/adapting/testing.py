@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ivos import steps
+from napari_ivos import motion, steps
 from napari_ivos.merging import Origin, overlap
 from napari_ivos.session.stacks import told_by_looks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from napari_ivos.adapting.material import Material
     from napari_ivos.merging import Patch
@@ -77,8 +77,9 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         carried = {i: patch for i, (patch, _) in way.items()}
         references = _learn(start, carried, predictor, stack, by_looks)
         direction = 1 if trial.frame > start else -1
-        firm = {i for i, patch in carried.items() if patch.origin is Origin.PAINTED}
+        exact = [i for i, patch in carried.items() if patch.origin is Origin.PAINTED]
         for frame in range(start + direction, trial.frame + direction, direction):
+            firm = dict.fromkeys(exact, motion.exact_after(abs(frame - start)))
             carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm, by_looks)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
@@ -98,7 +99,7 @@ def _carry(
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
-    firm: Collection[int],
+    firm: Mapping[int, motion.Hold],
     by_looks: bool,
 ) -> dict[int, Patch]:
     return steps.propagate(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ivos import steps
+from napari_ivos import motion, steps
 from napari_ivos.merging import Bound, Origin, Pass, Patch, blend, certainty, overlap, passes
 from napari_ivos.project import LATEST, Annotation, ObjectState, Project, Row, Stage, Writer, WrittenPatch
 from napari_ivos.regions import FOLLOW, Box, meeting, region_around, stacked
@@ -396,14 +396,15 @@ class Sweep:
                 {},
                 references,
                 lambda box: self._stack.read(frame - direction, box),
-                self._firm(here),
+                self._firm(frame, here),
                 self._by_looks,
             )
 
-    def _firm(self, here: Sequence[Track]) -> set[int]:
+    def _firm(self, frame: int, here: Sequence[Track]) -> dict[int, motion.Hold]:
         """Objects whose masks are held on to firmly: exact ones, and in films in colour also corrected ones."""
         in_colour = self._most_doubts == 0  # see `doubts_that_end`
-        return {t.object_id for t in here if t.exact or (in_colour and len(self._learned[t.object_id]) > 1)}
+        corrected = {t.object_id: motion.FIRM for t in here if in_colour and len(self._learned[t.object_id]) > 1}
+        return corrected | {t.object_id: motion.exact_after(abs(frame - t.way.start)) for t in here if t.exact}
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
         boxes = []

@@ -59,7 +59,7 @@ class TrainingSettings:
         Weights to start the encoders from: a .safetensors file (MobileNetV2) or a torchvision state dict saved as
         .safetensors (ResNet); empty: from scratch.
     start_from : str
-        A model of this package to start from; empty: none.
+        A model of this package to start from, as wide as this one or narrower; empty: none.
     frozen : list of str
         What keeps the weights that it starts with: beginnings of parameters' names, such as "interaction." or
         "interaction.encoder."; empty: everything learns.

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -48,8 +47,8 @@ EXAMPLES = 6
 """Held-out clips that are drawn at each validation."""
 _VALIDATION_SEED = 1_000_000_007
 
-SEE_PLANES = ("encoder.planes.", "decoder.lateral.4.", "kept.")
-"""Filters of which there is one for each input plane beside RGB, the planes last."""
+READ = "decoder.lateral.1."
+"""What takes in what references know of each position: as many values as decoders are wide, and last the mask."""
 
 
 class ClipDataset(Dataset[list[Clip]]):
@@ -353,26 +352,45 @@ def _freeze(networks: nn.Module, prefixes: Sequence[str]) -> None:
 
 
 def _begin_as(network: nn.Module, start: nn.Module, name: str) -> None:
-    """Take the weights of a model that may be from before residual masks and motion.
+    """Take the weights of a model that may be from before residual masks and motion, or have narrower decoders.
 
-    What the network adds to it stays as it was initialised, and where a filter has more input planes than it had, the
-    new ones begin at 0.
+    What the network adds to it stays as it was initialised, and counts nothing at first: the network does what the
+    other one did (Chen et al. 2016, "Net2Net").
 
     Raises
     ------
     WeightsError
-        It is of another architecture.
+        It is of another architecture, or wider.
     """
-    own, found = network.state_dict(), start.state_dict()
-    for key, value in found.items():
-        wanted = own.get(key)
-        if wanted is not None and value.ndim == 4 and key.startswith(SEE_PLANES) and value.shape[1] < wanted.shape[1]:
-            found[key] = F.pad(value, (0, 0, 0, 0, 0, wanted.shape[1] - value.shape[1]))
+    own = network.state_dict()
+    found = {k: _grown(own[k], v, k) if k in own else v for k, v in start.state_dict().items()}
     other = [k for k, v in own.items() if not k.startswith("kept.") and getattr(found.get(k), "shape", None) != v.shape]
     if other or found.keys() - own.keys():
         lacking = (other or sorted(found.keys() - own.keys()))[0]
         raise WeightsError(f"{name} is of another architecture: its {lacking!r} is missing, or differs.")
     network.load_state_dict(found, strict=False)
+
+
+def _grown(own: Tensor, old: Tensor, key: str) -> Tensor:
+    """The weights `old` in the place of a part of `own`, which may have more outputs and inputs.
+
+    Where more come in than came in before, they count nothing for the outputs that were there.
+    """
+    if own.shape == old.shape or own.ndim != old.ndim or own.shape[2:] != old.shape[2:]:
+        return old
+    if any(now < before for now, before in zip(own.shape, old.shape, strict=True)):
+        return old
+    grown = own.clone()
+    outputs = len(old)
+    if old.ndim == 1:
+        grown[:outputs] = old
+        return grown
+    columns = torch.arange(old.shape[1])
+    if key.startswith(READ) and own.shape[1] > old.shape[1]:
+        columns[-1] = own.shape[1] - 1
+    grown[:outputs] = 0
+    grown[:outputs, columns] = old
+    return grown
 
 
 def _gpu() -> str:
