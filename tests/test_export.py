@@ -24,6 +24,8 @@ from napari_ivos.export import FORMATS, Content, check_target, decode_rle, encod
 from napari_ivos.export import content as contents
 from napari_ivos.export.coco import run_lengths
 from napari_ivos.export.images import Tracks, davis_palette
+from napari_ivos.export.table import SIZES
+from napari_ivos.frames.axes import LENGTHS, TIMES
 from napari_ivos.regions import Box, mask_box
 from napari_ivos.session.exporting import plan
 
@@ -704,6 +706,44 @@ def test_the_table_measures_each_object(content, labels, movie, tmp_path):
         assert float(row["mean_intensity"]) == pytest.approx(movie[t][mask].mean(), rel=1e-5)
         column = [o.id for o in OBJECTS].index(i)
         assert float(row["quality"]) == pytest.approx(content.quality[t, column], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("frame_axis", "unit", "of"),
+    [
+        ("Z", "µm", {"area_um2": lambda t, n: n * 0.25 * 0.3, "volume_um3": lambda t, n: n * 0.25 * 0.3 * 2}),
+        ("T", "nm", {"area_um2": lambda t, n: n * 0.25e-3 * 0.3e-3, "time_s": lambda t, n: t * 300}),
+    ],
+)
+def test_the_table_measures_in_micrometres_and_seconds(frame_axis, unit, of, tmp_path):
+    """Where the frames' file has pixel sizes, areas are in µm², shares of volumes in µm³, times in s."""
+    sizes = {"PhysicalSizeX": 0.3, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2, "TimeIncrement": 5}
+    units = {"TimeIncrementUnit": "min"} | {f"PhysicalSize{x}Unit": unit for x in "XYZ"}
+    metadata = {"axes": "TZYX", **sizes, **units}
+    tifffile.imwrite(tmp_path / "f.ome.tif", np.zeros((3, 3, 20, 30), np.uint8), metadata=metadata)
+    labels = np.zeros((3, 20, 30), np.uint8)
+    labels[0, 2:6, 3:9] = labels[2, 2:12, 3:9] = 1
+    with open_frames(tmp_path / "f.ome.tif", frame_axis=frame_axis) as stack:
+        export(Content(labels, frames=stack), tmp_path / "table.csv")
+    rows = read_table(tmp_path / "table.csv")
+    measured = {"area_um2", "volume_um3", "time_s"}
+    assert len(rows) == 2
+    for row, (t, area) in zip(rows, [(0, 24), (2, 60)], strict=True):
+        assert measured & row.keys() == of.keys()
+        for name, value in of.items():
+            assert float(row[name]) == pytest.approx(value(t, area), rel=1e-6)
+
+
+def test_a_source_without_sizes_gives_pixels_only(content, tmp_path):
+    """Frames whose file says nothing of sizes give no column in micrometres or seconds."""
+    export(content, tmp_path / "table.csv")
+    assert not {"area_um2", "volume_um3", "time_s"} & read_table(tmp_path / "table.csv")[0].keys()
+
+
+def test_every_unit_of_a_source_has_its_size() -> None:
+    """The table can convert all units that readers give, micrometres and seconds to themselves."""
+    assert set(SIZES) == set(LENGTHS | TIMES)
+    assert (SIZES["µm"], SIZES["s"]) == (1.0, 1.0)
 
 
 def test_channels_have_a_column_each(labels, tmp_path):

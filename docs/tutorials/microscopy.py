@@ -116,7 +116,8 @@ picture("window_propagated")
 # ## 6. The table
 #
 # **Export** under *Save* writes labels for other programs (OME-TIFF, OME-Zarr, Cell Tracking Challenge, COCO ...), a
-# video, and a table with the area, place, intensity and quality of each nucleus in each frame. From napari's console,
+# video, and a table with the area, place, intensity and quality of each nucleus in each frame; areas in µm² and times
+# in seconds, too, where the movie's file gives the size of a pixel and the time between frames. From napari's console,
 # the same:
 
 # %%

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError
+from napari_ivos.export.images import spacing_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_ivos.export.content import Content, Outline
@@ -23,6 +25,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+SIZES = {"pm": 1e-6, "nm": 1e-3, "µm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 2.54e4}
+SIZES |= {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""Units of a source's steps in micrometres, and in seconds."""
+
+
 def table(content: Content, path: Path, tick: Tick) -> None:
     """Write a CSV file with a line for each object on each frame on which it has pixels.
 
@@ -30,18 +37,25 @@ def table(content: Content, path: Path, tick: Tick) -> None:
     (row_min, col_min and, one beyond the last, row_end, col_end), quality (0..1), and mean_intensity (mean_intensity_0,
     _1 ... where the stack has channels): the mean of the source's own values that are finite. Fields stay empty where a
     value isn't known: no frames at hand, or a frame that can't be read (`content.notes` names it).
+
+    Where the source gives the size of its pixels, area_um2 stands behind quality; where it gives the distance of
+    sections as well, volume_um3, what the object fills of this section: their sum over its lines is its volume. Where
+    it gives the time between frames, time_s, from frame 0.
     """
+    measures = _measures(content)
     channels = _channels(content)
     names = [] if channels is None else ["mean_intensity"] if channels == 0 else []
     names += [f"mean_intensity_{c}" for c in range(channels or 0)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *names])
+        writer.writerow([*COLUMNS, *measures, *names])
         for frame in range(content.shape[0]):
             outlines = content.outlines(frame)
             means = _intensities(content, frame, outlines, len(names)) if names else {}
             for object_id, outline in outlines.items():
-                writer.writerow(_line(content, frame, object_id, outline) + means.get(object_id, [""] * len(names)))
+                line = _line(content, frame, object_id, outline)
+                line += [f"{measure(frame, outline.area):.9g}" for measure in measures.values()]
+                writer.writerow(line + means.get(object_id, [""] * len(names)))
             tick(frame + 1)
 
 
@@ -58,6 +72,22 @@ def _line(content: Content, frame: int, object_id: int, outline: Outline) -> lis
         *outline.box,
         "" if quality is None else f"{quality:.4f}",
     ]
+
+
+def _measures(content: Content) -> dict[str, Callable[[int, int], float]]:
+    """What a frame's index and an object's area in pixels are in the world, by column, as far as the source says it."""
+    spacing = spacing_of(content)
+    steps = {letter: step * SIZES[unit] for letter, (step, unit) in spacing.items() if unit}
+    measures: dict[str, Callable[[int, int], float]] = {}
+    if "Y" in steps and "X" in steps:
+        pixel = steps["Y"] * steps["X"]
+        measures["area_um2"] = lambda _, area: area * pixel
+        if "Z" in steps:
+            voxel = pixel * steps["Z"]
+            measures["volume_um3"] = lambda _, area: area * voxel
+    if "T" in steps:
+        measures["time_s"] = lambda frame, _: frame * steps["T"]
+    return measures
 
 
 def _channels(content: Content) -> int | None:
