@@ -95,7 +95,8 @@ for number in (1, 2, 3):
 # ## Volumes
 #
 # The labels are an array, (Z, Y, X). A voxel's volume times their number is the volume of a body. Of a file that gives
-# the size of its voxels the table, `session.export("nuclei.csv")`, does that: the sum of `volume_um3` over a body's lines.
+# the size of its voxels, the table (`session.export("nuclei.csv")`) does that: it is the sum of `volume_um3` over the
+# lines of a body.
 
 # %%
 labels = np.asarray(session.labels)
