@@ -94,9 +94,9 @@ class Scene:
         for k in range(1, min(AHEAD, len(self.labels) - 1 - begin) + 1):
             here, near = (begin, begin) if still else (begin + k, begin + k - 1)
             read, read_near = partial(self.stack.read, here), partial(self.stack.read, near)
-            firm = dict.fromkeys(ids, motion.exact_after(k))
+            holds = dict.fromkeys(ids, motion.exact_after(k))
             patches = steps.propagate(
-                read, self.shape, self.model, patches, {}, references, read_near, firm, self.looks
+                read, self.shape, self.model, patches, {}, references, read_near, holds, self.looks
             )
             out.append(self.scores(patches, here))
         return out + [np.nan] * (AHEAD - len(out))

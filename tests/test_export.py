@@ -24,8 +24,7 @@ from napari_ivos.export import FORMATS, Content, check_target, decode_rle, encod
 from napari_ivos.export import content as contents
 from napari_ivos.export.coco import run_lengths
 from napari_ivos.export.images import Tracks, davis_palette
-from napari_ivos.export.table import SIZES
-from napari_ivos.frames.axes import LENGTHS, TIMES
+from napari_ivos.frames.axes import LENGTHS, SIZES, TIMES
 from napari_ivos.regions import Box, mask_box
 from napari_ivos.session.exporting import plan
 

@@ -276,11 +276,11 @@ class Blind(FakePredictor):
         return [np.zeros_like(r.neighbour) for r in requests]
 
 
-@pytest.mark.parametrize(("references", "firm", "held"), [(1, {}, False), (2, {}, True), (1, {1: motion.FIRM}, True)])
-def test_only_corrected_and_exact_masks_are_held_on_to(
-    references: int, firm: dict[int, motion.Hold], held: bool
-) -> None:
-    """A network that finds nothing loses an object of first strokes; another one stays where nothing changed."""
+@pytest.mark.parametrize(
+    ("holds", "held"), [(None, False), ({2: motion.FIRM}, False), ({1: motion.LOOSE}, True), ({1: motion.FIRM}, True)]
+)
+def test_only_masks_with_a_hold_are_held_on_to(holds: dict[int, motion.Hold] | None, held: bool) -> None:
+    """A network that finds nothing loses an object; one that is held on to stays where nothing changed."""
     blind = Blind(64)
     frame = np.random.default_rng(0).random((80, 90, 3)).astype(np.float32)
     mask = np.zeros((80, 90), bool)
@@ -293,9 +293,9 @@ def test_only_corrected_and_exact_masks_are_held_on_to(
         blind,
         patches,
         {},
-        {1: [learned] * references},
+        {1: [learned] * 2},
         lambda b: frame[b.slices],
-        firm,
+        holds,
     )
     assert (found[1].extent is not None) == held
 
@@ -311,6 +311,28 @@ def test_a_painted_mask_is_let_go_on_its_way() -> None:
         left = [int(session.masks(t)[1].probability.max()) for t in range(4)]
     for k in (1, 2, 3):
         assert left[k] / left[k - 1] == pytest.approx(motion.exact_after(k).most, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["first strokes", "corrected", "exact"])
+@pytest.mark.parametrize("colour", [True, False])
+def test_corrected_and_exact_masks_alone_are_held_on_to(kind: str, colour: bool) -> None:
+    """A network that finds nothing loses an object of first strokes; another one stays on a still picture."""
+    picture = (world(side=128) * 255).astype(np.uint8)
+    picture[..., 1] = picture[::-1, :, 1]
+    picture = picture if colour else picture[..., :1].repeat(3, 2)
+    painted = np.zeros((128, 128), np.uint8)
+    painted[40:90, 30:80] = 1
+    strokes = [Stroke(1, np.array([[60.0, 40.0], [60.0, 80.0]]))]
+    with ivos.Session(ivos.open_frames(np.stack([picture] * 6), axes="TYXC"), Blind(64)) as session:
+        if kind == "exact":
+            session.annotate(2, painted)
+        else:
+            session.interact(Scribbles(2, strokes))
+        if kind == "corrected":
+            list(session.propagate())
+            session.interact(Scribbles(5, strokes))
+        list(session.propagate())
+        assert session.masks(4)[1].probability.any() == (kind != "first strokes")
 
 
 @pytest.mark.parametrize(("colour", "share"), [(True, 0.9), (False, 0.7)])

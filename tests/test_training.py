@@ -818,11 +818,12 @@ def test_a_model_from_before_motion_starts_one_that_follows_it(data: Path, tmp_p
         torch.testing.assert_close(a, b)
 
 
-def test_a_narrow_model_starts_a_wider_one(data: Path, tmp_path: Path) -> None:
-    """The wider networks do what the narrow ones did, and learn otherwise from there; a narrower one is refused."""
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_narrow_model_starts_a_wider_one(deep: bool, data: Path, tmp_path: Path) -> None:
+    """The wider networks do what the narrow ones did and learn on; narrower ones and other keys are refused."""
     old = tmp_path / "old.safetensors"
     torch.manual_seed(0)
-    kind = {**TINY, "residual_masks": True, "motion": True}
+    kind = {**TINY, "residual_masks": True, "motion": True, "deep_laterals": deep}
     narrow = Architecture(**kind)
     networks = new_networks(narrow)
     for p in (q for network in networks for q in network.parameters()):
@@ -845,10 +846,10 @@ def test_a_narrow_model_starts_a_wider_one(data: Path, tmp_path: Path) -> None:
     sum(x.sum() for x in now).backward()
     extra = wide.propagation.decoder.heads[3].weight.grad[:, narrow.fine_width :]
     assert extra.abs().sum() > 0
-    less = {**kind, "width": narrow.width - 4}
-    settings = TrainingSettings(str(data), str(tmp_path / "n"), overrides=less, start_from=str(old))
-    with pytest.raises(WeightsError, match="another architecture"):
-        train.Trainer(settings)
+    for other in ({"width": narrow.width - 4}, {"key": narrow.key + 8}):
+        settings = TrainingSettings(str(data), str(tmp_path / "n"), overrides={**kind, **other}, start_from=str(old))
+        with pytest.raises(WeightsError, match="another architecture"):
+            train.Trainer(settings)
 
 
 def test_a_spoilt_mask_has_lost_a_side_or_won_a_piece() -> None:

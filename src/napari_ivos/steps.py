@@ -296,7 +296,7 @@ def propagate(
     previous: Mapping[int, Patch],
     references: Mapping[int, Sequence[Reference]],
     read_near: Reader | None = None,
-    firm: Mapping[int, motion.Hold] | None = None,
+    holds: Mapping[int, motion.Hold] | None = None,
     appearance: bool = False,
 ) -> dict[int, Patch]:
     """Carry objects from a neighbouring frame to this one, `AT_ONCE` in a batch.
@@ -320,10 +320,9 @@ def propagate(
     read_near : callable, optional
         Region of the *neighbouring* frame to pixels, for a predictor that follows motion (`Following`); without it
         masks are handed on where they were.
-    firm : mapping of int to Hold, optional
-        Objects whose masks are held on to firmly where the picture does not change, such as those that come from a
-        painted mask, and how firmly. Those of objects with several references, which were corrected, are held on to
-        loosely.
+    holds : mapping of int to Hold, optional
+        How the masks of objects are held on to where the picture does not change, such as those that come from a
+        painted or a corrected mask; the others are not.
     appearance : bool
         Whether objects are told from their surroundings by what they look like, too: in films of the world, in colour.
         Under a microscope one object looks like the next.
@@ -334,7 +333,7 @@ def propagate(
         One for each object in `references`; not yet blended with earlier rounds.
     """
     found: dict[int, Patch] = {}
-    holds = firm or {}
+    holds = holds or {}
     near = that_meet(neighbours, references)
     if not (isinstance(predictor, Following) and predictor.follows_motion):
         read_near = None
@@ -366,9 +365,8 @@ def propagate(
             answers = predictor.propagate(requests)
             for (i, region), request, answer in zip(some, requests, answers, strict=True):
                 p = answer
-                if request.change is not None and (i in holds or len(references[i]) > 1):
-                    hold = holds.get(i, motion.LOOSE)
-                    p = motion.keep_unchanged(answer, motion.Moved(request.neighbour, request.change), hold)
+                if request.change is not None and i in holds:
+                    p = motion.keep_unchanged(answer, motion.Moved(request.neighbour, request.change), holds[i])
                 found[i] = Patch.from_probability(region, p, Origin.PROPAGATED)
                 if any(regions.touched_sides(p, region, image_shape)) and growths < GROWTHS:
                     again[i] = regions.grow(region, image_shape)

@@ -79,8 +79,8 @@ def score(trial: Trial, predictor: Predictor, stack: Stack) -> float:
         direction = 1 if trial.frame > start else -1
         exact = [i for i, patch in carried.items() if patch.origin is Origin.PAINTED]
         for frame in range(start + direction, trial.frame + direction, direction):
-            firm = dict.fromkeys(exact, motion.exact_after(abs(frame - start)))
-            carried = _carry(frame, frame - direction, carried, references, predictor, stack, firm, by_looks)
+            holds = dict.fromkeys(exact, motion.exact_after(abs(frame - start)))
+            carried = _carry(frame, frame - direction, carried, references, predictor, stack, holds, by_looks)
         found += [overlap(carried[i], true) for i, (_, true) in way.items()]
     return float(np.mean(found))
 
@@ -99,7 +99,7 @@ def _carry(
     references: Mapping[int, list[np.ndarray]],
     predictor: Predictor,
     stack: Stack,
-    firm: Mapping[int, motion.Hold],
+    holds: Mapping[int, motion.Hold],
     by_looks: bool,
 ) -> dict[int, Patch]:
     return steps.propagate(
@@ -110,6 +110,6 @@ def _carry(
         {},
         references,
         lambda box: stack.read(near, box),
-        firm,
+        holds,
         by_looks,
     )

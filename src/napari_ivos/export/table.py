@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_ivos.errors import FrameReadError
 from napari_ivos.export.images import spacing_of
+from napari_ivos.frames.axes import SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +24,6 @@ COLUMNS = (
     "frame", "object", "name", "parent", "area_px", "centroid_row", "centroid_col",
     "row_min", "col_min", "row_end", "col_end", "quality",
 )  # fmt: skip
-
-
-SIZES = {"pm": 1e-6, "nm": 1e-3, "µm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 2.54e4}
-SIZES |= {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-"""Units of a source's steps in micrometres, and in seconds."""
 
 
 def table(content: Content, path: Path, tick: Tick) -> None:
@@ -76,8 +72,7 @@ def _line(content: Content, frame: int, object_id: int, outline: Outline) -> lis
 
 def _measures(content: Content) -> dict[str, Callable[[int, int], float]]:
     """What a frame's index and an object's area in pixels are in the world, by column, as far as the source says it."""
-    spacing = spacing_of(content)
-    steps = {letter: step * SIZES[unit] for letter, (step, unit) in spacing.items() if unit}
+    steps = {letter: step * SIZES[unit] for letter, (step, unit) in spacing_of(content).items() if unit}
     measures: dict[str, Callable[[int, int], float]] = {}
     if "Y" in steps and "X" in steps:
         pixel = steps["Y"] * steps["X"]

@@ -49,6 +49,9 @@ LENGTHS |= {"m": "meter", "Å": "angstrom", "in": "inch"}
 TIMES = {"ns": "nanosecond", "µs": "microsecond", "ms": "millisecond", "s": "second", "min": "minute", "h": "hour"}
 TIMES |= {"d": "day"}
 """Units as OME-TIFF writes them, and their names in OME-Zarr."""
+SIZES = {"pm": 1e-6, "nm": 1e-3, "µm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 2.54e4}
+SIZES |= {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""The same in micrometres and in seconds."""
 _SYMBOLS = {name: symbol for symbol, name in (LENGTHS | TIMES).items()}
 _SYMBOLS |= dict.fromkeys(("um", "micron", "microns", "micrometre"), "µm") | {"angström": "Å", "us": "µs"}
 _SYMBOLS |= {"sec": "s", "secs": "s", "msec": "ms", "minutes": "min", "hr": "h", "hours": "h", "days": "d"}

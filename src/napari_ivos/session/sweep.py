@@ -396,15 +396,16 @@ class Sweep:
                 {},
                 references,
                 lambda box: self._stack.read(frame - direction, box),
-                self._firm(frame, here),
+                self._holds(frame, here),
                 self._by_looks,
             )
 
-    def _firm(self, frame: int, here: Sequence[Track]) -> dict[int, motion.Hold]:
-        """Objects whose masks are held on to firmly: exact ones, and in films in colour also corrected ones."""
+    def _holds(self, frame: int, here: Sequence[Track]) -> dict[int, motion.Hold]:
+        """How masks are held on to: exact ones, and corrected ones, in films in colour more firmly."""
         in_colour = self._most_doubts == 0  # see `doubts_that_end`
-        corrected = {t.object_id: motion.FIRM for t in here if in_colour and len(self._learned[t.object_id]) > 1}
-        return corrected | {t.object_id: motion.exact_after(abs(frame - t.way.start)) for t in here if t.exact}
+        corrected = motion.FIRM if in_colour else motion.LOOSE
+        holds = {t.object_id: corrected for t in here if len(self.learned_for(t)) > 1}
+        return holds | {t.object_id: motion.exact_after(abs(frame - t.way.start)) for t in here if t.exact}
 
     def _read_ahead(self, frame: int, neighbours: Sequence[Patch]) -> None:
         boxes = []

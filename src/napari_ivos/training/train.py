@@ -47,7 +47,9 @@ EXAMPLES = 6
 """Held-out clips that are drawn at each validation."""
 _VALIDATION_SEED = 1_000_000_007
 
-READ = "decoder.lateral.1."
+GROWING = ("decoder.", "value.", "encoder.planes.", "kept.")
+"""What may have more channels than in the model that a run starts from. Keys may not: all of them are compared."""
+READ = ("decoder.lateral.1.weight", "decoder.lateral.1.0.weight")
 """What takes in what references know of each position: as many values as decoders are wide, and last the mask."""
 
 
@@ -363,7 +365,9 @@ def _begin_as(network: nn.Module, start: nn.Module, name: str) -> None:
         It is of another architecture, or wider.
     """
     own = network.state_dict()
-    found = {k: _grown(own[k], v, k) if k in own else v for k, v in start.state_dict().items()}
+    found = {
+        k: _grown(own[k], v, k) if k.startswith(GROWING) and k in own else v for k, v in start.state_dict().items()
+    }
     other = [k for k, v in own.items() if not k.startswith("kept.") and getattr(found.get(k), "shape", None) != v.shape]
     if other or found.keys() - own.keys():
         lacking = (other or sorted(found.keys() - own.keys()))[0]
@@ -381,15 +385,14 @@ def _grown(own: Tensor, old: Tensor, key: str) -> Tensor:
     if any(now < before for now, before in zip(own.shape, old.shape, strict=True)):
         return old
     grown = own.clone()
-    outputs = len(old)
+    grown[: len(old)] = 0
     if old.ndim == 1:
-        grown[:outputs] = old
+        grown[: len(old)] = old
         return grown
     columns = torch.arange(old.shape[1])
-    if key.startswith(READ) and own.shape[1] > old.shape[1]:
+    if key in READ:
         columns[-1] = own.shape[1] - 1
-    grown[:outputs] = 0
-    grown[:outputs, columns] = old
+    grown[: len(old), columns] = old
     return grown
 
 
