@@ -229,6 +229,29 @@ def test_halving_sums_the_same_with_and_without_gradients() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_the_gradients_of_halving_are_those_of_a_padded_convolution(depthwise: bool) -> None:
+    """What is learned does not depend on how a CPU computes it: pictures, weights, biases get the plain gradients."""
+    torch.manual_seed(0)
+    encoder = MobileNetV2Encoder(1)
+    layer = encoder.features[2].depthwise if depthwise else encoder.features[0]
+    conv, rng = layer.conv, torch.Generator().manual_seed(0)
+    picture = torch.rand(2, conv.in_channels, 16, 24, generator=rng).contiguous(memory_format=torch.channels_last)
+
+    def padded(x: torch.Tensor) -> torch.Tensor:
+        wide = torch.nn.functional.pad(x, (0, 1, 0, 1))
+        return torch.nn.functional.conv2d(wide, conv.weight, conv.bias, 2, 0, 1, conv.groups)
+
+    found = []
+    for halve in (layer, padded):
+        x = picture.clone().requires_grad_()
+        y = halve(x)
+        pull = torch.arange(y.numel()).reshape(y.shape) % 7 - 3
+        found.append([y.detach(), *torch.autograd.grad((y * pull).sum(), [x, *conv.parameters()])])
+    for own, plain in zip(*found, strict=True):
+        torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_decoders_compute_in_bfloat16_where_the_cpu_multiplies_it(monkeypatch, there: bool) -> None:
     """A CPU that multiplies it gives masks near those in float32, another one gives just those; training is as ever."""

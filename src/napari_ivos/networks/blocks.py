@@ -165,14 +165,39 @@ class _SamePadConv(nn.Module):
         return out
 
 
+class _EverySecond(torch.autograd.Function):
+    """The lower right of each two by two places; the gradient lies in memory as features do, channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x[:, :, 1::2, 1::2].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        spread = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last).zero_()
+        spread[:, :, 1::2, 1::2] = grad
+        return spread
+
+
+def _every_second(x: Tensor) -> Tensor:
+    """(B, C, H, W) of even sides to (B, C, H / 2, W / 2)."""
+    out: Tensor = _EverySecond.apply(x)
+    return out
+
+
 def _halved(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 3x3 convolution of stride 2, padded right and bottom only.
 
     On a CPU by a kernel with a row and a column of zeros before it and padding on all sides: the same sums without a
-    copy of what comes in, which takes a tenth of the encoder's time.
+    copy of what comes in, which takes a tenth of the encoder's time. While it learns there, a depthwise one is computed
+    at stride 1 and thinned out: what oneDNN has for its gradient at stride 2 takes four times as long in bfloat16, a
+    fifth of a training step.
     """
     if x.device.type == "cpu" and not torch.is_grad_enabled():
         return F.conv2d(x, F.pad(conv.weight, (1, 0, 1, 0)), conv.bias, 2, 1, 1, conv.groups)
+    if x.device.type == "cpu" and conv.groups > 1:
+        return _every_second(F.conv2d(x, conv.weight, conv.bias, 1, 1, 1, conv.groups))
     return F.conv2d(F.pad(x, (0, 1, 0, 1)), conv.weight, conv.bias, 2, 0, 1, conv.groups)
 
 
