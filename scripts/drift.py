@@ -1,6 +1,6 @@
 """What becomes of masks: corrected again and again on one frame, and handed on from an exact one.
 
-``python scripts/drift.py DEV [DEV ...] [--model FILE] [--true N ...]``
+``python scripts/drift.py DEV [DEV ...] [--model FILE] [--true N ... | --painted N]``
 
 A line a sequence. First, J of a frame after first strokes and three corrections by the benchmark's robot, and the share
 of the strokes' points whose pixel then has their label. Then what is left of a *true* mask: on its own frame, at the
@@ -10,7 +10,9 @@ carry as they do a painted one: the same frame again and again (``still``), and 
 ``--trusted 0`` lets go of it. Three frames of each sequence begin, with at most eight objects.
 
 With ``--true N ...`` instead: J over the whole stack with true masks on N frames of it, as a session spreads them; a
-column for each N.
+column for each N. With ``--painted N``: J over the whole stack after each of N rounds in which the user paints the true
+mask of each frame that the benchmark's robot would stroke: what of J is lost on the way from annotated frames, and what
+(the rest, beside ``napari-ivos benchmark``) by the masks that strokes give there.
 """
 
 from __future__ import annotations
@@ -24,17 +26,26 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_ivos import Session, Stroke, load_model, motion, open_frames, steps
-from napari_ivos.benchmark import correct, find_sequences, first_scribbles, read_sequence
+from napari_ivos.benchmark import (
+    IvosMethod,
+    Settings,
+    correct,
+    find_sequences,
+    first_scribbles,
+    read_sequence,
+    run,
+)
 from napari_ivos.benchmark.metrics import jaccard
 from napari_ivos.merging import Patch, compose, sample
 from napari_ivos.regions import CLOSE, FOLLOW, Box, region_around
 from napari_ivos.session.stacks import told_by_looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_ivos.frames import FrameStack
     from napari_ivos.predictor import Predictor
+    from napari_ivos.scribbles import Scribbles
 
 AHEAD = 8
 CORRECTIONS = 3
@@ -47,6 +58,7 @@ class Scene:
     def __init__(self, path: Path, model: Predictor) -> None:
         sequence = read_sequence(path)
         self.name, self.group, self.model = path.name, sequence.group, model
+        self.sequence = sequence
         self.labels = np.asarray(sequence.labels).astype(np.int32)
         self.stack: FrameStack = open_frames(sequence.frames)
         self.shape = self.stack.shape[1:]
@@ -133,6 +145,25 @@ class Scene:
             found = [self.scores(session.masks(t), t) for t in range(len(self.labels))]
         return float(np.nanmean(found))
 
+    def painted(self, rounds: int) -> list[float]:
+        """J over all frames after each round of the benchmark, with true masks in the place of strokes."""
+        settings = Settings(rounds=rounds, time_limit=None, boundary=False, score="started")
+        played = run(self.sequence, Painter(self.model, self.labels), settings)
+        return [float(one.j) for one in played.rounds]
+
+
+class Painter(IvosMethod):
+    """Paints the true masks of the frames that it is given strokes for, of the objects of the first of them."""
+
+    def __init__(self, model: Predictor, labels: npt.NDArray[np.int32]) -> None:
+        super().__init__(model, "painted")
+        self._labels, self._ids = labels, set[int]()
+
+    def interact(self, scribbles: Scribbles) -> None:
+        truth = self._labels[scribbles.frame]
+        self._ids = self._ids or {stroke.object_id for stroke in scribbles.strokes}
+        self._session.annotate(scribbles.frame, np.where(np.isin(truth, list(self._ids)), truth, 0), sorted(self._ids))
+
 
 def obeyed(strokes: Sequence[Stroke], drawn: npt.NDArray[np.integer]) -> float:
     """Share of the strokes' points, inside the image, that have their stroke's label."""
@@ -151,12 +182,16 @@ def main() -> None:
     parser.add_argument("--model", help="a .safetensors file; by default the shipped model")
     parser.add_argument("--trusted", type=float, default=motion.FIRM.most, help="how much such masks are held on to")
     parser.add_argument("--true", type=int, nargs="+", metavar="N", help="true masks on N frames of whole stacks")
+    parser.add_argument("--painted", type=int, metavar="N", help="N rounds with true masks in the place of strokes")
     options = parser.parse_args()
     motion.FIRM = motion.FIRM._replace(most=options.trusted)
     model = load_model(options.model) if options.model else load_model()
     scenes = (Scene(p, model) for root in options.data for p in find_sequences(root))
     if options.true:
-        tell_spread(scenes, options.true)
+        tell_stacks(scenes, lambda scene: [scene.spread(count) for count in options.true])
+        return
+    if options.painted:
+        tell_stacks(scenes, lambda scene: scene.painted(options.painted))
         return
     rows: dict[str, list[npt.NDArray[np.float64]]] = {}
     print("J of first strokes, corrections | strokes obeyed | true: coarse, stays, moved by flow | still | moving")
@@ -172,11 +207,11 @@ def main() -> None:
         tell(f"mean, {group}", np.nanmean(own, axis=0))
 
 
-def tell_spread(scenes: Iterable[Scene], counts: Sequence[int]) -> None:
-    """J of each stack with true masks on as many frames as `counts` says, and the means over each group."""
+def tell_stacks(scenes: Iterable[Scene], play: Callable[[Scene], list[float]]) -> None:
+    """The numbers of each stack, and the means over each group."""
     groups: dict[str, list[list[float]]] = {}
     for scene in scenes:
-        found = [scene.spread(count) for count in counts]
+        found = play(scene)
         groups.setdefault(scene.group, []).append(found)
         print(f"{scene.name:24s}", " ".join(f"{x:.3f}" for x in found), flush=True)
     for group, own in groups.items():

@@ -89,6 +89,9 @@ def parts(data: Path) -> dict[str, Part]:
         "true-masks": script(
             "True masks on some frames", "scripts/drift.py", ["DEV/video", "--true", "1", "3", "8"], _true
         ),
+        "painted": script(
+            "True masks in the place of strokes", "scripts/drift.py", ["DEV/video", "--painted", "8"], _painted
+        ),
         "trials": script("What needs no training", "scripts/trials.py", trials, _trials),
         "looks": script("Told by looks under a microscope", "scripts/trials.py", looks, _looks),
         "endings": script("Where objects end", "scripts/trials.py", ending, _endings),
@@ -194,9 +197,16 @@ def _let_go(said: str, folder: Path) -> str:
 
 
 def _true(said: str, folder: Path) -> str:
-    lines = _lines(said)
-    rows = [[f"**{name[6:]}**" if name.startswith("mean, ") else name, *v] for name, v in lines.items()]
-    return table(["J, true masks on", "1 frame", "3 frames", "8 frames"], rows)
+    return table(["J, true masks on", "1 frame", "3 frames", "8 frames"], _stacks(said))
+
+
+def _painted(said: str, folder: Path) -> str:
+    return table(["J after round", *map(str, range(1, 9))], _stacks(said))
+
+
+def _stacks(said: str) -> list[list[str]]:
+    """A row for each stack and each mean, of all numbers that `scripts/drift.py` gives for it."""
+    return [[f"**{name[6:]}**" if name.startswith("mean, ") else name, *v] for name, v in _lines(said).items()]
 
 
 def _tried(folder: Path) -> list[list[str]]:

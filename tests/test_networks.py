@@ -22,6 +22,7 @@ from napari_ivos.networks.inference import TorchPredictor, pick_device, referenc
 from napari_ivos.networks.interaction import ReferenceTensors
 from napari_ivos.networks.planes import crop
 from napari_ivos.networks.propagation import FeatureAggregation, PropagationNetwork
+from napari_ivos.networks.remembered import Remembered
 from napari_ivos.predictor import Interaction, Propagation, side_of
 from napari_ivos.regions import Box
 from napari_ivos.scribbles import Stroke
@@ -82,7 +83,7 @@ def test_gradients_reach_every_parameter_of_both_networks(architecture: Architec
     logits, reference = first(image, planes)
     other = first(image.flip(0), planes)[1]
     valid = torch.tensor([[True, True], [True, False]])
-    carried = second(image, planes[:, : second.planes], [reference, other], valid)
+    carried = second(image, planes[:, : second.planes], second.memorise([reference, other], valid))
     sum(x.square().mean() for x in (*logits, *carried)).backward()
     silent = [
         name
@@ -110,6 +111,39 @@ def test_results_of_a_batch_equal_those_one_by_one(predictor: TorchPredictor) ->
     ]
     for ask, p in zip(carried, predictor.propagate(carried), strict=True):
         np.testing.assert_allclose(predictor.propagate([ask])[0], p, atol=2e-5)
+
+
+def test_what_references_say_is_put_together_once_for_all_frames(monkeypatch) -> None:
+    """The same references are taken in once for many frames, others and another side anew; masks are the same."""
+    model, fresh = predictor_of(TWO_SIDES), predictor_of(TWO_SIDES)
+    fresh.propagation.load_state_dict(model.propagation.state_dict())
+    rng, times = np.random.default_rng(0), []
+    whole = model.propagation.memorise
+    monkeypatch.setattr(model.propagation, "memorise", lambda *a: (times.append(1), whole(*a))[1])
+    shape = sum(int(np.prod(s)) for s in reference_shapes(TWO_SIDES, 96))
+    first, second = (rng.normal(size=shape).astype(np.float16) for _ in range(2))
+    plan = [(96, [first], 1), (96, [first], 1), (64, [first], 2), (96, [first, second], 3), (96, [first], 3)]
+    for side, references, expected in plan:
+        ask = asked(side, rng, references)
+        (found,) = model.propagate([ask])
+        assert len(times) == expected
+        fresh._memories = Remembered(0)
+        np.testing.assert_array_equal(found, fresh.propagate([ask])[0])
+
+
+def test_what_is_made_of_references_is_kept_for_these_very_arrays_within_a_weight() -> None:
+    """The least recently used goes first, what weighs too much is not kept, and a new array in an old place is new."""
+    kept, (a, b, c) = Remembered(10, len), np.zeros((3, 1), np.float16)
+    assert [kept.get([x], lambda made=made: made) for x, made in ((a, "aaaa"), (b, "bbbb"))] == ["aaaa", "bbbb"]
+    assert kept.get([a], lambda: "other") == "aaaa"
+    assert kept.get([a], lambda: "x", "in another way") == "x"
+    assert kept.get([a.copy()], lambda: "y") == "y"
+    assert kept.get([a, b, c], lambda: "more than ten") == "more than ten"
+    assert kept.get([c], lambda: "cccc") == "cccc"  # fourteen letters: those of b are too many
+    assert kept.get([a], lambda: "other") == "aaaa"
+    assert kept.get([b], lambda: "bb") == "bb"
+    for n in range(100):
+        assert kept.get([np.zeros(1, np.float16)], lambda made=str(n): made) == str(n)
 
 
 TWO_SIDES = replace(SMALL, size=96, small=64, residual_masks=True, motion=True)
@@ -301,7 +335,8 @@ def test_attention_drops_weights_that_are_next_to_nothing_and_references_that_an
     values = [torch.full((2, 3, 1, 1), x) for x in (1.0, 1e30, 5.0)]
     references = [ReferenceTensors(torch.zeros(2, 1, 1, 1), k, v) for k, v in zip(keys, values, strict=True)]
     valid = torch.tensor([[True, True, True], [True, True, False]])
-    found = PropagationNetwork._read(query, references, valid)
+    network = PropagationNetwork(Architecture(pooled_reference=False))
+    found = network._read(query, network.memorise(references, valid))
     assert found.shape == (2, 3, 1, 1)
     assert found[0].flatten().tolist() == pytest.approx([3.0] * 3)
     assert found[1].flatten().tolist() == pytest.approx([1.0] * 3)
@@ -460,7 +495,8 @@ def test_networks_with_residual_masks_begin_by_handing_a_mask_on_as_it_is() -> N
     image = torch.rand(1, 3, 64, 64)
     logits, reference = first(image, torch.cat([known, torch.zeros(1, 2, 64, 64)], 1))
     assert torch.equal(logits[0] > 0, mask > 0)
-    propagated = second(image, torch.cat([known, torch.zeros_like(known)], 1), [reference], torch.ones(1, 1).bool())
+    memory = second.memorise([reference], torch.ones(1, 1).bool())
+    propagated = second(image, torch.cat([known, torch.zeros_like(known)], 1), memory)
     for out in propagated:
         assert torch.equal(out > 0, torch.nn.functional.adaptive_avg_pool2d(mask, out.shape[-1]) > 0.5)
 

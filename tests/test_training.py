@@ -811,8 +811,8 @@ def test_a_model_from_before_motion_starts_one_that_follows_it(data: Path, tmp_p
     reference = before.interaction(image, planes)[1]
     valid = torch.ones(2, 1, dtype=torch.bool)
     unchanged = torch.cat([planes[:, :2], torch.zeros(2, 1, 64, 64)], 1)
-    was = before.propagation(image, planes[:, :2], [reference], valid)
-    now = new.propagation(image, unchanged, [reference], valid)
+    was = before.propagation(image, planes[:, :2], before.propagation.memorise([reference], valid))
+    now = new.propagation(image, unchanged, new.propagation.memorise([reference], valid))
     assert len(was) == 4
     for a, b in zip(was, now, strict=True):
         torch.testing.assert_close(a, b)
@@ -838,8 +838,8 @@ def test_a_narrow_model_starts_a_wider_one(deep: bool, data: Path, tmp_path: Pat
     now, wider = wide.interaction(image, planes)
     torch.testing.assert_close(wider.value[:, : narrow.width], known.value[:, :-1])
     torch.testing.assert_close(wider.value[:, -1], known.value[:, -1])
-    was += before.propagation(image, planes, [known], valid)
-    now += wide.propagation(image, planes, [wider], valid)
+    was += before.propagation(image, planes, before.propagation.memorise([known], valid))
+    now += wide.propagation(image, planes, wide.propagation.memorise([wider], valid))
     assert len(was) == 8
     for a, b in zip(was, now, strict=True):
         torch.testing.assert_close(a, b)

@@ -162,7 +162,7 @@ class Tuner:
         """Loss of both networks; what the one learns of an object is the other's reference."""
         logits, reference = self.interaction(drawn.image, drawn.planes)
         valid = torch.ones(len(carried.image), 1, dtype=torch.bool, device=self.device)
-        again = self.propagation(carried.image, carried.planes, [reference], valid)
+        again = self.propagation(carried.image, carried.planes, self.propagation.memorise([reference], valid))
         return weighted_loss(logits, drawn) + weighted_loss(again, carried)
 
     # -- looking

@@ -11,8 +11,6 @@ Shapes in comments: B objects, C features, S side of the region at the network's
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from napari_ivos.networks.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -82,8 +82,7 @@ class Appearance:
     def __init__(self, encoder: MobileNetV2Encoder, plain: Collection[int]) -> None:
         self._encoder, self._plain = encoder, plain
         self.channels = 3 + sum(encoder.channels[:4])
-        self._fitted: OrderedDict[tuple[int, ...], tuple[tuple[weakref.ref[Reference], ...], Looks | None]]
-        self._fitted = OrderedDict()
+        self._fitted: Remembered[Looks | None] = Remembered(FITTED_AT_MOST)
 
     @property
     def values(self) -> int:
@@ -128,16 +127,7 @@ class Appearance:
 
         Remembered as long as the references are.
         """
-        key = tuple(map(id, references))
-        known = self._fitted.get(key)
-        if known is not None and all(held() is r for held, r in zip(known[0], references, strict=True)):
-            self._fitted.move_to_end(key)
-            return known[1]
-        looks = self._fit(references)
-        self._fitted[key] = tuple(map(weakref.ref, references)), looks
-        while len(self._fitted) > FITTED_AT_MOST:
-            self._fitted.popitem(last=False)
-        return looks
+        return self._fitted.get(references, lambda: self._fit(references))
 
     def _has_sample(self, reference: Reference) -> bool:
         return reference.size - self.values in self._plain

@@ -18,6 +18,7 @@ from napari_ivos.networks.appearance import Appearance
 from napari_ivos.networks.blocks import MobileNetV2Encoder
 from napari_ivos.networks.interaction import InteractionNetwork, ReferenceTensors
 from napari_ivos.networks.planes import Float, mask_plane, propagation_planes, stroke_plane
+from napari_ivos.networks.remembered import Remembered
 from napari_ivos.predictor import Interaction, Propagation, Reference, Segmentation
 from napari_ivos.untrusted import cores
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_ivos.networks.blocks import Architecture
-    from napari_ivos.networks.propagation import PropagationNetwork
+    from napari_ivos.networks.propagation import Memory, PropagationNetwork
     from napari_ivos.regions import Box
 
 _N = TypeVar("_N", bound=torch.nn.Module)
@@ -41,6 +42,9 @@ CPU_BATCH = 8
 THREAD_BATCH = 1
 """The same where a CPU computes with one thread: a batch gains nothing there (30 to 45 ms an object for 1 to 8), and
 alone an object's result does not depend on its company, whose number decides how convolutions are summed."""
+
+MEMORIES_AT_MOST = 64 * 2**20
+"""Bytes of what is kept of references from one frame to the next: some hundred kB an object and reference."""
 
 
 class TorchPredictor:
@@ -92,6 +96,7 @@ class TorchPredictor:
         if isinstance(encoder, MobileNetV2Encoder):  # a ResNet's features are ten times as many
             plain = [_values(reference_shapes(self.architecture, side)) for side in sides_of(self.architecture)]
             self._appearance = Appearance(encoder, plain)
+        self._memories = Remembered(MEMORIES_AT_MOST, _bytes_of)
         self._lock = threading.Lock()
         self._amp = self._device.type == "cuda"
         self._batch = _batch_on(self._device)
@@ -238,21 +243,30 @@ class TorchPredictor:
             [r.change for r in requests] if self.follows_motion else None,
             side,
         )
-        most = max(len(r.references) for r in requests)
-        valid = torch.tensor([[k < len(r.references) for k in range(most)] for r in requests], device=self._device)
-        references = [
+        images = self._images(requests, side)
+        with self._autocast():
+            logits = self.propagation(images, self._to(planes), self._memory(requests, side))
+        return self._probabilities(logits[0].float(), side, self._odds(requests, images, side))
+
+    def _memory(self, requests: Sequence[Propagation], side: int) -> Memory:
+        """What the objects' references say, put together anew only where they are not those of the last frame."""
+        every = [one for r in requests for one in r.references]
+        counts = tuple(len(r.references) for r in requests)
+        return self._memories.get(every, lambda: self._memorise([r.references for r in requests], side), counts, side)
+
+    def _memorise(self, references: Sequence[Sequence[Reference]], side: int) -> Memory:
+        most = max(map(len, references))
+        valid = torch.tensor([[k < len(own) for k in range(most)] for own in references], device=self._device)
+        unpacked = [
             unpack(
-                [self._without_sample(r.references[min(k, len(r.references) - 1)]) for r in requests],
+                [self._without_sample(own[min(k, len(own) - 1)]) for own in references],
                 self.architecture,
                 side,
                 self._device,
             )
             for k in range(most)
         ]
-        images = self._images(requests, side)
-        with self._autocast():
-            logits = self.propagation(images, self._to(planes), references, valid)
-        return self._probabilities(logits[0].float(), side, self._odds(requests, images, side))
+        return self.propagation.memorise(unpacked, valid)
 
     def _odds(self, requests: Sequence[Propagation], images: Tensor, side: int) -> Tensor | None:
         """What the objects' looks add to the logits (B, 1, S, S); None: nothing."""
@@ -405,6 +419,11 @@ def _tensors(reference: Reference, shapes: Sequence[tuple[int, int, int]], devic
 def _at(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Features (1, C, h, w) at another (h, w)."""
     return F.interpolate(features, shape[1:], mode="bilinear", align_corners=False)
+
+
+def _bytes_of(memory: Memory) -> int:
+    tensors = (x for x in vars(memory).values() if x is not None)
+    return sum(x.numel() * x.element_size() for x in tensors)
 
 
 def _values(shapes: Sequence[tuple[int, int, int]]) -> int:

@@ -310,7 +310,8 @@ class Rollout:
         picked = [ReferenceTensors(r.coarse[own], r.key[own], r.value[own]) for r in references]
         valid = torch.ones(len(own), len(picked), dtype=torch.bool, device=self.device)
         with self._autocast():
-            logits = self.propagation(_fast(image[filled]), _fast(planes[filled]), picked, valid)
+            memory = self.propagation.memorise(picked, valid)
+            logits = self.propagation(_fast(image[filled]), _fast(planes[filled]), memory)
         return [x[: len(rows)] for x in logits], target
 
     def _hop(
