@@ -1,4 +1,4 @@
-"""What was made of an object's references, kept as long as they are: they stay the same from frame to frame."""
+"""What was made of objects' references, found again by them: they stay the same arrays from frame to frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class Remembered(Generic[_T]):
-    """Things made of references, the least recently used ones forgotten first.
+    """Things made of references, the least recently used ones forgotten first; the references are not held.
 
     Parameters
     ----------
